@@ -1,0 +1,1 @@
+"""Integers only: boxes, receptive fields, ownership, needs and transfer lists."""

@@ -1,0 +1,1 @@
+"""Networks as data: layer descriptions, Darknet's cfg language, shapes, parameters."""

@@ -1,0 +1,330 @@
+"""Networks in Darknet's cfg language.
+
+Keys, defaults and their meaning follow Darknet's ``parser.c``. What Darknet
+accepts and ignores silently (misspelt keys, values that are no numbers) is an
+error here, and so is whatever it knows but mpitile does not compute.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mpitile.errors import InputError
+from mpitile.network.cfg_text import (
+    ABOVE_0,
+    AT_LEAST_0,
+    AT_LEAST_1,
+    BELOW_1,
+    BELOW_HALF,
+    Section,
+    split_sections,
+)
+from mpitile.network.shapes import infer
+from mpitile.network.spec import (
+    ACTIVATIONS,
+    AvgPool,
+    Connected,
+    Convolutional,
+    Cost,
+    Dropout,
+    MaxPool,
+    NetOptions,
+    Network,
+    Operation,
+    Region,
+    Reorg,
+    Route,
+    Shortcut,
+    Softmax,
+)
+
+ALIASES = {
+    "network": "net",
+    "conv": "convolutional",
+    "conn": "connected",
+    "max": "maxpool",
+    "avg": "avgpool",
+    "soft": "softmax",
+}
+
+UNSUPPORTED_SECTIONS = frozenset({
+    "activation", "batchnorm", "contrastive", "conv_lstm", "crnn", "crop", "deconv",
+    "deconvolutional", "detection", "empty", "Gaussian_yolo", "gru", "implicit", "iseg",
+    "l2norm", "local", "local_avg", "local_avgpool", "logistic", "lrn", "lstm",
+    "normalization", "reorg3d", "rnn", "sam", "scale_channels", "upsample", "yolo",
+})
+
+UNSUPPORTED_ACTIVATIONS = frozenset({
+    "elu", "gelu", "hard_mish", "hardtan", "lhtan", "loggy", "mish", "norm_chan",
+    "norm_chan_softmax", "norm_chan_softmax_maxval", "plse", "ramp", "relie", "relu6",
+    "revleaky", "selu", "stair", "swish", "tanh",
+})
+
+UNSUPPORTED_COSTS = frozenset({"L1", "masked", "seg", "smooth", "wgan"})
+
+# Darknet writes "sigmoid" in its files and calls it SIG inside.
+POLICIES = {
+    "constant": "constant", "steps": "steps", "step": "step", "exp": "exp", "poly": "poly",
+    "sigmoid": "sig", "sig": "sig",
+}
+UNSUPPORTED_POLICIES = frozenset({"random", "sgdr"})
+
+# Darknet's classifier augmentation (rotation, aspect ratio, random crop sizes), which
+# mpitile does not apply. The real cfg files hold these keys with any value and a network
+# computes the same without them, so they are read and dropped instead of refused.
+IGNORED_KEYS = {
+    "net": frozenset({"angle", "aspect", "center", "max_crop", "max_ratio", "min_crop",
+                      "min_ratio"}),
+    # Darknet itself reads `absolute` and never uses it.
+    "region": frozenset({"absolute"}),
+}
+
+KEYS = {
+    "net": frozenset({
+        "B1", "B2", "adam", "batch", "burn_in", "channels", "decay", "eps", "exposure", "flip",
+        "gamma", "height", "hue", "learning_rate", "max_batches", "momentum", "policy", "power",
+        "saturation", "scale", "scales", "step", "steps", "subdivisions", "width",
+    }),
+    "convolutional": frozenset({
+        "activation", "batch_normalize", "filters", "pad", "padding", "size", "stride",
+    }),
+    "connected": frozenset({"activation", "batch_normalize", "output"}),
+    "maxpool": frozenset({"padding", "size", "stride"}),
+    "avgpool": frozenset(),
+    "route": frozenset({"layers"}),
+    "shortcut": frozenset({"activation", "from"}),
+    "reorg": frozenset({"stride"}),
+    "dropout": frozenset({"probability"}),
+    "softmax": frozenset(),
+    "cost": frozenset({"type"}),
+    "region": frozenset({
+        "anchors", "bias_match", "class_scale", "classes", "coord_scale", "jitter", "max",
+        "noobject_scale", "num", "object_scale", "random", "rescore", "softmax", "thresh",
+    }),
+}
+
+# Keys of Darknet that are implemented for one value only; None: for no value.
+FIXED_KEYS: dict[str, dict[str, str | None]] = {
+    "net": {
+        "blur": "0", "clip": "0", "cutmix": "0", "inputs": None, "label_smooth_eps": "0",
+        "learning_rate_min": None, "mixup": "0", "mosaic": "0", "notruth": "0", "random": "0",
+        "seq_scales": None, "time_steps": "1",
+    },
+    "convolutional": {
+        "antialiasing": "0", "binary": "0", "dilation": "1", "dot": "0", "flipped": "0",
+        "groups": "1", "share_index": None, "stride_x": None, "stride_y": None, "xnor": "0",
+    },
+    "maxpool": {
+        "antialiasing": "0", "maxpool_depth": "0", "stride_x": None, "stride_y": None,
+    },
+    "route": {"group_id": "0", "groups": "1"},
+    "shortcut": {"alpha": "1", "beta": "1", "weights_normalizion": "none",
+                 "weights_type": "none"},
+    "reorg": {"extra": "0", "flatten": "0", "reverse": "0"},
+    "dropout": {"dropblock": "0"},
+    "softmax": {"groups": "1", "noloss": "0", "spatial": "0", "temperature": "1", "tree": None},
+    "cost": {"noobject_scale": "1", "ratio": "0", "scale": "1", "thresh": "0"},
+    "region": {
+        "background": "0", "classfix": "0", "coords": "4", "focal_loss": "0", "log": "0",
+        "map": None, "mask_scale": "1", "sqrt": "0", "tree": None,
+    },
+}
+
+
+def read_network(path: str | Path) -> Network:
+    """The network that a cfg file describes.
+
+    Raises
+    ------
+    InputError
+        With file and line, where the file cannot be read, is malformed, holds
+        something unknown or unsupported, or describes layers that do not fit.
+    """
+    try:
+        # A comment may be in any encoding; keys and values are ASCII.
+        text = Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise InputError(
+            f"{path}: expected a readable cfg file, found: {error.strerror}"
+        ) from error
+    return parse_network(text, str(path))
+
+
+def parse_network(text: str, name: str) -> Network:
+    """The network that the text of a cfg file describes; `name` stands in errors."""
+    sections = split_sections(text, name)
+    if not sections:
+        raise InputError(f"{name}:1: expected the section [net], found no section")
+    first, *rest = sections
+    if _kind(first) != "net":
+        first.fail(f"expected [net] as the first section, found [{first.name}]")
+    options = _net(first)
+    operations = [(s.line, _operation(s, index)) for index, s in enumerate(rest)]
+    return infer(options, operations, name)
+
+
+def _kind(section: Section) -> str:
+    """The section's full name, its keys checked."""
+    kind = ALIASES.get(section.name, section.name)
+    if kind in UNSUPPORTED_SECTIONS:
+        section.fail(f"[{section.name}] is not supported yet")
+    if kind not in KEYS:
+        known = ", ".join(f"[{known}]" for known in KEYS)
+        section.fail(f"unknown section [{section.name}]; known are {known}")
+    ignored = IGNORED_KEYS.get(kind, frozenset())
+    section.check_keys(KEYS[kind] | ignored, FIXED_KEYS.get(kind, {}))
+    for key in ignored & section.entries.keys():
+        section.number(key, None)
+    return kind
+
+
+def _operation(section: Section, index: int) -> Operation:
+    kind = _kind(section)
+    if kind == "net":
+        section.fail(f"expected a layer, found a second [{section.name}]")
+    if kind == "route":
+        return Route(tuple(
+            _absolute(section, "layers", layer, index) for layer in section.integers("layers")
+        ))
+    if kind == "shortcut":
+        source = _absolute(section, "from", section.integer("from", None), index)
+        return Shortcut(source, _activation(section, "linear"))
+    return _BUILDERS[kind](section)
+
+
+def _absolute(section: Section, key: str, layer: int, index: int) -> int:
+    """A layer's number from one that counts back from `index` where it is negative."""
+    absolute = index + layer if layer < 0 else layer
+    if not 0 <= absolute < index:
+        section.fail(
+            f"{key}: expected an earlier layer (this one is number {index}), found {layer}", key
+        )
+    return absolute
+
+
+def _activation(section: Section, default: str) -> str:
+    return section.choice("activation", default, ACTIVATIONS, UNSUPPORTED_ACTIVATIONS)
+
+
+def _net(section: Section) -> NetOptions:
+    batch = section.integer("batch", 1, AT_LEAST_1)
+    subdivisions = section.integer("subdivisions", 1, AT_LEAST_1)
+    if batch % subdivisions:
+        section.fail(
+            f"subdivisions: expected a divisor of batch={batch}, found {subdivisions}",
+            "subdivisions",
+        )
+    options = NetOptions(
+        height=section.integer("height", None, AT_LEAST_1),
+        width=section.integer("width", None, AT_LEAST_1),
+        channels=section.integer("channels", 3, AT_LEAST_1),
+        batch=batch,
+        subdivisions=subdivisions,
+        learning_rate=section.number("learning_rate", 0.001, AT_LEAST_0),
+        policy=POLICIES[section.choice("policy", "constant", POLICIES, UNSUPPORTED_POLICIES)],
+        burn_in=section.integer("burn_in", 0, AT_LEAST_0),
+        power=section.number("power", 4.0, AT_LEAST_0),
+        max_batches=section.integer("max_batches", 0, AT_LEAST_0),
+        # Darknet's older files begin with steps=-1: a scale from the start on.
+        steps=section.integers("steps") if "steps" in section.entries else (),
+        scales=section.numbers("scales", AT_LEAST_0) if "scales" in section.entries else (),
+        step=section.integer("step", 1, AT_LEAST_1),
+        scale=section.number("scale", 1.0, AT_LEAST_0),
+        gamma=section.number("gamma", 1.0),
+        momentum=section.number("momentum", 0.9, BELOW_1),
+        decay=section.number("decay", 0.0001, AT_LEAST_0),
+        adam=section.flag("adam", False),
+        beta1=section.number("B1", 0.9, BELOW_1),
+        beta2=section.number("B2", 0.999, BELOW_1),
+        epsilon=section.number("eps", 1e-7, ABOVE_0),
+        hue=section.number("hue", 0.0, AT_LEAST_0),
+        saturation=section.number("saturation", 1.0, ABOVE_0),
+        exposure=section.number("exposure", 1.0, ABOVE_0),
+        flip=section.flag("flip", True),
+    )
+    _check_policy(section, options)
+    return options
+
+
+def _check_policy(section: Section, options: NetOptions) -> None:
+    if options.policy == "poly" and not options.max_batches:
+        section.fail("policy=poly: expected max_batches >= 1, found none", "policy")
+    if options.policy == "steps":
+        if not options.steps:
+            section.fail("policy=steps: expected the keys steps and scales", "policy")
+        if len(options.steps) != len(options.scales):
+            section.fail(
+                f"scales: expected {len(options.steps)} numbers, one for each of steps, "
+                f"found {len(options.scales)}",
+                "scales",
+            )
+
+
+def _convolutional(section: Section) -> Convolutional:
+    size = section.integer("size", 1, AT_LEAST_1)
+    padding = section.integer("padding", 0, AT_LEAST_0)
+    return Convolutional(
+        filters=section.integer("filters", 1, AT_LEAST_1),
+        size=size,
+        stride=section.integer("stride", 1, AT_LEAST_1),
+        padding=size // 2 if section.flag("pad", False) else padding,
+        activation=_activation(section, "logistic"),
+        batch_normalize=section.flag("batch_normalize", False),
+    )
+
+
+def _connected(section: Section) -> Connected:
+    return Connected(
+        outputs=section.integer("output", 1, AT_LEAST_1),
+        activation=_activation(section, "logistic"),
+        batch_normalize=section.flag("batch_normalize", False),
+    )
+
+
+def _maxpool(section: Section) -> MaxPool:
+    stride = section.integer("stride", 1, AT_LEAST_1)
+    size = section.integer("size", stride, AT_LEAST_1)
+    return MaxPool(size, stride, section.integer("padding", size - 1, AT_LEAST_0))
+
+
+def _cost(section: Section) -> Cost:
+    section.choice("type", "sse", ("sse",), UNSUPPORTED_COSTS)
+    return Cost()
+
+
+def _region(section: Section) -> Region:
+    count = section.integer("num", 1, AT_LEAST_1)
+    values = section.numbers("anchors", ABOVE_0)
+    if len(values) != 2 * count:
+        section.fail(
+            f"anchors: expected {2 * count} numbers (num={count} pairs), found {len(values)}",
+            "anchors",
+        )
+    return Region(
+        anchors=tuple(zip(values[::2], values[1::2], strict=True)),
+        classes=section.integer("classes", 20, AT_LEAST_1),
+        softmax=section.flag("softmax", False),
+        bias_match=section.flag("bias_match", False),
+        rescore=section.flag("rescore", False),
+        thresh=section.number("thresh", 0.5, AT_LEAST_0),
+        object_scale=section.number("object_scale", 1.0, AT_LEAST_0),
+        noobject_scale=section.number("noobject_scale", 1.0, AT_LEAST_0),
+        class_scale=section.number("class_scale", 1.0, AT_LEAST_0),
+        coord_scale=section.number("coord_scale", 1.0, AT_LEAST_0),
+        max_boxes=section.integer("max", 0, AT_LEAST_0),
+        jitter=section.number("jitter", 0.2, BELOW_HALF),
+        random=section.flag("random", False),
+    )
+
+
+_BUILDERS = {
+    "convolutional": _convolutional,
+    "connected": _connected,
+    "maxpool": _maxpool,
+    "avgpool": lambda section: AvgPool(),
+    "reorg": lambda section: Reorg(section.integer("stride", 1, AT_LEAST_1)),
+    "dropout": lambda section: Dropout(section.number("probability", 0.5, BELOW_1)),
+    "softmax": lambda section: Softmax(),
+    "cost": _cost,
+    "region": _region,
+}

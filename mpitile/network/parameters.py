@@ -1,0 +1,63 @@
+"""The learnt and running arrays of a network: names and shapes, no values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mpitile.network.spec import Connected, Convolutional, Layer, Network
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterSpec:
+    """One array of one layer.
+
+    Attributes
+    ----------
+    layer : the layer's number.
+    name : ``weights``, ``biases``, ``scales``, ``rolling_mean`` or ``rolling_variance``.
+    shape : ``(rows, columns, input channels, outputs)`` of weights, ``(outputs,)`` else.
+    trained : whether the optimiser changes it; running statistics follow the batches.
+    decays : whether weight decay applies; in Darknet only to weights.
+    fan_in : how many inputs each of the layer's outputs sums over.
+    """
+
+    layer: int
+    name: str
+    shape: tuple[int, ...]
+    trained: bool
+    decays: bool
+    fan_in: int
+
+
+def parameter_specs(network: Network) -> tuple[ParameterSpec, ...]:
+    """All arrays of the network, layer by layer."""
+    return tuple(spec for layer in network.layers for spec in layer_parameters(layer))
+
+
+def layer_parameters(layer: Layer) -> tuple[ParameterSpec, ...]:
+    """The arrays of one layer; a connected layer is a kernel as large as its input."""
+    match layer.operation:
+        case Convolutional(filters=outputs, size=size):
+            rows, columns = size, size
+        case Connected(outputs=outputs):
+            rows, columns = layer.input_shapes[0].height, layer.input_shapes[0].width
+        case _:
+            return ()
+    channels = layer.input_shapes[0].channels
+    fan_in = rows * columns * channels
+
+    def vector(name: str, trained: bool) -> ParameterSpec:
+        return ParameterSpec(layer.index, name, (outputs,), trained, False, fan_in)
+
+    weights = ParameterSpec(
+        layer.index, "weights", (rows, columns, channels, outputs), True, True, fan_in
+    )
+    if not layer.operation.batch_normalize:
+        return (weights, vector("biases", True))
+    return (
+        weights,
+        vector("biases", True),
+        vector("scales", True),
+        vector("rolling_mean", False),
+        vector("rolling_variance", False),
+    )

@@ -1,0 +1,32 @@
+"""The Cython extensions; everything else about the package is in pyproject.toml."""
+
+import os
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+KERNELS = ("activation", "batchnorm", "boxes", "conv", "dropout", "pool", "reorg")
+
+# A wheel built on one board must run on another, so this is never the default.
+NATIVE = ["-march=native"] if os.environ.get("MPITILE_NATIVE") == "1" else []
+
+setup(
+    ext_modules=cythonize(
+        [
+            Extension(
+                f"mpitile.kernels._{name}",
+                [f"kernels/{name}.pyx"],
+                extra_compile_args=["-O3", *NATIVE],
+            )
+            for name in KERNELS
+        ],
+        build_dir="build/cython",
+        compiler_directives={
+            "language_level": 3,
+            "boundscheck": False,
+            "wraparound": False,
+            "cdivision": True,
+            "initializedcheck": False,
+        },
+    )
+)

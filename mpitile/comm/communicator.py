@@ -1,0 +1,78 @@
+"""What the rest of mpitile asks of a communicator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+Addressed = Sequence[tuple[int, np.ndarray]]
+
+
+class Pending(Protocol):
+    """Communication that has begun; `end` returns when it is complete on this rank."""
+
+    def end(self) -> None: ...
+
+
+class Channel(Protocol):
+    """Messages between fixed peers through fixed buffers, repeated at will.
+
+    ``begin()`` sends the present contents of the send buffers; ``end()`` returns
+    when all send buffers may be written and all receive buffers have been filled.
+    """
+
+    def begin(self) -> None: ...
+
+    def end(self) -> None: ...
+
+
+class Communicator(Protocol):
+    """A group of ranks.
+
+    Two implementations exist: `mpitile.comm.mpi` over mpi4py, and
+    `mpitile.comm.local` between threads of one process. All methods but `channel`
+    and `abort` are collective, and every rank calls them in the same order.
+    Methods that take arrays neither pickle nor allocate in proportion to them;
+    those that take objects pickle and are meant for set-up and reports.
+    """
+
+    rank: int
+    size: int
+
+    def team(self, replicas: int, rows: int, columns: int) -> Communicator:
+        """The Cartesian ``rows x columns`` part of this ``replicas x rows x columns`` group."""
+        ...
+
+    def channel(self, sends: Addressed, receives: Addressed) -> Channel:
+        """Persistent messages to and from peers. Peers make matching channels in one order."""
+        ...
+
+    def begin_sum(self, array: np.ndarray) -> Pending:
+        """Begin to add up `array` over all ranks, in place."""
+        ...
+
+    def sum(self, array: np.ndarray) -> None:
+        """Add up `array` over all ranks, in place."""
+        ...
+
+    def maximum(self, array: np.ndarray) -> None:
+        """Take the largest of each entry of `array` over all ranks, in place."""
+        ...
+
+    def gather(self, value: Any) -> list[Any] | None:
+        """All ranks' objects on rank 0, in rank order; None elsewhere."""
+        ...
+
+    def allgather(self, value: Any) -> list[Any]:
+        """All ranks' objects on every rank, in rank order."""
+        ...
+
+    def broadcast(self, value: Any) -> Any:
+        """Rank 0's object on every rank."""
+        ...
+
+    def abort(self, code: int) -> None:
+        """End all ranks at once, whatever they are doing."""
+        ...

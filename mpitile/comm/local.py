@@ -1,0 +1,182 @@
+"""Communicators between threads of one process: the same ranks without MPI.
+
+`mpitile check` uses them to run a grid tile by tile on one rank, and the tests to
+try many grids quickly. Sums are taken in rank order.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+
+from mpitile.comm.communicator import Addressed
+
+T = TypeVar("T")
+
+
+class Abandoned(RuntimeError):
+    """Another rank failed while this one was waiting for it."""
+
+
+class _Hub:
+    """What the ranks of one group share."""
+
+    def __init__(self, size: int) -> None:
+        self.slots: list[Any] = [None] * size
+        self.barrier = threading.Barrier(size)
+        self._lock = threading.Lock()
+        self._queues: dict[tuple[int, int, int], queue.SimpleQueue[np.ndarray]] = {}
+        self._children: dict[tuple[int, int], _Hub] = {}
+
+    def queue(self, channel: int, source: int, target: int) -> queue.SimpleQueue[np.ndarray]:
+        with self._lock:
+            return self._queues.setdefault((channel, source, target), queue.SimpleQueue())
+
+    def child(self, number: int, color: int, size: int) -> _Hub:
+        with self._lock:
+            key = (number, color)
+            if key not in self._children:
+                self._children[key] = _Hub(size)
+            return self._children[key]
+
+    def abandon(self) -> None:
+        self.barrier.abort()
+        with self._lock:
+            children = list(self._children.values())
+        for child in children:
+            child.abandon()
+
+
+class LocalCommunicator:
+    """See `mpitile.comm.communicator.Communicator`."""
+
+    def __init__(self, hub: _Hub, rank: int, size: int) -> None:
+        self._hub = hub
+        self.rank = rank
+        self.size = size
+        self._channels = 0
+        self._teams = 0
+
+    def _collect(self, value: Any, use: Callable[[Sequence[Any]], T]) -> T:
+        """Apply `use` to all ranks' values while none of them can change."""
+        self._hub.slots[self.rank] = value
+        self._meet()
+        result = use(self._hub.slots)
+        self._meet()
+        return result
+
+    def _meet(self) -> None:
+        try:
+            self._hub.barrier.wait()
+        except threading.BrokenBarrierError as error:
+            raise Abandoned("another rank failed") from error
+
+    def team(self, replicas: int, rows: int, columns: int) -> LocalCommunicator:
+        tiles = rows * columns
+        color, rank = divmod(self.rank, tiles)
+        self._teams += 1
+        return LocalCommunicator(self._hub.child(self._teams, color, tiles), rank, tiles)
+
+    def channel(self, sends: Addressed, receives: Addressed) -> LocalChannel:
+        self._channels += 1
+        number = self._channels
+        return LocalChannel(
+            self._hub,
+            [(self._hub.queue(number, self.rank, peer), buffer) for peer, buffer in sends],
+            [(self._hub.queue(number, peer, self.rank), buffer) for peer, buffer in receives],
+        )
+
+    def begin_sum(self, array: np.ndarray) -> LocalPending:
+        return LocalPending(self, array)
+
+    def sum(self, array: np.ndarray) -> None:
+        array[...] = self._collect(array, lambda arrays: sum(arrays[1:], arrays[0].copy()))
+
+    def maximum(self, array: np.ndarray) -> None:
+        array[...] = self._collect(array, lambda arrays: np.max(arrays, axis=0))
+
+    def gather(self, value: Any) -> list[Any] | None:
+        values = self._collect(value, list)
+        return values if self.rank == 0 else None
+
+    def allgather(self, value: Any) -> list[Any]:
+        return self._collect(value, list)
+
+    def broadcast(self, value: Any) -> Any:
+        return self._collect(value, lambda values: values[0])
+
+    def abort(self, code: int) -> None:
+        self._hub.abandon()
+
+
+class LocalPending:
+    """A sum that is taken when it is waited for."""
+
+    def __init__(self, comm: LocalCommunicator, array: np.ndarray) -> None:
+        self._comm = comm
+        self._array = array
+
+    def end(self) -> None:
+        self._comm.sum(self._array)
+
+
+class LocalChannel:
+    """Messages as copies in queues."""
+
+    def __init__(
+        self,
+        hub: _Hub,
+        sends: list[tuple[queue.SimpleQueue[np.ndarray], np.ndarray]],
+        receives: list[tuple[queue.SimpleQueue[np.ndarray], np.ndarray]],
+    ) -> None:
+        self._hub = hub
+        self._sends = sends
+        self._receives = receives
+
+    def begin(self) -> None:
+        for target, buffer in self._sends:
+            target.put(buffer.copy())
+
+    def end(self) -> None:
+        for source, buffer in self._receives:
+            buffer[...] = self._take(source)
+
+    def _take(self, source: queue.SimpleQueue[np.ndarray]) -> np.ndarray:
+        while True:
+            try:
+                return source.get(timeout=0.1)
+            except queue.Empty:
+                if self._hub.barrier.broken:
+                    raise Abandoned("another rank failed") from None
+
+
+def run_ranks(size: int, work: Callable[[LocalCommunicator], T]) -> list[T]:
+    """Run ``work(communicator)`` as `size` ranks, each in a thread; their results in rank order.
+
+    The first failure is raised again here, after all other ranks have ended.
+    """
+    hub = _Hub(size)
+    results: list[Any] = [None] * size
+    failures: list[BaseException] = []
+
+    def run(rank: int) -> None:
+        try:
+            results[rank] = work(LocalCommunicator(hub, rank, size))
+        except BaseException as error:
+            if not isinstance(error, Abandoned):
+                failures.append(error)
+            hub.abandon()
+
+    threads = [threading.Thread(target=run, args=(rank,)) for rank in range(1, size)]
+    for thread in threads:
+        thread.start()
+    run(0)
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]
+    return results

@@ -1,0 +1,124 @@
+"""Communicators over mpi4py."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from mpi4py import MPI
+
+from mpitile.comm.communicator import Addressed
+
+_TAG = 7
+_FIRST_SLEEP, _LONGEST_SLEEP = 20e-6, 1e-3
+
+
+def wait_by_spinning(requests: Sequence[MPI.Request]) -> None:
+    """Wait at full speed: right where every rank has a core of its own."""
+    MPI.Request.Waitall(requests)
+
+
+def wait_by_sleeping(requests: Sequence[MPI.Request]) -> None:
+    """Test and sleep: leaves the core to other ranks that have work to do."""
+    pause = _FIRST_SLEEP
+    while not MPI.Request.Testall(requests):
+        time.sleep(pause)
+        pause = min(2 * pause, _LONGEST_SLEEP)
+
+
+class MpiCommunicator:
+    """See `mpitile.comm.communicator.Communicator`.
+
+    Parameters
+    ----------
+    comm : an intra-communicator; it is duplicated once. Collective.
+    wait : "spin", "sleep", or "auto": sleep where a host has more ranks than cores.
+    """
+
+    def __init__(self, comm: MPI.Intracomm, wait: str = "auto") -> None:
+        duplicate = comm.Dup()
+        if wait == "auto":
+            wait = "sleep" if _oversubscribed(duplicate) else "spin"
+        self._adopt(duplicate, {"spin": wait_by_spinning, "sleep": wait_by_sleeping}[wait])
+
+    def _adopt(self, comm: MPI.Intracomm, wait: Callable[[Sequence[MPI.Request]], None]) -> None:
+        self._comm = comm
+        self._wait = wait
+        self.rank: int = comm.Get_rank()
+        self.size: int = comm.Get_size()
+
+    def team(self, replicas: int, rows: int, columns: int) -> MpiCommunicator:
+        cartesian = self._comm.Create_cart([replicas, rows, columns], reorder=False)
+        team = MpiCommunicator.__new__(MpiCommunicator)
+        team._adopt(cartesian.Sub([False, True, True]), self._wait)
+        cartesian.Free()
+        return team
+
+    def channel(self, sends: Addressed, receives: Addressed) -> MpiChannel:
+        return MpiChannel(self._comm, sends, receives, self._wait)
+
+    def begin_sum(self, array: np.ndarray) -> MpiPending:
+        return MpiPending(self._comm.Iallreduce(MPI.IN_PLACE, array, MPI.SUM), self._wait)
+
+    def sum(self, array: np.ndarray) -> None:
+        self.begin_sum(array).end()
+
+    def maximum(self, array: np.ndarray) -> None:
+        self._wait([self._comm.Iallreduce(MPI.IN_PLACE, array, MPI.MAX)])
+
+    def gather(self, value: Any) -> list[Any] | None:
+        return self._comm.gather(value)
+
+    def allgather(self, value: Any) -> list[Any]:
+        return self._comm.allgather(value)
+
+    def broadcast(self, value: Any) -> Any:
+        return self._comm.bcast(value)
+
+    def abort(self, code: int) -> None:
+        self._comm.Abort(code)
+
+
+class MpiPending:
+    """A nonblocking collective."""
+
+    def __init__(
+        self, request: MPI.Request, wait: Callable[[Sequence[MPI.Request]], None]
+    ) -> None:
+        self._request = request
+        self._wait = wait
+
+    def end(self) -> None:
+        self._wait([self._request])
+
+
+class MpiChannel:
+    """Persistent requests, made once."""
+
+    def __init__(
+        self,
+        comm: MPI.Intracomm,
+        sends: Addressed,
+        receives: Addressed,
+        wait: Callable[[Sequence[MPI.Request]], None],
+    ) -> None:
+        self._wait = wait
+        self._requests = [comm.Recv_init(buffer, peer, _TAG) for peer, buffer in receives]
+        self._requests += [comm.Send_init(buffer, peer, _TAG) for peer, buffer in sends]
+
+    def begin(self) -> None:
+        MPI.Prequest.Startall(self._requests)
+
+    def end(self) -> None:
+        self._wait(self._requests)
+
+
+def _oversubscribed(comm: MPI.Intracomm) -> bool:
+    """Whether any host runs more ranks than it has cores. Collective."""
+    host = comm.Split_type(MPI.COMM_TYPE_SHARED)
+    crowded = host.Get_size() > (os.cpu_count() or 1)
+    host.Free()
+    return comm.allreduce(crowded, MPI.LOR)

@@ -1,0 +1,1 @@
+"""Compiled loops over tiles, the checks before them, and a plain reference of each."""

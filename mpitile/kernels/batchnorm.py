@@ -1,0 +1,146 @@
+"""Batch normalisation, cut where sums cross ranks (Ioffe and Szegedy 2015).
+
+Sums, means and inverse deviations are float64; scales and biases have the tiles' dtype.
+With ``xhat = (x - mean) * inverse_deviation`` the output is ``scale * xhat + bias``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mpitile.geometry.box import Box
+from mpitile.kernels import _batchnorm
+from mpitile.kernels.checks import (
+    check_array,
+    check_channels,
+    check_inside,
+    check_tile,
+    local,
+)
+from mpitile.kernels.tile import Tile
+
+FLOAT64 = np.dtype(np.float64)
+
+
+def _check_pair(x: Tile, other: Tile, box: Box) -> None:
+    check_tile("batch norm input", x)
+    check_tile("batch norm output", other, like=x)
+    check_channels("batch norm output", other, x.array.shape[3])
+    check_inside("batch norm input", x, box)
+    check_inside("batch norm output", other, box)
+
+
+def _check_statistics(x: Tile, **arrays: np.ndarray) -> None:
+    for name, array in arrays.items():
+        check_array(f"batch norm {name}", array, (x.array.shape[3],), FLOAT64)
+
+
+def sums(x: Tile, box: Box, out: np.ndarray) -> None:
+    """Add to `out` (2, C), float64, the sums of x and of x squared over the cells `box`."""
+    check_tile("batch norm input", x)
+    check_inside("batch norm input", x, box)
+    check_array("batch norm sums", out, (2, x.array.shape[3]), FLOAT64)
+    if not box.empty:
+        _batchnorm.sums(x.array, out, *local(x, box), box.height, box.width)
+
+
+def normalize(
+    x: Tile,
+    y: Tile,
+    box: Box,
+    mean: np.ndarray,
+    inverse_deviation: np.ndarray,
+    scales: np.ndarray,
+    biases: np.ndarray,
+) -> None:
+    """Overwrite the cells `box` of `y`, which may be `x` itself, with the normalised `x`."""
+    _check_pair(x, y, box)
+    dtype = x.array.dtype
+    _check_statistics(x, mean=mean, inverse_deviation=inverse_deviation)
+    check_array("batch norm scales", scales, mean.shape, dtype)
+    check_array("batch norm biases", biases, mean.shape, dtype)
+    if box.empty:
+        return
+    _batchnorm.normalize(
+        x.array, y.array, mean.astype(dtype), (scales * inverse_deviation).astype(dtype),
+        biases, *local(x, box), *local(y, box), box.height, box.width,
+    )
+
+
+def backward_sums(
+    dy: Tile,
+    x: Tile,
+    box: Box,
+    mean: np.ndarray,
+    inverse_deviation: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    """Add to `out` (2, C), float64, the sums of dy and of dy times xhat over the cells `box`.
+
+    They are the gradients of the biases and of the scales.
+    """
+    _check_pair(x, dy, box)
+    _check_statistics(x, mean=mean, inverse_deviation=inverse_deviation)
+    check_array("batch norm sums", out, (2, mean.size), FLOAT64)
+    if box.empty:
+        return
+    totals = np.zeros_like(out)
+    _batchnorm.backward_sums(
+        dy.array, x.array, mean, totals, *local(dy, box), *local(x, box), box.height, box.width
+    )
+    totals[1] *= inverse_deviation
+    out += totals
+
+
+def backward(
+    dy: Tile,
+    x: Tile,
+    box: Box,
+    owned: Box,
+    mean: np.ndarray,
+    inverse_deviation: np.ndarray,
+    scales: np.ndarray,
+    mean_dy: np.ndarray,
+    mean_dy_xhat: np.ndarray,
+) -> None:
+    """Replace the cells `box` of `dy` by the gradient of the input `x`.
+
+    In `owned` cells that is ``scale * inverse_deviation * (dy - mean_dy - xhat *
+    mean_dy_xhat)`` with the means over the whole batch. Elsewhere the two means are left
+    out: there `dy` is a share of what the cell's owner, who subtracts them, adds up.
+    """
+    _check_pair(x, dy, box)
+    dtype = x.array.dtype
+    _check_statistics(
+        x,
+        mean=mean,
+        inverse_deviation=inverse_deviation,
+        mean_dy=mean_dy,
+        mean_dy_xhat=mean_dy_xhat,
+    )
+    check_array("batch norm scales", scales, mean.shape, dtype)
+    if box.empty:
+        return
+    factor = (scales * inverse_deviation).astype(dtype)
+    centred = box.intersect(owned)
+    if not centred.empty:
+        _batchnorm.backward(
+            dy.array, x.array, mean.astype(dtype), factor, mean_dy.astype(dtype),
+            (inverse_deviation * mean_dy_xhat).astype(dtype),
+            *local(dy, centred), *local(x, centred), centred.height, centred.width,
+        )
+    for part in _around(box, centred):
+        _batchnorm.scale(dy.array, factor, *local(dy, part), part.height, part.width)
+
+
+def _around(box: Box, inner: Box) -> list[Box]:
+    """Up to four boxes that together hold the cells of `box` outside `inner`."""
+    if inner.empty:
+        return [box]
+    parts = (
+        Box(box.y0, inner.y0, box.x0, box.x1),
+        Box(inner.y1, box.y1, box.x0, box.x1),
+        Box(inner.y0, inner.y1, box.x0, inner.x0),
+        Box(inner.y0, inner.y1, inner.x1, box.x1),
+    )
+    return [part for part in parts if not part.empty]

@@ -1,0 +1,61 @@
+"""Cells of a box to and from flat buffers, in the order image, row, column, channel.
+
+Buffers are 1-D and of the tile's dtype. Each function that moves cells returns the offset
+behind them, so that several boxes can share a buffer.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mpitile.geometry.box import Box
+from mpitile.kernels import _boxes
+from mpitile.kernels.checks import check_inside, check_tile, local
+from mpitile.kernels.tile import Tile
+
+
+def _end(tile: Tile, box: Box, buffer: np.ndarray, offset: int) -> int:
+    """The offset behind the box, once everything is known to fit."""
+    check_tile("tile", tile)
+    check_inside("tile", tile, box)
+    if buffer.ndim != 1 or buffer.dtype != tile.array.dtype:
+        raise ValueError(
+            f"buffer: expected one dimension of {tile.array.dtype}, "
+            f"got shape {buffer.shape} of {buffer.dtype}"
+        )
+    end = offset + len(tile.array) * box.cells * tile.array.shape[3]
+    if offset < 0 or end > buffer.size:
+        raise ValueError(f"buffer: expected room for [{offset}, {end}), got {buffer.size} elements")
+    return end
+
+
+def pack(tile: Tile, box: Box, buffer: np.ndarray, offset: int) -> int:
+    """Copy the cells `box` of all images to the buffer."""
+    end = _end(tile, box, buffer, offset)
+    if end > offset:
+        _boxes.pack(tile.array, buffer, offset, *local(tile, box), box.height, box.width)
+    return end
+
+
+def unpack(tile: Tile, box: Box, buffer: np.ndarray, offset: int) -> int:
+    """Overwrite the cells `box` of all images from the buffer."""
+    end = _end(tile, box, buffer, offset)
+    if end > offset:
+        _boxes.unpack(tile.array, buffer, offset, *local(tile, box), box.height, box.width)
+    return end
+
+
+def unpack_add(tile: Tile, box: Box, buffer: np.ndarray, offset: int) -> int:
+    """Add the buffer to the cells `box` of all images."""
+    end = _end(tile, box, buffer, offset)
+    if end > offset:
+        _boxes.unpack_add(tile.array, buffer, offset, *local(tile, box), box.height, box.width)
+    return end
+
+
+def clear(tile: Tile, box: Box) -> None:
+    """Set the cells `box` of all images to zero."""
+    check_tile("tile", tile)
+    check_inside("tile", tile, box)
+    if not box.empty:
+        _boxes.clear(tile.array, *local(tile, box), box.height, box.width)

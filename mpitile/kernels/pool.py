@@ -1,0 +1,107 @@
+"""Max-pooling and the mean over a whole tensor, with their gradients.
+
+A max-pool's `padding` is the sum of both sides, as in Darknet: an output cell's window
+starts at ``cell * stride - padding // 2``. Cells outside the tensor do not count.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mpitile.geometry.box import Box
+from mpitile.kernels import _pool
+from mpitile.kernels.checks import (
+    check_array,
+    check_channels,
+    check_inside,
+    check_tile,
+    check_whole,
+    first_window,
+    local,
+    window,
+)
+from mpitile.kernels.tile import Tile
+
+
+def _check_max(
+    x: Tile, y: Tile, box: Box, size: int, stride: int, padding: int, argmax: np.ndarray
+) -> None:
+    check_tile("max-pool input", x)
+    check_tile("max-pool output", y, like=x)
+    check_channels("max-pool output", y, x.array.shape[3])
+    check_array("max-pool argmax", argmax, y.array.shape, np.dtype(np.uint8))
+    if not 1 <= size <= _pool.MAX_SIZE:
+        raise ValueError(f"max-pool: expected size 1 to {_pool.MAX_SIZE}, got {size}")
+    if stride < 1 or padding < 0:
+        raise ValueError(
+            f"max-pool: expected stride >= 1 and padding >= 0, got {stride}, {padding}"
+        )
+    check_inside("max-pool output", y, box)
+    if box.empty:
+        return
+    before = padding // 2
+    check_inside("max-pool input", x, window(x, box, (size, size), stride, before))
+    corners = (Box(box.y0, box.y0 + 1, box.x0, box.x0 + 1),
+               Box(box.y1 - 1, box.y1, box.x1 - 1, box.x1))
+    for corner in corners:
+        if window(x, corner, (size, size), stride, before).empty:
+            raise ValueError(
+                f"max-pool: expected windows that meet the {x.height}x{x.width} tensor, "
+                f"got one of {size}x{size} at stride {stride}, padding {padding} for {corner}"
+            )
+
+
+def max_forward(
+    x: Tile, y: Tile, box: Box, size: int, stride: int, padding: int, argmax: np.ndarray
+) -> None:
+    """Overwrite the cells `box` of `y` with each window's largest value.
+
+    `argmax`, uint8 in the shape of `y`'s array, gets ``ky * size + kx`` of the first such
+    cell in row-major order; it always names a cell of the tensor. `size` is at most 15.
+    """
+    _check_max(x, y, box, size, stride, padding, argmax)
+    if box.empty or not len(y.array):
+        return
+    _pool.max_forward(
+        x.array, y.array, argmax, *local(y, box), box.height, box.width,
+        *first_window(x, box, stride, padding // 2), size, stride,
+    )
+
+
+def max_backward(
+    dy: Tile, box: Box, dx: Tile, size: int, stride: int, padding: int, argmax: np.ndarray
+) -> None:
+    """Add the cells `box` of `dy` to the cells of `dx` that `argmax` names."""
+    _check_max(dx, dy, box, size, stride, padding, argmax)
+    if box.empty or not len(dy.array):
+        return
+    _pool.max_backward(
+        dy.array, dx.array, argmax, *local(dy, box), box.height, box.width,
+        *first_window(dx, box, stride, padding // 2), size, stride,
+    )
+
+
+def average_forward(x: Tile, y: Tile, box: Box) -> None:
+    """Write each channel's mean over all of `x` to the one cell of `y`, summed in float64."""
+    check_tile("average-pool input", x)
+    check_tile("average-pool output", y, like=x)
+    check_channels("average-pool output", y, x.array.shape[3])
+    check_inside("average-pool output", y, box)
+    check_whole("average-pool input", x)
+    if box.empty or not len(x.array):
+        return
+    totals = np.zeros((x.array.shape[0], x.array.shape[3]))
+    _pool.cell_sums(x.array, totals)
+    y.view(box)[:, 0, 0, :] = totals / (x.height * x.width)
+
+
+def average_backward(dy: Tile, box: Box, dx: Tile) -> None:
+    """Add the one cell of `dy`, over the tensor's number of cells, to every cell of `dx`."""
+    check_tile("average-pool input gradient", dx)
+    check_tile("average-pool gradient", dy, like=dx)
+    check_channels("average-pool gradient", dy, dx.array.shape[3])
+    check_inside("average-pool gradient", dy, box)
+    if box.empty or dx.box.empty or not len(dx.array):
+        return
+    shares = dy.view(box)[:, 0, 0, :] / dx.array.dtype.type(dx.height * dx.width)
+    _pool.spread(dx.array, np.ascontiguousarray(shares))

@@ -1,0 +1,35 @@
+"""The window of one tensor that is held in memory, halo included."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mpitile.geometry.box import Box
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """A box of a batch of one tensor, stored channels last.
+
+    Kernels are given boxes in the tensor's own coordinates and find the cells in
+    `array` by the tile's origin. Cells outside the tensor are padding: they are
+    never stored and never read.
+
+    Attributes
+    ----------
+    array : (images, box.height, box.width, channels), C-contiguous, float32 or float64.
+    box : the cells that `array` holds, in coordinates of the whole tensor.
+    height, width : size of the whole tensor.
+    """
+
+    array: np.ndarray
+    box: Box
+    height: int
+    width: int
+
+    def view(self, box: Box) -> np.ndarray:
+        """The cells of `box`, which must lie in the tile, as a view."""
+        rows, columns = box.slices(self.box.y0, self.box.x0)
+        return self.array[:, rows, columns, :]

@@ -1,0 +1,102 @@
+"""What every layer is given, and what it offers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from mpitile.geometry.box import Box
+from mpitile.kernels.tile import Tile
+from mpitile.network import spec
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where a layer works: its description and its part of the tensors.
+
+    Attributes
+    ----------
+    layer : what to compute.
+    box : the output cells to compute, halo of later layers included.
+    owned : the output cells that this tile owns, a part of `box`.
+    inputs : tiles of the tensors it reads.
+    input_deltas : tiles of their gradients; None where none is wanted.
+    output, output_delta : tiles of the tensor it writes, and of its gradient.
+    parameters : arrays by name; trained ones and running statistics.
+    gradients : arrays of the trained ones' gradients, which layers add to.
+    workspace : scratch memory shared by all layers, free between calls.
+    allocate : makes an array of a shape and dtype that the layer keeps from forward
+        to backward; zeroed.
+    """
+
+    layer: spec.Layer
+    box: Box
+    owned: Box
+    inputs: tuple[Tile, ...]
+    input_deltas: tuple[Tile | None, ...]
+    output: Tile
+    output_delta: Tile | None
+    parameters: Mapping[str, np.ndarray] = field(default_factory=dict)
+    gradients: Mapping[str, np.ndarray] = field(default_factory=dict)
+    workspace: np.ndarray = field(default_factory=lambda: np.empty(0))
+    allocate: Callable[..., np.ndarray] = np.zeros
+
+
+@dataclass(frozen=True)
+class Step:
+    """What is the same for all layers during one forward and backward pass.
+
+    Attributes
+    ----------
+    training : whether batch statistics, dropout and losses are wanted.
+    reduce : adds up a float64 array over all ranks, in place. Every rank calls it
+        equally often: also for empty boxes.
+    images : number of images of this pass over all replicas.
+    first_image : the global number of the first image in this rank's arrays.
+    seen : how many images training has seen, this pass included.
+    key : seed of whatever is drawn in this pass.
+    truths : for each image of this rank's arrays, what it shows: boxes (n, 5) of
+        x, y, width, height and class for detection, a class number otherwise.
+    """
+
+    training: bool
+    reduce: Callable[[np.ndarray], None]
+    images: int
+    first_image: int = 0
+    seen: int = 0
+    key: int = 0
+    truths: Sequence = ()
+
+
+class LayerWork(Protocol):
+    """A layer at its site.
+
+    `backward_input` runs before `backward_weights` and leaves in the output delta
+    whatever the latter needs. Both add to their targets. Deltas are partial: the
+    sum over ranks is the true one.
+    """
+
+    def forward(self, step: Step) -> None: ...
+
+    def backward_input(self, step: Step) -> None: ...
+
+    def backward_weights(self, step: Step) -> None: ...
+
+
+class Plain:
+    """A layer without weights."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+
+    def backward_weights(self, step: Step) -> None:
+        """Nothing to do."""
+
+
+class Loss(Plain):
+    """A layer that ends the network. `loss` is this rank's part of the sum over images."""
+
+    loss: float = 0.0

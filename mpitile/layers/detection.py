@@ -1,0 +1,148 @@
+"""YOLOv2's ``[region]`` loss with Darknet's semantics, by the owner of each cell."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mpitile.layers.base import Loss, Site, Step
+
+EARLY_IMAGES = 12800
+EARLY_SCALE = 0.01
+
+
+class RegionLoss(Loss):
+    """Loss and gradient of the cells that this tile owns.
+
+    As Darknet's region layer trains: the loss is the sum of squares of all deltas;
+    deltas of x, y and objectness are then multiplied by the logistic function's
+    derivative. Every step of it is local to a cell once the truths are known, so
+    that tiles need no communication. The output is a copy of the raw input.
+    """
+
+    def __init__(self, site: Site) -> None:
+        super().__init__(site)
+        region = site.layer.operation
+        shape = site.layer.output_shape
+        self._region = region
+        self._size = shape.height, shape.width
+        self._anchors = np.array(region.anchors, np.float64)
+        # Anchor shapes relative to the image.
+        self._priors = self._anchors / (shape.width, shape.height)
+        self._entries = 5 + region.classes
+        self._gradient = np.zeros(0)
+
+    def forward(self, step: Step) -> None:
+        site = self.site
+        site.output.view(site.box)[...] = site.inputs[0].view(site.box)
+        if not step.training:
+            return
+        raw = site.inputs[0].view(site.owned)
+        raw = raw.reshape(*raw.shape[:3], len(self._anchors), self._entries).astype(np.float64)
+        probabilities = self._activate(raw)
+        boxes = self._boxes(raw, probabilities)
+        delta = np.zeros_like(raw)
+        for image, truths in enumerate(step.truths[: len(raw)]):
+            truths = self._limited(truths)
+            self._background(delta[image], raw[image], probabilities[image], boxes[image], truths,
+                             step.seen < EARLY_IMAGES)
+            for truth in truths:
+                self._object(delta[image], raw[image], probabilities[image], boxes[image], truth)
+        self.loss = float(np.square(delta).sum())
+        slope = probabilities[..., [0, 1, 4]]
+        delta[..., [0, 1, 4]] *= slope * (1 - slope)
+        self._gradient = -delta.reshape(*raw.shape[:3], -1)
+
+    def backward_input(self, step: Step) -> None:
+        site = self.site
+        if site.input_deltas[0] is not None:
+            site.input_deltas[0].view(site.owned)[...] += self._gradient
+
+    def _limited(self, truths: np.ndarray) -> np.ndarray:
+        limit = self._region.max_boxes
+        return truths[:limit] if limit else truths
+
+    def _activate(self, raw: np.ndarray) -> np.ndarray:
+        """Logistic x, y, objectness; class probabilities; width and height stay raw."""
+        result = raw.copy()
+        result[..., [0, 1, 4]] = _logistic(raw[..., [0, 1, 4]])
+        classes = raw[..., 5:]
+        if self._region.softmax:
+            powers = np.exp(classes - classes.max(axis=-1, keepdims=True, initial=-np.inf))
+            result[..., 5:] = powers / powers.sum(axis=-1, keepdims=True)
+        else:
+            result[..., 5:] = _logistic(classes)
+        return result
+
+    def _boxes(self, raw: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+        """Predicted x, y, width, height relative to the image, of the owned cells."""
+        height, width = self._size
+        owned = self.site.owned
+        columns = np.arange(owned.x0, owned.x0 + owned.width)[None, :, None]
+        rows = np.arange(owned.y0, owned.y0 + owned.height)[:, None, None]
+        boxes = np.empty((*raw.shape[:-1], 4))
+        boxes[..., 0] = (columns + probabilities[..., 0]) / width
+        boxes[..., 1] = (rows + probabilities[..., 1]) / height
+        boxes[..., 2:] = np.exp(raw[..., 2:4]) * self._priors
+        return boxes
+
+    def _background(
+        self,
+        delta: np.ndarray,
+        raw: np.ndarray,
+        probabilities: np.ndarray,
+        boxes: np.ndarray,
+        truths: np.ndarray,
+        early: bool,
+    ) -> None:
+        """No object anywhere, but where a prediction overlaps a truth well; early, priors."""
+        delta[..., 4] = self._region.noobject_scale * (0 - probabilities[..., 4])
+        best = np.zeros(boxes.shape[:-1])
+        for truth in truths:
+            np.maximum(best, overlap(boxes, truth[:4]), out=best)
+        delta[..., 4][best > self._region.thresh] = 0
+        if early:
+            delta[..., :2] = EARLY_SCALE * (0.5 - probabilities[..., :2])
+            delta[..., 2:4] = EARLY_SCALE * (0 - raw[..., 2:4])
+
+    def _object(
+        self,
+        delta: np.ndarray,
+        raw: np.ndarray,
+        probabilities: np.ndarray,
+        boxes: np.ndarray,
+        truth: np.ndarray,
+    ) -> None:
+        """The truth's cell, if owned: its best anchor learns box, objectness and class."""
+        region, owned = self._region, self.site.owned
+        height, width = self._size
+        row, column = int(truth[1] * height), int(truth[0] * width)
+        y, x = row - owned.y0, column - owned.x0
+        if not (0 <= y < owned.height and 0 <= x < owned.width):
+            return
+        shapes = self._priors if region.bias_match else boxes[y, x, :, 2:]
+        centred = np.concatenate([np.zeros_like(shapes), shapes], axis=1)
+        best = int(np.argmax(overlap(centred, np.array([0, 0, truth[2], truth[3]]))))
+
+        cell, own = delta[y, x, best], probabilities[y, x, best]
+        scale = region.coord_scale * (2 - truth[2] * truth[3])
+        cell[0] = scale * (truth[0] * width - column - own[0])
+        cell[1] = scale * (truth[1] * height - row - own[1])
+        cell[2:4] = scale * (np.log(truth[2:4] / self._priors[best]) - raw[y, x, best, 2:4])
+        iou = float(overlap(boxes[y, x, best], truth[:4]))
+        cell[4] = region.object_scale * ((iou if region.rescore else 1.0) - own[4])
+        cell[5:] = region.class_scale * (0 - own[5:])
+        cell[5 + int(truth[4])] += region.class_scale
+
+
+def _logistic(x: np.ndarray) -> np.ndarray:
+    # tanh does not overflow.
+    return 0.5 * (1 + np.tanh(0.5 * x))
+
+
+def overlap(boxes: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """Intersection over union of boxes (..., 4) of x, y, width, height with one such box."""
+    low = np.maximum(boxes[..., :2] - boxes[..., 2:4] / 2, box[:2] - box[2:4] / 2)
+    high = np.minimum(boxes[..., :2] + boxes[..., 2:4] / 2, box[:2] + box[2:4] / 2)
+    shared = np.prod(np.maximum(high - low, 0), axis=-1)
+    union = boxes[..., 2] * boxes[..., 3] + box[2] * box[3] - shared
+    return shared / np.where(union > 0, union, 1)

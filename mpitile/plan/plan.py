@@ -1,0 +1,40 @@
+"""A plan: how a network is spread over ranks, as plain data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mpitile.errors import InputError
+from mpitile.geometry.tiling import Grid
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that decides which rank computes what.
+
+    Attributes
+    ----------
+    grid : tiles of one team; a team's ranks share each image.
+    groups : the first layer of each fused group.
+    replicas : how many teams share a batch.
+    row_weights, column_weights : relative sizes of the grid's rows and columns.
+    """
+
+    grid: Grid
+    groups: tuple[int, ...]
+    replicas: int = 1
+    row_weights: tuple[float, ...] | None = None
+    column_weights: tuple[float, ...] | None = None
+
+    @property
+    def ranks(self) -> int:
+        return self.replicas * self.grid.tiles
+
+
+def check_ranks(plan: Plan, ranks: int) -> None:
+    """Raise `InputError` unless the plan is for this number of ranks."""
+    if plan.ranks != ranks:
+        raise InputError(
+            f"grid {plan.grid} with {plan.replicas} replica(s) needs {plan.ranks} ranks, "
+            f"but {ranks} were started"
+        )

@@ -1,0 +1,1 @@
+"""Builds a rank's program from a plan and runs it."""

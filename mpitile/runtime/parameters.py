@@ -1,0 +1,80 @@
+"""All weights of a network in flat arrays, with a view for every layer and name."""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+
+from mpitile.network.parameters import ParameterSpec, parameter_specs
+from mpitile.network.spec import Connected, Network
+
+
+class Parameters:
+    """Trained values, their gradients, and running statistics.
+
+    Attributes
+    ----------
+    values, gradients : flat arrays of all trained parameters; those that decay
+        come first.
+    decaying : how many of them decay.
+    running : flat array of running statistics, which are not trained.
+    """
+
+    def __init__(self, network: Network, dtype: np.dtype | type) -> None:
+        self.network = network
+        self.specs = parameter_specs(network)
+        trained = [spec for spec in self.specs if spec.trained]
+        trained.sort(key=lambda spec: not spec.decays)
+        untrained = [spec for spec in self.specs if not spec.trained]
+        self.decaying = sum(prod(spec.shape) for spec in trained if spec.decays)
+        self.values = np.zeros(_size(trained), dtype)
+        self.gradients = np.zeros_like(self.values)
+        self.running = np.zeros(_size(untrained), dtype)
+        self._values = _views(self.values, trained) | _views(self.running, untrained)
+        self._gradients = _views(self.gradients, trained)
+
+    def of_layer(self, layer: int) -> dict[str, np.ndarray]:
+        """Views of a layer's trained values and running statistics, by name."""
+        return {name: view for (owner, name), view in self._values.items() if owner == layer}
+
+    def gradients_of(self, layer: int) -> dict[str, np.ndarray]:
+        """Views of the gradients of a layer's trained values, by name."""
+        return {name: view for (owner, name), view in self._gradients.items() if owner == layer}
+
+    def view(self, spec: ParameterSpec) -> np.ndarray:
+        """The values that a description stands for."""
+        return self._values[spec.layer, spec.name]
+
+    def draw(self, seed: int) -> None:
+        """Initial values as Darknet draws them, from the seed alone.
+
+        Convolutions: normal with deviation ``sqrt(2 / fan_in)``; connected layers:
+        uniform within ``sqrt(2 / fan_in)``; scales and running variances one, all
+        else zero.
+        """
+        for spec in self.specs:
+            view = self.view(spec)
+            if spec.name == "weights":
+                generator = np.random.default_rng([seed, spec.layer])
+                operation = self.network.layers[spec.layer].operation
+                if isinstance(operation, Connected):
+                    drawn = generator.uniform(-1, 1, spec.shape)
+                else:
+                    drawn = generator.standard_normal(spec.shape)
+                view[...] = np.sqrt(2 / spec.fan_in) * drawn
+            else:
+                view[...] = spec.name in ("scales", "rolling_variance")
+
+
+def _size(specs: list[ParameterSpec]) -> int:
+    return sum(prod(spec.shape) for spec in specs)
+
+
+def _views(flat: np.ndarray, specs: list[ParameterSpec]) -> dict[tuple[int, str], np.ndarray]:
+    views, offset = {}, 0
+    for spec in specs:
+        size = prod(spec.shape)
+        views[spec.layer, spec.name] = flat[offset : offset + size].reshape(spec.shape)
+        offset += size
+    return views

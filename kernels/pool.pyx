@@ -24,26 +24,29 @@ cdef void largest(
     real* y, unsigned char* argmax,
 ) noexcept nogil:
     """All channels of one output pixel. The first cell inside decides unless one is larger."""
+    # A local: byte stores may alias anything behind a pointer, and the loop's bound with it.
+    cdef Py_ssize_t channels = w.channels
     cdef Py_ssize_t ky, kx, k
     cdef Py_ssize_t top = below(x_row), left = below(x_column)
     cdef Py_ssize_t bottom = min(w.size, w.height - x_row)
     cdef Py_ssize_t right = min(w.size, w.width - x_column)
     cdef const real* cell
     cdef unsigned char place
-    cdef bint more
+    cdef unsigned char more
     for ky in range(top, bottom):
         for kx in range(left, right):
-            cell = x + ((x_row + ky) * w.width + x_column + kx) * w.channels
+            cell = x + ((x_row + ky) * w.width + x_column + kx) * channels
             place = <unsigned char>(ky * w.size + kx)
             if ky == top and kx == left:
-                for k in range(w.channels):
+                for k in range(channels):
                     y[k] = cell[k]
                     argmax[k] = place
             else:
-                for k in range(w.channels):
+                # Arithmetic in place of a choice of stores: that would not be vectorised.
+                for k in range(channels):
                     more = cell[k] > y[k]
+                    argmax[k] += (place - argmax[k]) * more
                     y[k] = cell[k] if more else y[k]
-                    argmax[k] = place if more else argmax[k]
 
 
 cdef void give_back(

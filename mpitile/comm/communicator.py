@@ -61,6 +61,10 @@ class Communicator(Protocol):
         """Take the largest of each entry of `array` over all ranks, in place."""
         ...
 
+    def share_slices(self, array: np.ndarray, ends: Sequence[int]) -> None:
+        """Fill a flat array on every rank: rank r gives what lies before ``ends[r]``."""
+        ...
+
     def gather(self, value: Any) -> list[Any] | None:
         """All ranks' objects on rank 0, in rank order; None elsewhere."""
         ...

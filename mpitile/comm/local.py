@@ -99,6 +99,16 @@ class LocalCommunicator:
     def maximum(self, array: np.ndarray) -> None:
         array[...] = self._collect(array, lambda arrays: np.max(arrays, axis=0))
 
+    def share_slices(self, array: np.ndarray, ends: Sequence[int]) -> None:
+        starts = [0, *ends[:-1]]
+
+        def copy(arrays: Sequence[np.ndarray]) -> None:
+            for other, start, end in zip(arrays, starts, ends, strict=True):
+                if other is not array:
+                    array[start:end] = other[start:end]
+
+        self._collect(array, copy)
+
     def gather(self, value: Any) -> list[Any] | None:
         values = self._collect(value, list)
         return values if self.rank == 0 else None

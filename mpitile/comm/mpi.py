@@ -69,6 +69,12 @@ class MpiCommunicator:
     def maximum(self, array: np.ndarray) -> None:
         self._wait([self._comm.Iallreduce(MPI.IN_PLACE, array, MPI.MAX)])
 
+    def share_slices(self, array: np.ndarray, ends: Sequence[int]) -> None:
+        counts = np.diff([0, *ends]).tolist()
+        starts = [0, *ends[:-1]]
+        request = self._comm.Iallgatherv(MPI.IN_PLACE, [array, counts, starts, None])
+        self._wait([request])
+
     def gather(self, value: Any) -> list[Any] | None:
         return self._comm.gather(value)
 

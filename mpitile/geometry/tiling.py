@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from mpitile.errors import InputError
-from mpitile.geometry.box import Box
+from mpitile.geometry.box import EMPTY, Box
 from mpitile.geometry.receptive import LayerGeometry
 
 
@@ -76,7 +76,8 @@ class Tiling:
         """The cells of a tensor that a tile owns; empty where it owns none."""
         row, column = self.grid.position(tile)
         rows, columns = self.rows[tensor], self.columns[tensor]
-        return Box(rows[row], rows[row + 1], columns[column], columns[column + 1])
+        box = Box(rows[row], rows[row + 1], columns[column], columns[column + 1])
+        return EMPTY if box.empty else box
 
 
 def tensor_strides(layers: Sequence[LayerGeometry]) -> tuple[Fraction, ...]:

@@ -50,7 +50,7 @@ class RegionLoss(Loss):
         self.loss = float(np.square(delta).sum())
         slope = probabilities[..., [0, 1, 4]]
         delta[..., [0, 1, 4]] *= slope * (1 - slope)
-        self._gradient = -delta.reshape(*raw.shape[:3], -1)
+        self._gradient = -delta.reshape(*raw.shape[:3], len(self._anchors) * self._entries)
 
     def backward_input(self, step: Step) -> None:
         site = self.site

@@ -48,6 +48,7 @@ class Program:
     ----------
     part : this rank's boxes.
     values, deltas : by tensor number, the tiles of each tensor and of its gradient.
+    network, parameters : as given.
     stopwatch : seconds spent waiting for halos ("halo") and sums ("reduce").
     bytes : allocated bytes by kind.
     """
@@ -66,7 +67,7 @@ class Program:
         self.stopwatch = Stopwatch()
         self.bytes: Counter[str] = Counter()
         self.images = images
-        self._parameters = parameters
+        self.parameters = parameters
         self._topology = topology
         self._dtype = parameters.values.dtype
         self._training = training
@@ -173,8 +174,8 @@ class Program:
             input_deltas=tuple(self.deltas.get(tensor) for tensor in layer.inputs),
             output=self.values[layer.output],
             output_delta=self.deltas.get(layer.output),
-            parameters=self._parameters.of_layer(index),
-            gradients=self._parameters.gradients_of(index),
+            parameters=self.parameters.of_layer(index),
+            gradients=self.parameters.gradients_of(index),
             workspace=self._workspace,
             allocate=lambda shape, dtype: self._allocate("activations", shape, dtype),
         )

@@ -1,0 +1,1 @@
+"""Trains convolutional networks exactly, one tile of the image per MPI rank."""

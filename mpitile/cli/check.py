@@ -1,0 +1,132 @@
+"""``mpitile check``: the proof that tiles take the step that one rank takes."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import numpy as np
+
+from mpitile.cli.world import World
+from mpitile.comm.agree import on_first, together
+from mpitile.errors import EXIT_DONE, EXIT_FAILURE, InputError
+from mpitile.network.cfg import read_network
+from mpitile.network.shapes import resize
+from mpitile.network.spec import Network
+from mpitile.plan.choose import choose_plan
+from mpitile.plan.plan import Plan
+from mpitile.train.proof import (
+    Difference,
+    Record,
+    compare,
+    random_problem,
+    run_alone,
+    run_tile_by_tile,
+    run_tiled,
+)
+
+HELP = "prove that a grid of tiles takes the same training steps as one rank"
+EXAMPLE = "mpirun -np 4 mpitile check jobs/cfg/yolov2-tiny.cfg --grid 2x2 --size 224x224"
+TOLERANCES = {"float64": 1e-12, "float32": 1e-4}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("cfg", metavar="NET.cfg")
+    parser.add_argument("--grid", required=True, metavar="GYxGX", help="tiles, such as 2x2")
+    parser.add_argument("--groups", default="auto", metavar="0,4,8", help="first layers, or auto")
+    parser.add_argument("--replicas", type=int, default=1, help="teams that share a batch (1)")
+    parser.add_argument("--dtype", choices=sorted(TOLERANCES), default="float64")
+    parser.add_argument("--batch", type=int, default=1, help="images (1)")
+    parser.add_argument("--size", metavar="HxW", help="input size instead of the cfg's")
+    parser.add_argument("--steps", type=int, default=3, help="training steps (3)")
+    parser.add_argument("--seed", type=int, default=1, help="of weights and data (1)")
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        help="largest relative difference allowed (float64: 1e-12, float32: 1e-4)",
+    )
+
+
+def run(options: argparse.Namespace, world: World) -> int:
+    comm = world.communicator()
+    network, plan = together(comm, lambda: _prepare(options, comm.size))
+    problem = random_problem(
+        network, options.batch, np.dtype(options.dtype), options.steps, options.seed
+    )
+    if comm.size == 1:
+        tiled: Record | None = run_tile_by_tile(problem, plan)
+    else:
+        tiled = run_tiled(problem, plan, comm)
+
+    def judge() -> list[Difference]:
+        return compare(run_alone(problem, plan.groups), tiled)
+
+    differences = on_first(comm, judge)
+    tolerance = options.tolerance or TOLERANCES[options.dtype]
+    if world.rank == 0:
+        _print(network, plan, comm.size, options, differences, tolerance)
+    good = all(difference.largest <= tolerance for difference in differences)
+    return EXIT_DONE if good else EXIT_FAILURE
+
+
+def _prepare(options: argparse.Namespace, ranks: int) -> tuple[Network, Plan]:
+    for name, least in (("batch", 1), ("steps", 1), ("replicas", 1), ("seed", 0)):
+        value = getattr(options, name)
+        if value < least:
+            raise InputError(f"--{name} {value}: expected at least {least}")
+    if options.batch % options.replicas:
+        raise InputError(
+            f"--batch {options.batch}: expected a multiple of --replicas {options.replicas}"
+        )
+    network = read_network(options.cfg)
+    if options.size:
+        network = resize(network, *_pair(options.size))
+    rows, columns = _pair(options.grid, "--grid")
+    wanted = rows * columns * options.replicas
+    if ranks not in (1, wanted):
+        raise InputError(
+            f"--grid {options.grid} with {options.replicas} replica(s) needs {wanted} ranks, or "
+            f"one that computes tile by tile, but {ranks} were started"
+        )
+    groups = options.groups if options.groups == "auto" else _numbers(options.groups)
+    return network, choose_plan(network, wanted, options.grid, groups, options.replicas)
+
+
+def _pair(text: str, option: str = "--size") -> tuple[int, int]:
+    first, separator, second = text.lower().partition("x")
+    if not (separator and first.isdigit() and second.isdigit() and int(first) and int(second)):
+        raise InputError(f"{option} {text}: expected two positive numbers such as 2x2")
+    return int(first), int(second)
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(number) for number in text.split(",")]
+    except ValueError:
+        raise InputError(f"--groups {text}: expected layer numbers such as 0,4,8") from None
+
+
+def _print(
+    network: Network,
+    plan: Plan,
+    ranks: int,
+    options: argparse.Namespace,
+    differences: list[Difference],
+    tolerance: float,
+) -> None:
+    how = f"{ranks} ranks" if ranks > 1 else "tile by tile on one rank"
+    shape = network.shape(0)
+    sys.stdout.write(
+        f"{network.name} at {shape.height}x{shape.width}, batch {options.batch}, "
+        f"{options.dtype}, {options.steps} steps\n"
+        f"grid {plan.grid}, replicas {plan.replicas}, groups "
+        f"{','.join(map(str, plan.groups))}: {how}, against one rank\n"
+    )
+    names = {"gradients": "weight gradients"}
+    for difference in differences:
+        verdict = "" if difference.largest <= tolerance else "   BEYOND TOLERANCE"
+        name = names.get(difference.kind, difference.kind)
+        sys.stdout.write(
+            f"  {name:16}  {difference.largest:9.2e}  at {difference.where}{verdict}\n"
+        )
+    sys.stdout.write(f"largest relative differences; allowed {tolerance:g}\n")

@@ -1,0 +1,1 @@
+"""Samples by box: data sets read from files, placed, augmented and cut to a rank's box."""

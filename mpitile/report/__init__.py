@@ -1,0 +1,1 @@
+"""Events, detections and run folders as text and pictures."""

@@ -1,0 +1,1 @@
+"""Optimisers, schedules, detections, metrics and the training loop."""

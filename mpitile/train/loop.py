@@ -1,0 +1,178 @@
+"""The main job: train, record, validate, save, until done or told to stop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from mpitile.checkpoint import shards
+from mpitile.checkpoint.weights_file import write_weights
+from mpitile.comm.agree import on_first, together
+from mpitile.comm.communicator import Communicator
+from mpitile.comm.topology import make_topology
+from mpitile.errors import Stopped
+from mpitile.train.evaluation import describe, main_figure, score_images
+from mpitile.train.run_folder import RunFolder
+from mpitile.train.settings import RunSettings
+from mpitile.train.setup import make_job
+from mpitile.train.signals import stop_signals
+from mpitile.train.sources import Images, open_images, training_feeder
+from mpitile.train.start import check_memory, open_run_folder, starting_point
+from mpitile.train.trainer import Trainer
+
+
+class Console(Protocol):
+    """Where the user is told how it goes; silent on all ranks but 0."""
+
+    def message(self, text: str) -> None: ...
+
+    def update(self, step: int, loss: float, images_per_second: float) -> None: ...
+
+
+# Given the last step and the completed ones.
+OpenConsole = Callable[[int, int], AbstractContextManager[Console]]
+
+
+@dataclass
+class Run:
+    """What the parts of a run on one rank share.
+
+    Attributes
+    ----------
+    trainer : the network and its state.
+    images, validation : data sets; the latter None where the run file names none.
+    steps : how many steps the run has in all.
+    console : talks to the user.
+    folder : the files that rank 0 writes; None on other ranks.
+    best : the best validation figure so far.
+    """
+
+    trainer: Trainer
+    images: Images
+    validation: Images | None
+    steps: int
+    console: Console
+    folder: RunFolder | None
+    best: float | None
+
+    @property
+    def output(self) -> Path:
+        return Path(self.trainer.job.settings.output.dir)
+
+    def tell(self, event: str, text: str, **details: Any) -> None:
+        """Let the user and ``events.jsonl`` know; nothing on ranks but 0."""
+        self.console.message(text)
+        if self.folder:
+            self.folder.add_event(event, step=self.trainer.done, text=text, **details)
+
+    def remark(self, text: str) -> None:
+        """Something about the data that the user should know."""
+        self.tell("remark", text)
+
+
+def train(
+    settings: RunSettings, world: Communicator, resume: bool, open_console: OpenConsole
+) -> None:
+    """Train as a run file says. Collective.
+
+    Raises
+    ------
+    InputError : on all ranks, for bad input.
+    Stopped : on all ranks, after a signal to any of them; a checkpoint has been saved.
+    """
+    job = together(world, lambda: make_job(settings, world.size))
+    topology = make_topology(world, job.plan)
+    images = open_images(job, topology, settings.data.train)
+    validation = open_images(job, topology, settings.data.valid) if settings.data.valid else None
+    steps = together(world, lambda: job.steps(images.count))
+    trainer = Trainer(job, topology)
+    check_memory(trainer)
+    best, origin = starting_point(trainer, resume)
+    folder = open_run_folder(trainer)
+    with open_console(steps, trainer.done) as console:
+        run = Run(trainer, images, validation, steps, console, folder, best)
+        run.tell("start", f"{world.size} ranks, grid {job.plan.grid}: {origin}")
+        for remark in images.remarks:
+            run.remark(remark)
+        _train_steps(run)
+        _finish(run)
+
+
+def _train_steps(run: Run) -> None:
+    trainer, job = run.trainer, run.trainer.job
+    passes = range(trainer.done * job.subdivisions, run.steps * job.subdivisions)
+    with (
+        stop_signals() as stop_wanted,
+        training_feeder(
+            job, trainer.topology, trainer.program, run.images, passes, run.remark
+        ) as feeder,
+    ):
+        while trainer.done < run.steps:
+            metrics, stop = trainer.step(feeder, stop_wanted)
+            if run.folder:
+                run.folder.add_metrics(metrics)
+            run.console.update(metrics.step, metrics.loss, metrics.images_per_s)
+            _after_step(run, stop and trainer.done < run.steps)
+
+
+def _after_step(run: Run, stop: bool) -> None:
+    """Validate and save where it is time to, and end the run where a signal came."""
+    settings, done = run.trainer.job.settings, run.trainer.done
+    last = done == run.steps
+    if run.validation and (last or _due(done, settings.train.validate_every)):
+        _validate(run, run.validation)
+    every = settings.checkpoint.every
+    if stop or _due(done, every) or (last and every):
+        _save(run)
+    if stop:
+        text = f"stopped by a signal after step {done} of {run.steps}, which is saved"
+        if run.folder:
+            run.folder.add_event("stopped", step=done)
+        raise Stopped(f"{text}; --resume continues")
+
+
+def _due(step: int, every: int) -> bool:
+    return bool(every) and step % every == 0
+
+
+def _save(run: Run) -> None:
+    trainer = run.trainer
+    path = shards.save(
+        run.output / "checkpoints",
+        trainer.topology.world,
+        trainer.arrays,
+        trainer.progress(run.best),
+        trainer.job.settings.checkpoint.keep,
+    )
+    if run.folder:
+        run.folder.add_event("checkpoint", step=trainer.done, path=str(path))
+
+
+def _validate(run: Run, images: Images) -> None:
+    """Score the present weights; write ``best.weights`` if they are the best so far."""
+    trainer = run.trainer
+    world = trainer.topology.world
+    score = score_images(trainer.job, trainer.topology, trainer.program, images, run.remark)
+    figure = world.broadcast(main_figure(score) if score else None)
+    if score:
+        run.tell("validation", f"step {trainer.done}: {describe(score)}", **asdict(score))
+    if run.best is None or figure > run.best:
+        run.best = figure
+        _write_weights(run, "best.weights")
+
+
+def _finish(run: Run) -> None:
+    path = _write_weights(run, "final.weights")
+    run.tell("done", f"trained {run.trainer.done} steps; weights in {path}")
+    if run.folder:
+        run.folder.close()
+
+
+def _write_weights(run: Run, name: str) -> Path:
+    trainer, path = run.trainer, run.output / name
+    seen = trainer.done * trainer.job.batch
+    on_first(trainer.topology.world, lambda: write_weights(path, trainer.parameters, seen))
+    return path

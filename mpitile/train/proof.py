@@ -1,0 +1,212 @@
+"""The same training steps on one rank and tiled, and how far they differ."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+
+import numpy as np
+
+from mpitile.comm.communicator import Communicator
+from mpitile.comm.local import run_ranks
+from mpitile.comm.topology import make_topology
+from mpitile.geometry.box import Box
+from mpitile.geometry.tiling import Grid
+from mpitile.kernels.tile import Tile
+from mpitile.layers.base import Step
+from mpitile.network.spec import Network, Region
+from mpitile.plan.partition import Partition
+from mpitile.plan.plan import Plan
+from mpitile.runtime.parameters import Parameters
+from mpitile.runtime.program import Program
+from mpitile.train.feeding import Passes
+from mpitile.train.optimizer import make_optimizer
+
+# A step moves the weights by this part of their norm: enough to matter, too little to diverge.
+STEP_LENGTH = 1e-3
+_TRUTHS = 4
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What both runs compute.
+
+    Attributes
+    ----------
+    network : at the size to check.
+    images : (batch, height, width, channels), whole.
+    truths : one entry per image.
+    dtype, steps, seed : the seed draws weights and dropout.
+    """
+
+    network: Network
+    images: np.ndarray
+    truths: Sequence
+    dtype: np.dtype
+    steps: int
+    seed: int
+
+
+@dataclass
+class Record:
+    """What came out, as whole tensors: by step, by tensor or by parameter.
+
+    Attributes
+    ----------
+    losses : of each step, summed over images.
+    outputs, deltas, gradients : by step and tensor, or step and parameter name.
+    weights : after the last step, running statistics included.
+    """
+
+    losses: dict[str, np.ndarray] = field(default_factory=dict)
+    outputs: dict[str, np.ndarray] = field(default_factory=dict)
+    deltas: dict[str, np.ndarray] = field(default_factory=dict)
+    gradients: dict[str, np.ndarray] = field(default_factory=dict)
+    weights: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+def random_problem(
+    network: Network, batch: int, dtype: np.dtype, steps: int, seed: int
+) -> Problem:
+    """Images and truths drawn from a seed."""
+    generator = np.random.default_rng([seed, 1])
+    shape = network.shape(0)
+    images = generator.random((batch, shape.height, shape.width, shape.channels))
+    last = network.layers[-1].operation
+    if isinstance(last, Region):
+        truths: Sequence = [_random_boxes(generator, last.classes) for _ in range(batch)]
+    else:
+        truths = generator.integers(network.layers[-1].output_shape.channels, size=batch)
+    return Problem(network, images.astype(dtype), truths, dtype, steps, seed)
+
+
+def _random_boxes(generator: np.random.Generator, classes: int) -> np.ndarray:
+    boxes = generator.uniform(0.05, 0.95, (_TRUTHS, 5))
+    boxes[:, 2:4] *= 0.6
+    boxes[:, 4] = generator.integers(classes, size=_TRUTHS)
+    return boxes
+
+
+def run_alone(problem: Problem, groups: Sequence[int]) -> Record:
+    """The steps on one rank."""
+    return run_tile_by_tile(problem, Plan(Grid(1, 1), tuple(groups)))
+
+
+def run_tile_by_tile(problem: Problem, plan: Plan) -> Record:
+    """The steps of all ranks of a plan, in this process."""
+    records = run_ranks(plan.ranks, lambda comm: run_tiled(problem, plan, comm))
+    return records[0]
+
+
+def run_tiled(problem: Problem, plan: Plan, world: Communicator) -> Record | None:
+    """The steps of this rank of a plan; everything, put together, on rank 0. Collective."""
+    topology = make_topology(world, plan)
+    parameters = Parameters(problem.network, problem.dtype)
+    parameters.draw(problem.seed)
+    passes = Passes(len(problem.images), plan.replicas)
+    own = passes.positions(0, topology.replica)
+    partition = Partition(problem.network, plan)
+    program = Program(partition, topology, parameters, len(own), input_gradient=True)
+    optimizer = make_optimizer("sgd", parameters, problem.network.options)
+    tile = program.values[0]
+    tile.array[...] = problem.images[(slice(own.start, own.stop), *tile.box.slices())]
+    record = Record()
+    for number in range(problem.steps):
+        step = Step(
+            training=True,
+            reduce=world.sum,
+            images=passes.images,
+            first_image=own.start,
+            seen=(number + 1) * passes.images,
+            key=problem.seed + number,
+            truths=problem.truths[own.start : own.stop],
+        )
+        _take_step(f"step {number}", record, program, step, world)
+        optimizer.update(_rate(parameters, passes.images), passes.images, number + 1)
+    for spec in parameters.specs:
+        record.weights[f"layer {spec.layer} {spec.name}"] = parameters.view(spec)
+    return record if world.rank == 0 else None
+
+
+def _take_step(
+    name: str, record: Record, program: Program, step: Step, world: Communicator
+) -> None:
+    """Forward and backward pass with summed gradients, all put into the record."""
+    starts = {tensor for needs in program.part.groups for tensor in needs.fetched}
+    partial: dict[int, np.ndarray] = {}
+
+    def observe(tensor: int, delta: Tile) -> None:
+        if tensor in starts:
+            partial[tensor] = delta.array.copy()
+
+    program.parameters.gradients[...] = 0
+    program.forward(step)
+    program.backward(step, observe)
+    loss = np.array([program.loss])
+    world.sum(loss)
+    world.sum(program.parameters.gradients)
+    record.losses[name] = loss
+    last = program.network.layers[-1].output
+    owned = program.part.owned[last]
+    record.outputs[f"{name} tensor {last}"] = _whole(
+        program, step, world, last, owned, program.values[last].view(owned)
+    )
+    for tensor, array in sorted(partial.items()):
+        record.deltas[f"{name} tensor {tensor}"] = _whole(
+            program, step, world, tensor, program.part.stored[tensor], array
+        )
+    for spec in program.parameters.specs:
+        if spec.trained:
+            gradient = program.parameters.gradients_of(spec.layer)[spec.name]
+            record.gradients[f"{name} layer {spec.layer} {spec.name}"] = gradient.copy()
+
+
+def _whole(
+    program: Program, step: Step, world: Communicator, tensor: int, box: Box, array: np.ndarray
+) -> np.ndarray:
+    """The sum of all ranks' boxes of a tensor, on rank 0; nothing elsewhere."""
+    shape = program.network.shape(tensor)
+    parts = world.gather((step.first_image, box, array))
+    if parts is None:
+        return np.zeros(0)
+    whole = np.zeros((step.images, shape.height, shape.width, shape.channels), array.dtype)
+    for first, cells, values in parts:
+        whole[(slice(first, first + len(values)), *cells.slices())] += values
+    return whole
+
+
+def _rate(parameters: Parameters, images: int) -> float:
+    gradient = float(np.linalg.norm(parameters.gradients)) / images
+    return STEP_LENGTH * float(np.linalg.norm(parameters.values)) / gradient if gradient else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """The largest relative difference of one kind of result, and where it stands."""
+
+    kind: str
+    largest: float
+    where: str
+
+
+def compare(alone: Record, tiled: Record) -> list[Difference]:
+    """For each kind of result, the largest difference relative to its tensor's largest entry.
+
+    Deltas are compared where the tiled run has them: at the inputs of its groups.
+    """
+    found = []
+    for kind in fields(Record):
+        expected, given = getattr(alone, kind.name), getattr(tiled, kind.name)
+        differences = {name: _relative(expected[name], given[name]) for name in given}
+        where = max(differences, key=differences.__getitem__)
+        found.append(Difference(kind.name, differences[where], where))
+    return found
+
+
+def _relative(expected: np.ndarray, given: np.ndarray) -> float:
+    """NaN counts as infinitely far."""
+    difference = float(np.max(np.abs(given - expected), initial=0))
+    scale = float(np.max(np.abs(expected), initial=0))
+    if not np.isfinite(difference):
+        return float("inf")
+    return difference / scale if scale else difference

@@ -1,0 +1,132 @@
+"""The files of a run that rank 0 writes while training."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from mpitile.checkpoint.files import replace_text
+from mpitile.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class StepMetrics:
+    """One row of ``metrics.csv``.
+
+    Times are the slowest rank's, `seconds` is the whole step; `load_s` is spent
+    waiting for images; `peak_rss_mb` is the largest whole process of any rank, in
+    units of 2**20 bytes.
+    """
+
+    step: int
+    loss: float
+    learning_rate: float
+    images_per_s: float
+    seconds: float
+    compute_s: float
+    halo_s: float
+    reduce_s: float
+    peak_rss_mb: float
+    load_s: float
+
+
+COLUMNS = tuple(field.name for field in fields(StepMetrics))
+
+
+class RunFolder:
+    """``metrics.csv``, ``events.jsonl``, ``run.toml`` and ``plan.json`` of one run.
+
+    Parameters
+    ----------
+    path : the folder; it is made where it is missing.
+    step : steps completed so far. Rows of later steps, which are about to be done
+        again, are dropped.
+    settings, plan : contents of ``run.toml`` and ``plan.json``.
+
+    Raises
+    ------
+    InputError : the folder cannot be written to.
+    """
+
+    def __init__(self, path: Path, step: int, settings: str, plan: Mapping[str, Any]) -> None:
+        self.path = path
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            replace_text(path / "run.toml", settings)
+            replace_text(path / "plan.json", json.dumps(plan, indent=1) + "\n")
+            replace_text(path / "metrics.csv", _rows_until(path / "metrics.csv", step))
+            self._metrics = open(path / "metrics.csv", "a", newline="", encoding="utf-8")
+            self._events = open(path / "events.jsonl", "a", encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"output.dir {path}: cannot be written: {error}") from error
+
+    def add_metrics(self, metrics: StepMetrics) -> None:
+        """Append a row; it is on its way to disk when this returns."""
+        values = (v if isinstance(v, int) else f"{v:.9g}" for v in astuple(metrics))
+        csv.writer(self._metrics, lineterminator="\n").writerow(values)
+        self._metrics.flush()
+
+    def add_event(self, event: str, **details: Any) -> None:
+        """Append a line with a time stamp (seconds since 1970)."""
+        record = {"time": round(time.time(), 3), "event": event, **details}
+        self._events.write(json.dumps(record) + "\n")
+        self._events.flush()
+
+    def close(self) -> None:
+        """Close both files."""
+        self._metrics.close()
+        self._events.close()
+
+
+# What a run leaves behind, and an earlier one may have left.
+_LEFT = (
+    "metrics.csv",
+    "events.jsonl",
+    "plan.json",
+    "final.weights",
+    "best.weights",
+    "checkpoints",
+)
+
+
+def earlier_folder(path: Path) -> Path | None:
+    """Where files of an earlier run in `path` can be moved; None where there are none."""
+    if not any((path / name).exists() for name in _LEFT):
+        return None
+    numbers = itertools.count(1)
+    return next(
+        folder for number in numbers if not (folder := path / f"earlier-{number}").exists()
+    )
+
+
+def set_aside(path: Path, earlier: Path | None) -> None:
+    """Move the files of an earlier run out of the way; other ranks may do so, too."""
+    if earlier is None:
+        return
+    try:
+        earlier.mkdir(parents=True, exist_ok=True)
+        for name in _LEFT:
+            with suppress(FileNotFoundError):
+                (path / name).rename(earlier / name)
+    except OSError as error:
+        raise InputError(f"output.dir {path}: cannot be written: {error}") from error
+
+
+def _rows_until(path: Path, step: int) -> str:
+    """The header and the whole rows of steps up to `step`."""
+    header = ",".join(COLUMNS) + "\n"
+    if not step or not path.exists():
+        return header
+    kept = []
+    for line in path.read_text("utf-8").splitlines()[1:]:
+        number = line.partition(",")[0]
+        if number.isdigit() and int(number) <= step and line.count(",") == len(COLUMNS) - 1:
+            kept.append(line + "\n")
+    return header + "".join(kept)

@@ -1,0 +1,258 @@
+"""The run file: every setting of a training run, checked when it is read."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import tomllib
+import types
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from mpitile.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkSettings:
+    """``[network]``; a height or width replaces the cfg's."""
+
+    cfg: str
+    weights: str | None = None
+    height: int | None = None
+    width: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DataSettings:
+    """``[data]``; `names` is a list, or a file with one class name a line."""
+
+    format: Literal["voc", "yolo", "folders"]
+    root: str
+    train: str | None = None
+    valid: str | None = None
+    names: list[str] | str | None = None
+    shuffle: bool = True
+    augment: bool = True
+    read: Literal["all", "root"] = "all"
+    unreadable: Literal["error", "skip"] = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainSettings:
+    """``[train]``; what is left out comes from the cfg."""
+
+    steps: int | None = None
+    epochs: int | None = None
+    batch: int | None = None
+    subdivisions: int | None = None
+    optimizer: Literal["sgd", "adam"] | None = None
+    learning_rate: float | None = None
+    seed: int = 1
+    dtype: Literal["float32", "float64"] = "float32"
+    validate_every: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TilingSettings:
+    """``[tiling]``; weights are relative sizes of the grid's rows and columns."""
+
+    grid: str = "auto"
+    replicas: int = 1
+    groups: list[int] | Literal["auto"] = "auto"
+    memory_limit: str | None = None
+    row_weights: list[float] | None = None
+    column_weights: list[float] | None = None
+    wait: Literal["auto", "spin", "sleep"] = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointSettings:
+    """``[checkpoint]``; ``every = 0`` saves at the end and on a signal only."""
+
+    every: int = 0
+    keep: int = 2
+    partner: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class OutputSettings:
+    """``[output]``."""
+
+    dir: str = "runs/run"
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """A whole run file. `path` is where it was read from."""
+
+    network: NetworkSettings
+    data: DataSettings
+    train: TrainSettings = field(default_factory=TrainSettings)
+    tiling: TilingSettings = field(default_factory=TilingSettings)
+    checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
+    output: OutputSettings = field(default_factory=OutputSettings)
+    path: Path = field(default_factory=Path, metadata={"section": False})
+
+    def input_path(self, name: str) -> Path:
+        """An input named in the file: beside the file if it is there, else as given."""
+        beside = self.path.parent / name
+        return beside if beside.exists() else Path(name)
+
+
+# The smallest value that makes sense, by section and key.
+_LEAST = {
+    ("network", "height"): 1,
+    ("network", "width"): 1,
+    ("train", "steps"): 1,
+    ("train", "epochs"): 1,
+    ("train", "batch"): 1,
+    ("train", "subdivisions"): 1,
+    ("train", "learning_rate"): 0,
+    ("train", "seed"): 0,
+    ("train", "validate_every"): 0,
+    ("tiling", "replicas"): 1,
+    ("checkpoint", "every"): 0,
+    ("checkpoint", "keep"): 1,
+}
+
+
+def read_settings(path: str | Path, overrides: Sequence[str] = ()) -> RunSettings:
+    """Read a run file and apply ``section.key=value`` overrides.
+
+    Raises
+    ------
+    InputError : naming the file and the key, what was expected and what came.
+    """
+    path = Path(path)
+    try:
+        table = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a TOML file: {error}") from error
+    for override in overrides:
+        _apply(table, override)
+    return _settings(table, path)
+
+
+def _apply(table: dict[str, Any], override: str) -> None:
+    """Put ``section.key=value`` into the table; the value is TOML where it is, else a string."""
+    name, equals, text = override.partition("=")
+    section, dot, key = name.strip().partition(".")
+    if not (equals and dot and section and key):
+        raise InputError(f"--set {override}: expected section.key=value, such as train.steps=10")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    values = table.setdefault(section, {})
+    if not isinstance(values, dict):
+        raise InputError(f"--set {override}: {section} is no section")
+    values[key] = value
+
+
+def _settings(table: dict[str, Any], path: Path) -> RunSettings:
+    sections = {
+        section.name: section
+        for section in dataclasses.fields(RunSettings)
+        if section.metadata.get("section", True)
+    }
+    _refuse_unknown(table, sections, f"{path}: unknown section", "sections")
+    types_ = get_type_hints(RunSettings)
+    values = {name: _section(name, types_[name], table.get(name, {}), path) for name in sections}
+    return RunSettings(**values, path=path)
+
+
+def _section(name: str, kind: type, table: Any, path: Path) -> Any:
+    if not isinstance(table, dict):
+        raise InputError(f"{path}: {name}: expected a section [{name}], got {table!r}")
+    keys = {key.name: key for key in dataclasses.fields(kind)}
+    _refuse_unknown(table, keys, f"{path}: unknown key in [{name}]", "keys")
+    hints = get_type_hints(kind)
+    for key, description in keys.items():
+        required = description.default is dataclasses.MISSING
+        if key not in table:
+            if required:
+                raise InputError(f"{path}: {name}.{key} is missing")
+            continue
+        value = table[key]
+        if not _fits(value, hints[key]):
+            raise InputError(
+                f"{path}: {name}.{key} = {value!r}: expected {_describe(hints[key])}"
+            )
+        least = _LEAST.get((name, key))
+        if least is not None and value < least:
+            raise InputError(f"{path}: {name}.{key} = {value}: expected at least {least}")
+    return kind(**table)
+
+
+def _refuse_unknown(table: dict[str, Any], known: Any, what: str, plural: str) -> None:
+    for name in table:
+        if name not in known:
+            raise InputError(f"{what}: {name!r}; known {plural} are {', '.join(known)}")
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a TOML value is of an annotated type; an integer serves as a float."""
+    origin = get_origin(kind)
+    if origin is Literal:
+        return any(type(value) is type(choice) and value == choice for choice in get_args(kind))
+    if origin is list:
+        return isinstance(value, list) and all(_fits(item, get_args(kind)[0]) for item in value)
+    if origin is types.UnionType or get_args(kind):
+        return any(_fits(value, choice) for choice in get_args(kind))
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return type(value) is kind
+
+
+def _describe(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return " or ".join(repr(choice) for choice in get_args(kind))
+    if get_origin(kind) is list:
+        return f"a list of {_describe(get_args(kind)[0])}"
+    if get_args(kind):
+        choices = [choice for choice in get_args(kind) if choice is not type(None)]
+        return " or ".join(_describe(choice) for choice in choices)
+    names = {int: "an integer", float: "a number", str: "a string", bool: "true or false"}
+    return names[kind]
+
+
+_UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+
+def parse_bytes(text: str) -> int:
+    """Bytes of a size such as ``700MB`` or ``1.5GiB``."""
+    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([A-Za-z]+)\s*", text)
+    if not match or match[2].upper() not in _UNITS:
+        raise InputError(
+            f"tiling.memory_limit = {text!r}: expected a number and one of B, kB, MB, GB, KiB, "
+            "MiB, GiB, such as '700MB'"
+        )
+    return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+def write_settings(settings: RunSettings) -> str:
+    """The settings as the text of a run file; keys that are not set are left out."""
+    lines = []
+    for section in dataclasses.fields(settings):
+        if not section.metadata.get("section", True):
+            continue
+        lines.append(f"[{section.name}]")
+        values = dataclasses.asdict(getattr(settings, section.name))
+        lines += [f"{key} = {_toml(value)}" for key, value in values.items() if value is not None]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list):
+        return f"[{', '.join(_toml(item) for item in value)}]"
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{escaped}"'
+    return repr(value)

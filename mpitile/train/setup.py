@@ -1,0 +1,196 @@
+"""From a run file to the objects of a run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+from mpitile.data.augment import Augmentation
+from mpitile.data.datasets import read_dataset
+from mpitile.data.samples import CLASSIFICATION, Dataset
+from mpitile.errors import InputError
+from mpitile.network.cfg import read_network
+from mpitile.network.shapes import resize
+from mpitile.network.spec import Cost, Network, Region, Softmax
+from mpitile.plan.choose import choose_plan
+from mpitile.plan.plan import Plan
+from mpitile.train.settings import RunSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a run file means for a number of ranks; the same on every rank.
+
+    Attributes
+    ----------
+    settings, network, plan : the network has the run's input size and schedule.
+    batch : images of a step over all replicas.
+    subdivisions : passes that a step's images are divided into.
+    optimizer : "sgd" or "adam".
+    """
+
+    settings: RunSettings
+    network: Network
+    plan: Plan
+    batch: int
+    subdivisions: int
+    optimizer: str
+
+    @property
+    def pass_images(self) -> int:
+        """Images of one forward and backward pass over all replicas."""
+        return self.batch // self.subdivisions
+
+    @property
+    def team_images(self) -> int:
+        """Images of one pass of one replica."""
+        return self.pass_images // self.plan.replicas
+
+    def steps(self, images: int) -> int:
+        """How many steps to train on a data set of `images` images."""
+        train, options = self.settings.train, self.network.options
+        if train.steps is not None:
+            return train.steps
+        if train.epochs is not None:
+            return ceil(train.epochs * images / self.batch)
+        if options.max_batches:
+            return options.max_batches
+        raise InputError(
+            f"{self.settings.path}: neither train.steps nor train.epochs is given, and "
+            f"{self.network.name} has no max_batches"
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all that decides the numbers of a step; a resumed run must have the same."""
+        train = self.settings.train
+        decisive: dict[str, Any] = {
+            "network": repr(replace(self.network, name="")),
+            "plan": repr(self.plan),
+            "batch": self.batch,
+            "subdivisions": self.subdivisions,
+            "optimizer": self.optimizer,
+            "seed": train.seed,
+            "dtype": train.dtype,
+            "shuffle": self.settings.data.shuffle,
+            "augment": self.settings.data.augment,
+        }
+        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def make_job(settings: RunSettings, ranks: int) -> Job:
+    """Read the network and complete the plan.
+
+    Raises
+    ------
+    InputError : naming the file and key.
+    """
+    network = _network(settings)
+    train, tiling, options = settings.train, settings.tiling, network.options
+    plan = choose_plan(network, ranks, tiling.grid, tiling.groups, tiling.replicas)
+    plan = replace(
+        plan,
+        row_weights=_tuple(tiling.row_weights),
+        column_weights=_tuple(tiling.column_weights),
+    )
+    batch = train.batch or options.batch
+    subdivisions = train.subdivisions or (1 if train.batch else options.subdivisions)
+    if batch % (subdivisions * plan.replicas):
+        raise InputError(
+            f"{settings.path}: train.batch = {batch} cannot be divided evenly into "
+            f"{subdivisions} subdivision(s) of {plan.replicas} replica(s): expected a multiple "
+            f"of {subdivisions * plan.replicas}"
+        )
+    optimizer = train.optimizer or ("adam" if options.adam else "sgd")
+    return Job(settings, network, plan, batch, subdivisions, optimizer)
+
+
+def _tuple(weights: list[float] | None) -> tuple[float, ...] | None:
+    return None if weights is None else tuple(weights)
+
+
+def _network(settings: RunSettings) -> Network:
+    section = settings.network
+    network = read_network(settings.input_path(section.cfg))
+    height = section.height or network.options.height
+    width = section.width or network.options.width
+    if (height, width) != (network.options.height, network.options.width):
+        network = resize(network, height, width)
+    if settings.train.learning_rate is not None:
+        options = replace(
+            network.options,
+            learning_rate=float(settings.train.learning_rate),
+            policy="constant",
+            burn_in=0,
+        )
+        network = replace(network, options=options)
+    return network
+
+
+def class_names(settings: RunSettings) -> list[str] | None:
+    """The names in ``data.names``, or in the file that it points to."""
+    names = settings.data.names
+    if not isinstance(names, str):
+        return names
+    return read_names(settings.input_path(names))
+
+
+def read_names(path: Path) -> list[str]:
+    """One class name a line; blank lines do not count."""
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: class names cannot be read: {error}") from error
+    return [line.strip() for line in lines if line.strip()]
+
+
+def open_dataset(job: Job, selection: str | None) -> tuple[Dataset, tuple[str, ...]]:
+    """A data set of the run, checked against the network, and remarks for the user."""
+    data = job.settings.data
+    root = job.settings.input_path(data.root)
+    dataset, remarks = read_dataset(data.format, root, selection, class_names(job.settings))
+    if not len(dataset):
+        raise InputError(f"{root}: the data set has no images")
+    _check_task(job, dataset)
+    return dataset, remarks
+
+
+def _check_task(job: Job, dataset: Dataset) -> None:
+    """The network's loss must be made for what the data set knows."""
+    last = job.network.layers[-1]
+    classifies = isinstance(last.operation, Softmax | Cost)
+    where = f"{job.network.name}:{last.line}"
+    if isinstance(last.operation, Region):
+        if dataset.kind == CLASSIFICATION:
+            raise InputError(
+                f"{where}: [region] needs boxes, but data.format is {job.settings.data.format!r}"
+            )
+        if last.operation.classes != len(dataset.names):
+            raise InputError(
+                f"{where}: [region] has classes={last.operation.classes}, but the data set has "
+                f"{len(dataset.names)} classes: {', '.join(dataset.names)}"
+            )
+    if classifies:
+        if dataset.kind != CLASSIFICATION:
+            raise InputError(
+                f"{where}: [{last.kind}] needs class labels, but data.format is "
+                f"{job.settings.data.format!r}: expected 'folders'"
+            )
+        if last.output_shape.channels != len(dataset.names):
+            raise InputError(
+                f"{where}: [{last.kind}] has {last.output_shape.channels} outputs, but the data "
+                f"set has {len(dataset.names)} classes"
+            )
+
+
+def augmentation(network: Network) -> Augmentation:
+    """What the cfg says of random changes; jitter stands in ``[region]``."""
+    options, last = network.options, network.layers[-1].operation
+    jitter = last.jitter if isinstance(last, Region) else 0.2
+    return Augmentation(
+        jitter, options.hue, options.saturation, options.exposure, options.flip
+    )

@@ -1,0 +1,103 @@
+"""What happens between reading the run file and the first step."""
+
+from __future__ import annotations
+
+import socket
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from mpitile.checkpoint import shards
+from mpitile.checkpoint.weights_file import read_weights
+from mpitile.comm.agree import on_first, together
+from mpitile.errors import InputError
+from mpitile.train.run_folder import RunFolder, earlier_folder, set_aside
+from mpitile.train.settings import parse_bytes, write_settings
+from mpitile.train.trainer import Trainer
+
+
+def check_memory(trainer: Trainer) -> None:
+    """Hold the arrays of each device's ranks against ``tiling.memory_limit``. Collective.
+
+    Raises
+    ------
+    InputError : on all ranks; says which device needs how much.
+    """
+    settings = trainer.job.settings
+    limit = settings.tiling.memory_limit
+    if limit is None:
+        return
+    allowed = together(trainer.topology.world, lambda: parse_bytes(limit))
+    needed: Counter[str] = Counter()
+    own = (socket.gethostname(), sum(trainer.allocated.values()))
+    for device, size in trainer.topology.world.allgather(own):
+        needed[device] += size
+    device, most = needed.most_common(1)[0]
+    if most > allowed:
+        raise InputError(
+            f"{settings.path}: tiling.memory_limit = {limit!r}, but the ranks on {device} need "
+            f"{most / 1e6:.0f} MB: spread them over more devices, or lower train.batch "
+            f"({trainer.job.batch}) or raise train.subdivisions ({trainer.job.subdivisions})"
+        )
+
+
+def starting_point(trainer: Trainer, resume: bool) -> tuple[float | None, str]:
+    """Fill the trainer from a checkpoint or a weights file, or leave it as drawn. Collective.
+
+    Returns
+    -------
+    The best validation figure so far, and where the weights come from, for the user.
+    """
+    world, settings = trainer.topology.world, trainer.job.settings
+    checkpoints = Path(settings.output.dir) / "checkpoints"
+    newest = shards.latest(checkpoints, world) if resume else None
+    if newest:
+        progress = shards.load(newest, world, trainer.arrays, trainer.job.fingerprint)
+        trainer.done = progress.step
+        return progress.best, f"resumed after step {progress.step} from {newest}"
+    nothing = f"no checkpoint in {checkpoints}, " if resume else ""
+    if settings.network.weights is None:
+        return None, f"{nothing}weights drawn from seed {settings.train.seed}"
+    path = settings.input_path(settings.network.weights)
+    layers, _ = together(world, lambda: read_weights(path, trainer.parameters, partial=True))
+    return None, f"{nothing}weights of the first {layers} layers from {path}"
+
+
+def open_run_folder(trainer: Trainer) -> RunFolder | None:
+    """The run's files on rank 0, None elsewhere; an earlier run's are set aside. Collective."""
+    world, settings = trainer.topology.world, trainer.job.settings
+    path = Path(settings.output.dir)
+    if trainer.done == 0:
+        earlier = on_first(world, lambda: earlier_folder(path))
+        # On every rank: devices may have file systems of their own.
+        together(world, lambda: set_aside(path, earlier))
+    ranks = world.allgather(_rank_report(trainer))
+    plan = trainer.job.plan
+    report = {
+        "grid": str(plan.grid),
+        "replicas": plan.replicas,
+        "groups": list(plan.groups),
+        "recompute": [False] * len(plan.groups),
+        "ranks": ranks,
+    }
+
+    def open_folder() -> RunFolder | None:
+        if world.rank:
+            return None
+        return RunFolder(path, trainer.done, write_settings(settings), report)
+
+    return together(world, open_folder)
+
+
+def _rank_report(trainer: Trainer) -> dict[str, Any]:
+    """A rank's entry of ``plan.json``."""
+    topology, box = trainer.topology, trainer.program.values[0].box
+    return {
+        "rank": topology.world.rank,
+        "host": socket.gethostname(),
+        "replica": topology.replica,
+        "tile": topology.tile,
+        "image_box": [box.y0, box.y1, box.x0, box.x1],
+        "bytes": trainer.allocated,
+        "total_bytes": sum(trainer.allocated.values()),
+    }

@@ -1,0 +1,178 @@
+"""One training step after the other, and what is kept between them."""
+
+from __future__ import annotations
+
+import math
+import resource
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from mpitile.checkpoint.shards import Progress
+from mpitile.comm.reduce import BucketSum
+from mpitile.comm.topology import Topology
+from mpitile.errors import MpitileError
+from mpitile.layers.base import Step
+from mpitile.plan.partition import Partition
+from mpitile.runtime.parameters import Parameters
+from mpitile.runtime.program import Program
+from mpitile.runtime.stopwatch import Stopwatch
+from mpitile.train.feeding import Feeder, Passes
+from mpitile.train.optimizer import make_optimizer
+from mpitile.train.run_folder import StepMetrics
+from mpitile.train.schedule import learning_rate
+from mpitile.train.setup import Job
+
+# Keeps dropout's numbers apart from order and augmentation, which share the seed.
+_DROPOUT_STREAM = 3
+
+
+class Trainer:
+    """The state of a run on one rank. Making one, and `step`, are collective.
+
+    Attributes
+    ----------
+    done : completed steps.
+    parameters, program : this rank's weights and its part of the network.
+    """
+
+    def __init__(self, job: Job, topology: Topology) -> None:
+        self.job = job
+        self.topology = topology
+        self.done = 0
+        self.parameters = Parameters(job.network, np.dtype(job.settings.train.dtype))
+        self.parameters.draw(job.settings.train.seed)
+        self.program = Program(
+            Partition(job.network, job.plan), topology, self.parameters, job.team_images
+        )
+        self.passes = Passes(job.pass_images, job.plan.replicas)
+        self._optimizer = make_optimizer(job.optimizer, self.parameters, job.network.options)
+        self._gradient_sum = BucketSum(topology.world, self.parameters.gradients)
+        self._clock = Stopwatch()
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All flat arrays that a checkpoint has to keep."""
+        return {
+            "values": self.parameters.values,
+            "running": self.parameters.running,
+            **self._optimizer.state,
+        }
+
+    @property
+    def allocated(self) -> dict[str, int]:
+        """Bytes of this rank's arrays by kind."""
+        optimizer = sum(array.nbytes for array in self._optimizer.state.values())
+        return {**self.program.bytes, "optimizer": optimizer}
+
+    def progress(self, best: float | None) -> Progress:
+        """Where training stands, for a checkpoint."""
+        return Progress(
+            step=self.done,
+            position=self.done * self.job.batch,
+            seed=self.job.settings.train.seed,
+            best=best,
+            fingerprint=self.job.fingerprint,
+        )
+
+    def step(
+        self, feeder: Feeder, stop_wanted: Callable[[], bool] = lambda: False
+    ) -> tuple[StepMetrics, bool]:
+        """Train on the next batch.
+
+        Returns
+        -------
+        The step's metrics, and whether any rank's `stop_wanted` is true; both are the
+        same on all ranks.
+
+        Raises
+        ------
+        MpitileError : on all ranks, where the loss is no finite number.
+        """
+        start = time.perf_counter()
+        self._clock.reset()
+        self.program.stopwatch.reset()
+        loss = self._gradients(feeder)
+        with self._clock.measure("reduce"):
+            self._gradient_sum.begin()
+            self._gradient_sum.end()
+        self.done += 1
+        rate = learning_rate(self.job.network.options, self.done)
+        with self._clock.measure("compute"):
+            self._optimizer.update(rate, self.job.batch, self.done)
+        return self._metrics(loss, rate, start, stop_wanted())
+
+    def _gradients(self, feeder: Feeder) -> float:
+        """Add up the gradients of this rank's part of the batch; its part of the loss."""
+        self.parameters.gradients[...] = 0
+        loss = 0.0
+        for number in range(self.job.subdivisions):
+            with self._clock.measure("load"):
+                truths = feeder.next(self.done * self.job.subdivisions + number)
+            step = self._step(number, truths)
+            with self._clock.measure("passes"):
+                self.program.forward(step)
+                loss += self.program.loss
+                self.program.backward(step)
+        return loss
+
+    def _step(self, number: int, truths: object) -> Step:
+        number += self.done * self.job.subdivisions
+        seed = np.random.SeedSequence([_DROPOUT_STREAM, self.job.settings.train.seed, number])
+        return Step(
+            training=True,
+            reduce=self.topology.world.sum,
+            images=self.passes.images,
+            first_image=self.passes.positions(number, self.topology.replica).start,
+            seen=(number + 1) * self.passes.images,
+            key=int(seed.generate_state(1, np.uint64)[0]),
+            truths=truths,
+        )
+
+    def _metrics(
+        self, loss: float, rate: float, start: float, stop: bool
+    ) -> tuple[StepMetrics, bool]:
+        program = self.program.stopwatch
+        halo, reduce = program.seconds("halo"), program.seconds("reduce")
+        compute = self._clock.seconds("passes") - halo - reduce + self._clock.seconds("compute")
+        world = self.topology.world
+        total = np.array([loss])
+        world.sum(total)
+        largest = np.array(
+            [
+                time.perf_counter() - start,
+                compute,
+                halo,
+                reduce + self._clock.seconds("reduce"),
+                peak_rss_mb(),
+                self._clock.seconds("load"),
+                float(stop),
+            ]
+        )
+        world.maximum(largest)
+        loss = float(total[0]) / self.job.batch
+        if not math.isfinite(loss):
+            raise MpitileError(
+                f"the loss of step {self.done} is {loss}: training has diverged; a lower "
+                "learning rate or a longer burn_in may help"
+            )
+        seconds, compute, halo, reduce, rss, load, stop_any = largest.tolist()
+        metrics = StepMetrics(
+            step=self.done,
+            loss=loss,
+            learning_rate=rate,
+            images_per_s=self.job.batch / seconds,
+            seconds=seconds,
+            compute_s=compute,
+            halo_s=halo,
+            reduce_s=reduce,
+            peak_rss_mb=rss,
+            load_s=load,
+        )
+        return metrics, bool(stop_any)
+
+
+def peak_rss_mb() -> float:
+    """The largest memory that this process has held so far, in units of 2**20 bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

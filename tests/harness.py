@@ -1,0 +1,254 @@
+"""Training steps of a plan on any communicator, with everything whole and looked at.
+
+`run_tiled` runs ranks as threads; `run_rank` is one rank's part and takes any
+communicator, so that tests under mpirun compare the same things.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mpitile.comm.local import run_ranks
+from mpitile.comm.topology import make_topology
+from mpitile.geometry.tiling import Grid
+from mpitile.layers.base import Step
+from mpitile.network.spec import Cost, Region, Softmax
+from mpitile.plan.partition import Partition
+from mpitile.plan.plan import Plan
+from mpitile.runtime.parameters import Parameters
+from mpitile.runtime.program import Program
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One step, put together from all ranks.
+
+    Attributes
+    ----------
+    loss : summed over all images.
+    tensors, deltas : by tensor number, values and gradients, (N, H, W, C).
+    gradients : by (layer, name), of trained parameters.
+    parameters : by (layer, name), the values after the step and running statistics.
+    """
+
+    loss: float
+    tensors: list
+    deltas: list
+    gradients: dict
+    parameters: dict
+
+
+def run_tiled(network, plan, images, truths, **options):
+    """All ranks of the plan as threads: the passes of each step. See `run_rank`."""
+    return run_ranks(
+        plan.ranks, lambda comm: run_rank(comm, network, plan, images, truths, **options)
+    )[0]
+
+
+def whole_plan(network):
+    """One rank, one group."""
+    return Plan(Grid(1, 1), (0,))
+
+
+def run_rank(
+    world,
+    network,
+    plan,
+    images,
+    truths,
+    steps=3,
+    seed=0,
+    dtype=np.float64,
+    rate=0.01,
+    seen=0,
+    key=1,
+):
+    """One rank's part of some steps of gradient descent on the same images. Collective.
+
+    A step moves the weights by `rate` times the gradient over its largest entry, so that
+    networks with large and small losses move equally far.
+
+    Parameters
+    ----------
+    images : (N, H, W, C), the same on all ranks; each cuts out its part.
+    truths : for each image.
+    seed : of the initial parameters.
+    seen, key : of the first step; the second has ``key + 1``.
+
+    Returns
+    -------
+    Rank 0: a `Pass` for each step. Other ranks: None.
+    """
+    topology = make_topology(world, plan)
+    parameters = Parameters(network, dtype)
+    draw(parameters, seed)
+    share = len(images) // plan.replicas
+    mine = slice(topology.replica * share, (topology.replica + 1) * share)
+    program = Program(
+        Partition(network, plan), topology, parameters, share, input_gradient=True
+    )
+    image = program.values[0]
+    image.array[...] = images[(mine, *image.box.slices())]
+
+    passes = []
+    for number in range(steps):
+        step = Step(
+            training=True,
+            reduce=world.sum,
+            images=len(images),
+            first_image=mine.start,
+            seen=seen + (number + 1) * len(images),
+            key=key + number,
+            truths=truths[mine],
+        )
+        passes.append(one_step(world, program, parameters, step, mine, rate))
+    check_same_everywhere(world, parameters)
+    return passes if world.rank == 0 else None
+
+
+def one_step(world, program, parameters, step, mine, rate):
+    parameters.gradients[...] = 0
+    program.forward(step)
+    owned = {
+        tensor: (box, program.values[tensor].view(box).copy())
+        for tensor, box in enumerate(program.part.owned)
+    }
+    partial = {}
+
+    def observe(tensor, tile):
+        if tensor in partial:
+            raise AssertionError(f"tensor {tensor} was observed twice")
+        partial[tensor] = (tile.box, tile.array.copy())
+
+    program.backward(step, observe)
+    loss = np.array([program.loss])
+    world.sum(loss)
+    world.sum(parameters.gradients)
+    gradients = {
+        (layer.index, name): view.copy()
+        for layer in program.network.layers
+        for name, view in parameters.gradients_of(layer.index).items()
+    }
+    largest = np.abs(parameters.gradients).max(initial=0)
+    if largest > 0:
+        parameters.values -= rate / largest * parameters.gradients
+    shapes = program.network.shapes
+    return Pass(
+        float(loss[0]),
+        put_together(world, owned, shapes, mine, step.images),
+        put_together(world, partial, shapes, mine, step.images),
+        gradients,
+        arrays(parameters),
+    )
+
+
+def put_together(world, pieces, shapes, mine, images):
+    """On rank 0, each whole tensor as the sum of all ranks' boxes; None elsewhere."""
+    gathered = world.gather((mine, pieces))
+    if gathered is None:
+        return None
+    wholes = []
+    for tensor, shape in enumerate(shapes):
+        whole = np.zeros((images, shape.height, shape.width, shape.channels))
+        for part, boxes in gathered:
+            box, array = boxes[tensor]
+            if not box.empty:
+                whole[(part, *box.slices())] += array
+        wholes.append(whole)
+    return wholes
+
+
+def check_same_everywhere(world, parameters):
+    """Every rank's parameters are bit-identical."""
+    state = parameters.values.tobytes() + parameters.running.tobytes()
+    for rank, other in enumerate(world.allgather(state)):
+        if other != state:
+            raise AssertionError(f"parameters of rank {rank} differ from rank {world.rank}'s")
+
+
+def draw(parameters, seed):
+    """Initial parameters of which none is zero or one."""
+    parameters.draw(seed)
+    for number, spec in enumerate(parameters.specs):
+        view = parameters.view(spec)
+        random = np.random.default_rng([seed, 1, number])
+        if spec.name in ("biases", "rolling_mean"):
+            view[...] = random.normal(0, 0.3, view.shape)
+        elif spec.name in ("scales", "rolling_variance"):
+            view[...] = random.uniform(0.5, 1.5, view.shape)
+
+
+def arrays(parameters):
+    """Copies of all values and running statistics by (layer, name)."""
+    return {(spec.layer, spec.name): parameters.view(spec).copy() for spec in parameters.specs}
+
+
+def initial_arrays(network, seed, dtype=np.float64):
+    """The parameters that `run_rank` starts with, by (layer, name)."""
+    parameters = Parameters(network, dtype)
+    draw(parameters, seed)
+    return arrays(parameters)
+
+
+def random_images(network, count, seed):
+    """Standard normal images (N, H, W, C): no two values are equal."""
+    shape = network.shapes[0]
+    random = np.random.default_rng([seed, 2])
+    return random.standard_normal((count, shape.height, shape.width, shape.channels))
+
+
+def random_truths(network, count, seed):
+    """Boxes for a region loss, classes for the others."""
+    random = np.random.default_rng([seed, 3])
+    operation = network.layers[-1].operation
+    if isinstance(operation, Region):
+        return [random_boxes(random, operation.classes) for _ in range(count)]
+    if isinstance(operation, Softmax | Cost):
+        return [int(n) for n in random.integers(network.shapes[-1].channels, size=count)]
+    return [0] * count
+
+
+def random_boxes(random, classes):
+    number = random.integers(0, 4)
+    places = random.uniform(0.02, 0.98, (number, 2))
+    sizes = random.uniform(0.05, 0.9, (number, 2))
+    return np.column_stack([places, sizes, random.integers(classes, size=number)])
+
+
+def assert_close(name, actual, expected, tolerance, floor=0.0):
+    """Entries differ by at most `tolerance` of the largest entry expected, or of `floor`."""
+    actual, expected = np.asarray(actual), np.asarray(expected)
+    assert actual.shape == expected.shape, f"{name}: shape {actual.shape}, not {expected.shape}"
+    assert np.isfinite(expected).all(), f"{name}: not finite"
+    scale = max(np.abs(expected).max(initial=0), floor)
+    error = np.abs(actual - expected).max(initial=0)
+    assert error <= tolerance * scale, (
+        f"{name}: differs by {error:.3g}, {error / scale if scale else np.inf:.3g} of {scale:.3g}"
+    )
+
+
+def assert_same_pass(actual, expected, tolerance):
+    """Loss, tensors, deltas and weight gradients agree to `tolerance` of each one's largest.
+
+    A bias gradient is a sum over all cells that may cancel, to nothing in front of a batch
+    norm that takes the mean away. No rounding can be judged by what is left then, so it
+    is held against the sum of the terms' magnitudes.
+    """
+    assert_close("loss", actual.loss, expected.loss, tolerance)
+    for kind in ("tensors", "deltas"):
+        pairs = zip(getattr(actual, kind), getattr(expected, kind), strict=True)
+        for number, (one, other) in enumerate(pairs):
+            assert_close(f"{kind}[{number}]", one, other, tolerance)
+    assert actual.gradients.keys() == expected.gradients.keys()
+    for (layer, name), gradient in expected.gradients.items():
+        floor = 0.0
+        if name == "biases":
+            floor = np.abs(expected.deltas[layer + 1]).sum(axis=(0, 1, 2)).max()
+        place = f"gradient of {name} of layer {layer}"
+        assert_close(place, actual.gradients[layer, name], gradient, tolerance, floor)
+
+
+def assert_same_parameters(actual, expected, tolerance):
+    """All parameters agree to `tolerance` of each array's largest entry."""
+    for place, values in expected.items():
+        assert_close(f"parameters {place}", actual[place], values, tolerance)

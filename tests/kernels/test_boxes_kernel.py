@@ -1,0 +1,59 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mpitile.geometry.box import Box, whole
+from mpitile.kernels import boxes
+from mpitile.kernels.tile import Tile
+
+
+@settings(deadline=None, max_examples=80)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    dtype=st.sampled_from(["float32", "float64"]),
+    shape=st.tuples(*[st.integers(1, 6)] * 4),
+    offset=st.integers(0, 5),
+)
+def test_cells_travel_through_a_buffer(tools, seed, dtype, shape, offset):
+    draw = tools.draw(seed, dtype)
+    values, other = draw.array(*shape), draw.array(*shape)
+    box = draw.box(*shape[1:3])
+    cells = values[:, *box.slices()]
+    end = offset + cells.size
+    buffer = draw.array(end + 3)
+    expected = buffer.copy()
+    expected[offset:end] = cells.ravel()
+    assert boxes.pack(draw.tile(values, box), box, buffer, offset) == end
+    assert (buffer == expected).all()
+
+    tile, added, wiped = (draw.tile(other, box) for _ in range(3))
+    assert boxes.unpack(tile, box, buffer, offset) == end
+    assert boxes.unpack_add(added, box, buffer, offset) == end
+    boxes.clear(wiped, box)
+    for actual, new in ((tile, cells), (added, other[:, *box.slices()] + cells), (wiped, 0)):
+        whole_tensor = other.copy()
+        whole_tensor[:, *box.slices()] = new
+        assert (actual.array == whole_tensor[:, *actual.box.slices()]).all()
+
+
+def test_unpack_add_is_the_adjoint_of_pack(tools):
+    draw = tools.draw(1, "float64")
+    values, buffer, box = draw.array(2, 5, 6, 3), draw.array(2 * 2 * 4 * 3), Box(1, 3, 2, 6)
+    packed, back = np.empty_like(buffer), np.zeros_like(values)
+    boxes.pack(Tile(values, whole(5, 6), 5, 6), box, packed, 0)
+    boxes.unpack_add(Tile(back, whole(5, 6), 5, 6), box, buffer, 0)
+    assert packed @ buffer == pytest.approx((values * back).sum(), rel=1e-14)
+
+
+def test_what_does_not_fit_is_an_error():
+    tile = Tile(np.zeros((1, 4, 4, 2), np.float32), Box(2, 6, 2, 6), 8, 8)
+    buffer = np.zeros(8, np.float32)
+    assert boxes.pack(tile, Box(2, 4, 2, 4), buffer, 0) == 8
+    assert boxes.pack(tile, Box(3, 3, 2, 4), buffer, 8) == 8
+    with pytest.raises(ValueError, match=r"room for \[1, 9\), got 8 elements"):
+        boxes.pack(tile, Box(2, 4, 2, 4), buffer, 1)
+    with pytest.raises(ValueError, match="expected a tile that holds"):
+        boxes.unpack(tile, Box(1, 3, 2, 4), buffer, 0)
+    with pytest.raises(ValueError, match=r"one dimension of float32, got shape .* of float64"):
+        boxes.unpack_add(tile, Box(2, 4, 2, 4), np.zeros(8), 0)

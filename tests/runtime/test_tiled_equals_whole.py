@@ -1,0 +1,72 @@
+"""The product itself: any tiling takes the same training steps as one rank."""
+
+import os
+
+import pytest
+from harness import (
+    assert_same_parameters,
+    assert_same_pass,
+    initial_arrays,
+    random_images,
+    random_truths,
+    run_tiled,
+    whole_plan,
+)
+from hypothesis import given, settings
+from oracles.network_numpy import network_numpy
+from strategies import cases
+
+STEPS, KEY = 3, 5
+EXACT, REFERENCE = 1e-12, 1e-10
+EXAMPLES = int(os.environ.get("MPITILE_EXAMPLES", "60"))
+
+
+def data(case):
+    return (
+        random_images(case.network, case.batch, case.seed),
+        random_truths(case.network, case.batch, case.seed),
+    )
+
+
+@settings(max_examples=EXAMPLES)
+@given(cases())
+def test_tiled_steps_equal_the_steps_of_one_rank(case):
+    images, truths = data(case)
+    options = {"steps": STEPS, "seed": case.seed, "seen": case.seen, "key": KEY}
+    whole = run_tiled(case.network, whole_plan(case.network), images, truths, **options)
+    tiled = run_tiled(case.network, case.plan, images, truths, **options)
+    for actual, expected in zip(tiled, whole, strict=True):
+        assert_same_pass(actual, expected, EXACT)
+        assert_same_parameters(actual.parameters, expected.parameters, EXACT)
+
+
+def one_pass(case):
+    """The first step of one rank, and what a reference is given for it."""
+    images, truths = data(case)
+    options = {"steps": 1, "rate": 0, "seed": case.seed, "seen": case.seen, "key": KEY}
+    (whole,) = run_tiled(case.network, whole_plan(case.network), images, truths, **options)
+    parameters = initial_arrays(case.network, case.seed)
+    seen = case.seen + len(images)
+    return whole, (case.network, parameters, images, truths, seen, KEY)
+
+
+def assert_equals_reference(case, whole, reference):
+    assert_same_pass(whole, reference, REFERENCE)
+    assert_same_parameters(whole.parameters, reference.running, REFERENCE)
+
+
+@settings(max_examples=EXAMPLES // 2)
+@given(cases())
+def test_one_rank_equals_numpy(case):
+    whole, arguments = one_pass(case)
+    assert_equals_reference(case, whole, network_numpy(*arguments))
+
+
+@settings(max_examples=EXAMPLES // 2)
+@given(cases())
+def test_one_rank_equals_autograd(case):
+    pytest.importorskip("torch")
+    from oracles.network_torch import network_torch
+
+    whole, arguments = one_pass(case)
+    assert_equals_reference(case, whole, network_torch(*arguments))

@@ -27,6 +27,10 @@ class Channel(Protocol):
 
     def end(self) -> None: ...
 
+    def close(self) -> None:
+        """Give back what the communicator keeps for the channel."""
+        ...
+
 
 class Communicator(Protocol):
     """A group of ranks.

@@ -49,6 +49,11 @@ class Exchange:
         """Bytes of all message buffers."""
         return sum(buffer.nbytes for _, buffer in [*self._outgoing, *self._incoming])
 
+    def close(self) -> None:
+        """Free the requests; the exchange is of no use afterwards."""
+        self._forward.close()
+        self._backward.close()
+
     def begin_forward(self) -> None:
         """Pack and send owned cells."""
         for tile, box, buffer, offset in _places(self._outgoing, self._values):

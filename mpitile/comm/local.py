@@ -155,6 +155,9 @@ class LocalChannel:
         for source, buffer in self._receives:
             buffer[...] = self._take(source)
 
+    def close(self) -> None:
+        """Nothing is kept."""
+
     def _take(self, source: queue.SimpleQueue[np.ndarray]) -> np.ndarray:
         while True:
             try:

@@ -121,6 +121,11 @@ class MpiChannel:
     def end(self) -> None:
         self._wait(self._requests)
 
+    def close(self) -> None:
+        for request in self._requests:
+            request.Free()
+        self._requests = []
+
 
 def _oversubscribed(comm: MPI.Intracomm) -> bool:
     """Whether any host runs more ranks than it has cores. Collective."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from mpitile.errors import InputError
 from mpitile.geometry.box import EMPTY, Box
@@ -38,7 +39,7 @@ def group_ranges(groups: Sequence[int], layers: int) -> tuple[tuple[int, int], .
     valid = (
         bool(groups)
         and groups[0] == 0
-        and all(a < b for a, b in zip(groups, groups[1:], strict=False))
+        and all(a < b for a, b in pairwise(groups))
         and groups[-1] < layers
     )
     if not valid:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from mpitile.geometry.box import Box
@@ -17,7 +19,7 @@ class Routing(Plain):
     def __init__(self, site: Site) -> None:
         super().__init__(site)
         ends = np.cumsum([0, *(shape.channels for shape in site.layer.input_shapes)])
-        self._channels = [slice(a, b) for a, b in zip(ends, ends[1:], strict=False)]
+        self._channels = [slice(a, b) for a, b in pairwise(ends)]
 
     def forward(self, step: Step) -> None:
         site = self.site

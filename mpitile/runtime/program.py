@@ -91,6 +91,11 @@ class Program:
         works = (work for group in self._groups for _, work in group.works)
         return sum(work.loss for work in works if isinstance(work, Loss))
 
+    def close(self) -> None:
+        """Free the exchanges; the program is of no use afterwards."""
+        for group in self._groups:
+            group.exchange.close()
+
     def forward(self, step: Step) -> None:
         """Compute this rank's cells of every tensor from those of the image."""
         step = replace(step, reduce=self._timed(step.reduce))

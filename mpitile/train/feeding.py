@@ -194,6 +194,10 @@ class RootFeeder(Feeder):
                     sends += [(rank, self._images_out[rank]), (rank, self._truths_out[rank])]
         self._channel = topology.world.channel(sends, receives)
 
+    def close(self) -> None:
+        super().close()
+        self._channel.close()
+
     def _own_positions(self, number: int) -> range:
         return self._passes.positions(number)
 

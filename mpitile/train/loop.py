@@ -14,8 +14,9 @@ from mpitile.comm.agree import on_first, together
 from mpitile.comm.communicator import Communicator
 from mpitile.comm.topology import make_topology
 from mpitile.errors import Stopped
-from mpitile.train.evaluation import describe, main_figure, score_images
+from mpitile.train.evaluation import describe, main_figure
 from mpitile.train.run_folder import RunFolder
+from mpitile.train.scales import Scales, Stretch
 from mpitile.train.settings import RunSettings
 from mpitile.train.setup import make_job
 from mpitile.train.signals import stop_signals
@@ -103,14 +104,20 @@ def train(
 
 def _train_steps(run: Run) -> None:
     trainer, job = run.trainer, run.trainer.job
-    passes = range(trainer.done * job.subdivisions, run.steps * job.subdivisions)
-    with (
-        stop_signals() as stop_wanted,
-        training_feeder(
-            job, trainer.topology, trainer.program, run.images, passes, run.remark
-        ) as feeder,
-    ):
-        while trainer.done < run.steps:
+    scales = Scales(job.network, job.settings.train.seed)
+    with stop_signals() as stop_wanted:
+        for stretch in scales.stretches(trainer.done, run.steps):
+            trainer.use(stretch.network)
+            _train_stretch(run, stretch, stop_wanted)
+
+
+def _train_stretch(run: Run, stretch: Stretch, stop_wanted: Callable[[], bool]) -> None:
+    trainer, job = run.trainer, run.trainer.job
+    passes = range(stretch.first * job.subdivisions, stretch.stop * job.subdivisions)
+    with training_feeder(
+        job, trainer.topology, trainer.program, run.images, passes, run.remark
+    ) as feeder:
+        while trainer.done < stretch.stop:
             metrics, stop = trainer.step(feeder, stop_wanted)
             if run.folder:
                 run.folder.add_metrics(metrics)
@@ -155,7 +162,7 @@ def _validate(run: Run, images: Images) -> None:
     """Score the present weights; write ``best.weights`` if they are the best so far."""
     trainer = run.trainer
     world = trainer.topology.world
-    score = score_images(trainer.job, trainer.topology, trainer.program, images, run.remark)
+    score = trainer.score(images, run.remark)
     figure = world.broadcast(main_figure(score) if score else None)
     if score:
         run.tell("validation", f"step {trainer.done}: {describe(score)}", **asdict(score))

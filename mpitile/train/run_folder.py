@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+import math
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -62,8 +63,8 @@ class RunFolder:
             replace_text(path / "run.toml", settings)
             replace_text(path / "plan.json", json.dumps(plan, indent=1) + "\n")
             replace_text(path / "metrics.csv", _rows_until(path / "metrics.csv", step))
-            self._metrics = open(path / "metrics.csv", "a", newline="", encoding="utf-8")
-            self._events = open(path / "events.jsonl", "a", encoding="utf-8")
+            self._metrics = (path / "metrics.csv").open("a", newline="", encoding="utf-8")
+            self._events = (path / "events.jsonl").open("a", encoding="utf-8")
         except OSError as error:
             raise InputError(f"output.dir {path}: cannot be written: {error}") from error
 
@@ -76,7 +77,7 @@ class RunFolder:
     def add_event(self, event: str, **details: Any) -> None:
         """Append a line with a time stamp (seconds since 1970)."""
         record = {"time": round(time.time(), 3), "event": event, **details}
-        self._events.write(json.dumps(record) + "\n")
+        self._events.write(json.dumps(_finite(record)) + "\n")
         self._events.flush()
 
     def close(self) -> None:
@@ -117,6 +118,15 @@ def set_aside(path: Path, earlier: Path | None) -> None:
                 (path / name).rename(earlier / name)
     except OSError as error:
         raise InputError(f"output.dir {path}: cannot be written: {error}") from error
+
+
+def _finite(value: Any) -> Any:
+    """The value with null for what JSON has no number for."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _rows_until(path: Path, step: int) -> str:

@@ -14,15 +14,18 @@ from mpitile.comm.reduce import BucketSum
 from mpitile.comm.topology import Topology
 from mpitile.errors import MpitileError
 from mpitile.layers.base import Step
+from mpitile.network.spec import Network
 from mpitile.plan.partition import Partition
 from mpitile.runtime.parameters import Parameters
 from mpitile.runtime.program import Program
 from mpitile.runtime.stopwatch import Stopwatch
+from mpitile.train.evaluation import Score, score_images
 from mpitile.train.feeding import Feeder, Passes
 from mpitile.train.optimizer import make_optimizer
 from mpitile.train.run_folder import StepMetrics
 from mpitile.train.schedule import learning_rate
 from mpitile.train.setup import Job
+from mpitile.train.sources import Images
 
 # Keeps dropout's numbers apart from order and augmentation, which share the seed.
 _DROPOUT_STREAM = 3
@@ -43,13 +46,34 @@ class Trainer:
         self.done = 0
         self.parameters = Parameters(job.network, np.dtype(job.settings.train.dtype))
         self.parameters.draw(job.settings.train.seed)
-        self.program = Program(
-            Partition(job.network, job.plan), topology, self.parameters, job.team_images
-        )
+        self.program = self._program(job.network)
         self.passes = Passes(job.pass_images, job.plan.replicas)
         self._optimizer = make_optimizer(job.optimizer, self.parameters, job.network.options)
         self._gradient_sum = BucketSum(topology.world, self.parameters.gradients)
         self._clock = Stopwatch()
+
+    def _program(self, network: Network, training: bool = True) -> Program:
+        partition = Partition(network, self.job.plan)
+        images = self.job.team_images
+        return Program(partition, self.topology, self.parameters, images, training)
+
+    def use(self, network: Network) -> None:
+        """Go on with the network at this input size. Collective."""
+        if network.shapes != self.program.network.shapes:
+            # The old program's memory is free before the new one's is taken.
+            self.program.close()
+            del self.program
+            self.program = self._program(network)
+
+    def score(self, images: Images, remark: Callable[[str], None]) -> Score | None:
+        """Score the weights at the run's own input size; on rank 0. Collective."""
+        program = self.program
+        if self.job.network.shapes != program.network.shapes:
+            program = self._program(self.job.network, training=False)
+        score = score_images(self.job, self.topology, program, images, remark)
+        if program is not self.program:
+            program.close()
+        return score
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:

@@ -3,15 +3,24 @@
 include "real.pxi"
 
 
-cdef void add_moments(
-    const real* x, double* total, double* square, Py_ssize_t pixels, Py_ssize_t channels
+cdef void add_values(
+    const real* x, double* total, Py_ssize_t pixels, Py_ssize_t channels
+) noexcept nogil:
+    cdef Py_ssize_t i, k
+    for i in range(pixels):
+        for k in range(channels):
+            total[k] += x[k]
+        x += channels
+
+
+cdef void add_squares(
+    const real* x, const double* mean, double* square, Py_ssize_t pixels, Py_ssize_t channels
 ) noexcept nogil:
     cdef Py_ssize_t i, k
     cdef double value
     for i in range(pixels):
         for k in range(channels):
-            value = x[k]
-            total[k] += value
+            value = x[k] - mean[k]
             square[k] += value * value
         x += channels
 
@@ -66,14 +75,25 @@ cdef void scale_and_centre(
 
 
 def sums(
-    const real[:, :, :, ::1] x, double[:, ::1] out,
+    const real[:, :, :, ::1] x, double[::1] out,
     Py_ssize_t row, Py_ssize_t column, Py_ssize_t rows, Py_ssize_t columns,
 ):
     cdef Py_ssize_t n, i, channels = x.shape[3]
     with nogil:
         for n in range(x.shape[0]):
             for i in range(row, row + rows):
-                add_moments(&x[n, i, column, 0], &out[0, 0], &out[1, 0], columns, channels)
+                add_values(&x[n, i, column, 0], &out[0], columns, channels)
+
+
+def squares(
+    const real[:, :, :, ::1] x, const double[::1] mean, double[::1] out,
+    Py_ssize_t row, Py_ssize_t column, Py_ssize_t rows, Py_ssize_t columns,
+):
+    cdef Py_ssize_t n, i, channels = x.shape[3]
+    with nogil:
+        for n in range(x.shape[0]):
+            for i in range(row, row + rows):
+                add_squares(&x[n, i, column, 0], &mean[0], &out[0], columns, channels)
 
 
 def normalize(

@@ -91,7 +91,7 @@ def save(
     }
     text = json.dumps(manifest, indent=1)
     on_first(world, lambda: replace_text(target / MANIFEST, text))
-    together(world, lambda: _remove_older(folder, keep, world.rank))
+    together(world, lambda: _remove_older(folder, keep, progress.step, world.rank))
     return target
 
 
@@ -193,12 +193,20 @@ def _digest(path: Path) -> str:
 def _checkpoints(folder: Path) -> list[Path]:
     """All checkpoint folders, oldest first."""
     names = [path for path in folder.glob(f"{_PREFIX}*") if path.name[len(_PREFIX) :].isdigit()]
-    return sorted(names, key=lambda path: int(path.name[len(_PREFIX) :]))
+    return sorted(names, key=_step)
 
 
-def _remove_older(folder: Path, keep: int, rank: int) -> None:
-    """Remove this rank's files of all but the newest `keep` checkpoints, manifests first."""
-    for path in _checkpoints(folder)[:-keep]:
+def _step(path: Path) -> int:
+    return int(path.name[len(_PREFIX) :])
+
+
+def _remove_older(folder: Path, keep: int, step: int, rank: int) -> None:
+    """Remove this rank's files of all but the newest `keep` checkpoints up to `step`.
+
+    Later ones can only be the remains of an interrupted attempt, and count for nothing.
+    """
+    reached = [path for path in _checkpoints(folder) if _step(path) <= step]
+    for path in reached[:-keep]:
         if rank == 0:
             (path / MANIFEST).unlink(missing_ok=True)
         (path / _shard_name(rank)).unlink(missing_ok=True)

@@ -36,12 +36,21 @@ def _check_statistics(x: Tile, **arrays: np.ndarray) -> None:
 
 
 def sums(x: Tile, box: Box, out: np.ndarray) -> None:
-    """Add to `out` (2, C), float64, the sums of x and of x squared over the cells `box`."""
+    """Add to `out` (C,), float64, the sums of x over the cells `box`."""
     check_tile("batch norm input", x)
     check_inside("batch norm input", x, box)
-    check_array("batch norm sums", out, (2, x.array.shape[3]), FLOAT64)
+    _check_statistics(x, sums=out)
     if not box.empty:
         _batchnorm.sums(x.array, out, *local(x, box), box.height, box.width)
+
+
+def squares(x: Tile, box: Box, mean: np.ndarray, out: np.ndarray) -> None:
+    """Add to `out` (C,), float64, the sums of ``(x - mean)**2`` over the cells `box`."""
+    check_tile("batch norm input", x)
+    check_inside("batch norm input", x, box)
+    _check_statistics(x, mean=mean, squares=out)
+    if not box.empty:
+        _batchnorm.squares(x.array, mean, out, *local(x, box), box.height, box.width)
 
 
 def normalize(

@@ -28,8 +28,8 @@ class Site:
     parameters : arrays by name; trained ones and running statistics.
     gradients : arrays of the trained ones' gradients, which layers add to.
     workspace : scratch memory shared by all layers, free between calls.
-    allocate : makes an array of a shape and dtype that the layer keeps from forward
-        to backward; zeroed.
+    kept : arrays, shaped like the output, whose contents last from forward to
+        backward; by the names of `mpitile.network.kept`.
     """
 
     layer: spec.Layer
@@ -42,7 +42,7 @@ class Site:
     parameters: Mapping[str, np.ndarray] = field(default_factory=dict)
     gradients: Mapping[str, np.ndarray] = field(default_factory=dict)
     workspace: np.ndarray = field(default_factory=lambda: np.empty(0))
-    allocate: Callable[..., np.ndarray] = np.zeros
+    kept: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from mpitile.kernels import activation, conv
 from mpitile.layers.base import Site, Step
 from mpitile.layers.normalization import Normalization
+from mpitile.network.kept import PRODUCT
 from mpitile.network.spec import Convolutional
 
 
@@ -25,8 +26,7 @@ class Convolution:
         if operation.batch_normalize:
             self._normalization = Normalization(site)
             # The gradient needs the tensor before normalisation.
-            array = site.output.array
-            self._product = replace(site.output, array=site.allocate(array.shape, array.dtype))
+            self._product = replace(site.output, array=site.kept[PRODUCT])
 
     def forward(self, step: Step) -> None:
         site = self.site

@@ -32,7 +32,7 @@ class Normalization:
         self._cells = site.layer.output_shape.height * site.layer.output_shape.width
 
     def forward(self, x: Tile, step: Step) -> None:
-        """Normalise `x` into the output. Reduces once in training."""
+        """Normalise `x` into the output. Reduces twice in training."""
         if step.training:
             self._batch_statistics(x, step)
         else:
@@ -49,12 +49,17 @@ class Normalization:
         )
 
     def _batch_statistics(self, x: Tile, step: Step) -> None:
-        self._sums[...] = 0
-        batchnorm.sums(x, self._site.owned, self._sums)
-        step.reduce(self._sums)
         count = step.images * self._cells
-        self._mean[:] = self._sums[0] / count
-        variance = np.maximum(self._sums[1] / count - self._mean**2, 0)
+        total, squares = self._sums
+        self._sums[...] = 0
+        batchnorm.sums(x, self._site.owned, total)
+        step.reduce(total)
+        self._mean[:] = total / count
+        # A second sum instead of the first one's squares: where the mean is large against
+        # the deviation, their difference would lose the digits that exactness needs.
+        batchnorm.squares(x, self._site.owned, self._mean, squares)
+        step.reduce(squares)
+        variance = squares / count
         self._inverse[:] = 1 / np.sqrt(variance + EPSILON)
         unbiased = variance * (count / max(count - 1, 1))
         for name, value in (("rolling_mean", self._mean), ("rolling_variance", unbiased)):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from mpitile.kernels import pool
 from mpitile.layers.base import Plain, Site, Step
+from mpitile.network.kept import ARGMAX
 
 
 class MaxPooling(Plain):
@@ -15,7 +14,7 @@ class MaxPooling(Plain):
         super().__init__(site)
         operation = site.layer.operation
         self._window = operation.size, operation.stride, operation.padding
-        self._argmax = site.allocate(site.output.array.shape, np.uint8)
+        self._argmax = site.kept[ARGMAX]
 
     def forward(self, step: Step) -> None:
         site = self.site

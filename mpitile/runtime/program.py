@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -15,7 +14,11 @@ from mpitile.kernels.tile import Tile
 from mpitile.layers.base import LayerWork, Loss, Site, Step
 from mpitile.layers.classification import SumOfSquares
 from mpitile.layers.registry import is_loss, make_layer, workspace_elements
+from mpitile.network.kept import kept
+from mpitile.plan.lifetimes import DELTA, VALUE, backward_event, pass_buffers
+from mpitile.plan.memory import in_use
 from mpitile.plan.partition import Partition, TilePart
+from mpitile.runtime.arena import Arena
 from mpitile.runtime.parameters import Parameters
 from mpitile.runtime.stopwatch import Stopwatch
 
@@ -48,6 +51,8 @@ class Program:
     ----------
     part : this rank's boxes.
     values, deltas : by tensor number, the tiles of each tensor and of its gradient.
+        Values last through forward and until the layer that wrote them computes
+        backward; deltas are only whole when observed.
     network, parameters : as given.
     stopwatch : seconds spent waiting for halos ("halo") and sums ("reduce").
     bytes : allocated bytes by kind.
@@ -65,25 +70,33 @@ class Program:
         self.network = partition.network
         self.part: TilePart = partition.part(topology.tile)
         self.stopwatch = Stopwatch()
-        self.bytes: Counter[str] = Counter()
         self.images = images
         self.parameters = parameters
         self._topology = topology
         self._dtype = parameters.values.dtype
-        self._training = training
-        first_delta = 0 if input_gradient else 1
-        tensors = range(len(self.network.shapes))
-        self.values = {t: self._tile(t, "images" if t == 0 else "activations") for t in tensors}
-        self.deltas = {t: self._tile(t, "deltas") for t in tensors[first_delta:] if training}
-        elements = workspace_elements(parameters.specs)
-        self._workspace = self._allocate("workspace", (elements,), self._dtype)
+        buffers = pass_buffers(
+            self.network, self.part, images, self._dtype.itemsize, training, input_gradient
+        )
+        self._arena = Arena(buffers)
+        self.values = {0: self._tile(0, np.zeros(self._shape(0), self._dtype))}
+        self.values |= self._tiles(VALUE)
+        self.deltas = self._tiles(DELTA)
+        self._workspace = np.empty(workspace_elements(parameters.specs), self._dtype)
         self._groups = tuple(self._group(number) for number in range(len(self.part.groups)))
-        for kind, array in (
-            ("weights", parameters.values),
-            ("weights", parameters.running),
-            ("gradients", parameters.gradients),
-        ):
-            self.bytes[kind] += array.nbytes
+        self.bytes = self._count(in_use(buffers, len(self.network.layers) - 1))
+
+    def _count(self, activations: int) -> dict[str, int]:
+        """Allocated bytes by kind; "deltas" is what they need beyond freed activations."""
+        parameters = self.parameters
+        return {
+            "weights": parameters.values.nbytes + parameters.running.nbytes,
+            "gradients": parameters.gradients.nbytes,
+            "activations": activations,
+            "deltas": self._arena.layout.size - activations,
+            "workspace": self._workspace.nbytes,
+            "halos": sum(group.exchange.bytes for group in self._groups),
+            "images": self.values[0].array.nbytes,
+        }
 
     @property
     def loss(self) -> float:
@@ -115,8 +128,6 @@ class Program:
             complete; the sum over ranks is the gradient.
         """
         step = replace(step, reduce=self._timed(step.reduce))
-        for tile in self.deltas.values():
-            tile.array[...] = 0
         for group in reversed(self._groups):
             self._backward_group(group, step, observe)
         if observe and 0 in self.deltas:
@@ -124,6 +135,7 @@ class Program:
 
     def _backward_group(self, group: _Group, step: Step, observe: Observer | None) -> None:
         for position, (output, work) in reversed(list(enumerate(group.works))):
+            self._clear_deltas(output - 1)
             if observe and not isinstance(work, SumOfSquares):
                 observe(output, self.deltas[output])
             work.backward_input(step)
@@ -142,24 +154,36 @@ class Program:
 
         return timed
 
-    def _allocate(self, kind: str, shape: tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
-        array = np.zeros(shape, dtype)
-        self.bytes[kind] += array.nbytes
-        return array
+    def _clear_deltas(self, layer: int) -> None:
+        """Zero the gradients that are first added to when this layer computes backward."""
+        event = backward_event(self.network, layer)
+        for tensor, tile in self.deltas.items():
+            if self._arena.buffer(DELTA, tensor).first == event:
+                tile.array[...] = 0
 
-    def _tile(self, tensor: int, kind: str) -> Tile:
-        box, shape = self.part.stored[tensor], self.network.shape(tensor)
-        array = self._allocate(
-            kind, (self.images, box.height, box.width, shape.channels), self._dtype
-        )
-        return Tile(array, box, shape.height, shape.width)
+    def _shape(self, tensor: int) -> tuple[int, int, int, int]:
+        box = self.part.stored[tensor]
+        return self.images, box.height, box.width, self.network.shape(tensor).channels
+
+    def _tile(self, tensor: int, array: np.ndarray) -> Tile:
+        shape = self.network.shape(tensor)
+        return Tile(array, self.part.stored[tensor], shape.height, shape.width)
+
+    def _tiles(self, name: str) -> dict[int, Tile]:
+        """The tiles of all tensors that have a buffer of this name."""
+        return {
+            tensor: self._tile(
+                tensor, self._arena.array(name, tensor, self._shape(tensor), self._dtype)
+            )
+            for tensor in range(len(self.network.shapes))
+            if self._arena.holds(name, tensor)
+        }
 
     def _group(self, number: int) -> _Group:
         needs = self.part.groups[number]
         exchange = Exchange(
             self._topology.team, self.part.transfers[number], self.values, self.deltas
         )
-        self.bytes["halos"] += exchange.bytes
         works: list[tuple[int, LayerWork]] = []
         for index in range(needs.first, needs.stop):
             site = self._site(index, needs.computed[index - needs.first])
@@ -182,5 +206,10 @@ class Program:
             parameters=self.parameters.of_layer(index),
             gradients=self.parameters.gradients_of(index),
             workspace=self._workspace,
-            allocate=lambda shape, dtype: self._allocate("activations", shape, dtype),
+            kept={
+                name: self._arena.array(
+                    name, layer.output, self._shape(layer.output), self._dtype if real else np.uint8
+                )
+                for name, real in kept(layer).items()
+            },
         )

@@ -141,16 +141,16 @@ def _take_step(
 
     program.parameters.gradients[...] = 0
     program.forward(step)
-    program.backward(step, observe)
-    loss = np.array([program.loss])
-    world.sum(loss)
-    world.sum(program.parameters.gradients)
-    record.losses[name] = loss
     last = program.network.layers[-1].output
     owned = program.part.owned[last]
     record.outputs[f"{name} tensor {last}"] = _whole(
         program, step, world, last, owned, program.values[last].view(owned)
     )
+    loss = np.array([program.loss])
+    program.backward(step, observe)
+    world.sum(loss)
+    world.sum(program.parameters.gradients)
+    record.losses[name] = loss
     for tensor, array in sorted(partial.items()):
         record.deltas[f"{name} tensor {tensor}"] = _whole(
             program, step, world, tensor, program.part.stored[tensor], array

@@ -62,6 +62,7 @@ def run_rank(
     rate=0.01,
     seen=0,
     key=1,
+    merge_pools=False,
 ):
     """One rank's part of some steps of gradient descent on the same images. Collective.
 
@@ -74,6 +75,7 @@ def run_rank(
     truths : for each image.
     seed : of the initial parameters.
     seen, key : of the first step; the second has ``key + 1``.
+    merge_pools : do without tensors that only a pool reads; they are None in the passes.
 
     Returns
     -------
@@ -85,7 +87,8 @@ def run_rank(
     share = len(images) // plan.replicas
     mine = slice(topology.replica * share, (topology.replica + 1) * share)
     program = Program(
-        Partition(network, plan), topology, parameters, share, input_gradient=True
+        Partition(network, plan), topology, parameters, share, input_gradient=True,
+        merge_pools=merge_pools,
     )
     image = program.values[0]
     image.array[...] = images[(mine, *image.box.slices())]
@@ -112,6 +115,7 @@ def one_step(world, program, parameters, step, mine, rate):
     owned = {
         tensor: (box, program.values[tensor].view(box).copy())
         for tensor, box in enumerate(program.part.owned)
+        if tensor in program.values
     }
     partial = {}
 
@@ -149,6 +153,9 @@ def put_together(world, pieces, shapes, mine, images):
         return None
     wholes = []
     for tensor, shape in enumerate(shapes):
+        if tensor not in pieces:
+            wholes.append(None)
+            continue
         whole = np.zeros((images, shape.height, shape.width, shape.channels))
         for part, boxes in gathered:
             box, array = boxes[tensor]

@@ -156,13 +156,8 @@ def _middle_layer(draw, draft):
 
 
 def _end_plain(draw, draft):
-    normalized = any(
-        isinstance(operation, spec.Convolutional)
-        and operation.batch_normalize
-        and operation.activation == "linear"
-        for operation in draft.operations
-    )
-    if normalized:
+    convolutions = [op for op in draft.operations if isinstance(op, spec.Convolutional)]
+    if any(convolution.batch_normalize for convolution in convolutions):
         draft.add(spec.Convolutional(3, 1, activation="leaky"))
 
 

@@ -1,7 +1,8 @@
 """Communicators between threads of one process: the same ranks without MPI.
 
 `mpitile check` uses them to run a grid tile by tile on one rank, and the tests to
-try many grids quickly. Sums are taken in rank order.
+try many grids quickly. Sums are taken in rank order. As under MPI, what one rank
+receives is its own copy.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from typing import Any, TypeVar
 
 import numpy as np
@@ -110,14 +112,14 @@ class LocalCommunicator:
         self._collect(array, copy)
 
     def gather(self, value: Any) -> list[Any] | None:
-        values = self._collect(value, list)
+        values = self._collect(value, deepcopy if self.rank == 0 else len)
         return values if self.rank == 0 else None
 
     def allgather(self, value: Any) -> list[Any]:
-        return self._collect(value, list)
+        return self._collect(value, deepcopy)
 
     def broadcast(self, value: Any) -> Any:
-        return self._collect(value, lambda values: values[0])
+        return self._collect(value, lambda values: deepcopy(values[0]))
 
     def abort(self, code: int) -> None:
         self._hub.abandon()

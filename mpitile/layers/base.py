@@ -27,7 +27,8 @@ class Site:
     output, output_delta : tiles of the tensor it writes, and of its gradient.
     parameters : arrays by name; trained ones and running statistics.
     gradients : arrays of the trained ones' gradients, which layers add to.
-    workspace : scratch memory shared by all layers, free between calls.
+    workspace : scratch memory of the kernels, shared by all layers.
+    scratch : scratch memory of layers that work band by band, shared likewise.
     kept : arrays, shaped like the output, whose contents last from forward to
         backward; by the names of `mpitile.network.kept`.
     """
@@ -42,6 +43,7 @@ class Site:
     parameters: Mapping[str, np.ndarray] = field(default_factory=dict)
     gradients: Mapping[str, np.ndarray] = field(default_factory=dict)
     workspace: np.ndarray = field(default_factory=lambda: np.empty(0))
+    scratch: np.ndarray = field(default_factory=lambda: np.empty(0))
     kept: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from mpitile.network.kept import kept
@@ -35,7 +36,7 @@ class Buffer:
 
 
 def backward_event(network: Network, layer: int) -> int:
-    """The event at which a layer computes backward."""
+    """The event at which a layer computes backward; one behind all layers does so first."""
     return 2 * len(network.layers) - 1 - layer
 
 
@@ -46,6 +47,7 @@ def pass_buffers(
     itemsize: int,
     training: bool = True,
     input_gradient: bool = False,
+    merged: Collection[int] = (),
 ) -> tuple[Buffer, ...]:
     """All buffers of one tile's pass but the image's, which outlives passes.
 
@@ -56,6 +58,7 @@ def pass_buffers(
     itemsize : bytes of a number: 4 or 8.
     training : whether a backward pass follows.
     input_gradient : whether the gradient of the image is wanted, too.
+    merged : pools whose input is never stored; see `mpitile.network.merging`.
     """
     end = 2 * len(network.layers)
     users: dict[int, list[int]] = {tensor: [] for tensor in range(len(network.shapes))}
@@ -67,20 +70,25 @@ def pass_buffers(
         first = backward_event(network, max(users[0]))
         buffers.append(Buffer(DELTA, 0, _size(network, part, 0, images, itemsize), first, end))
     for layer in network.layers:
-        tensor, own = layer.output, backward_event(network, layer.index)
+        if layer.index + 1 in merged:
+            continue
+        # A merged pool works from its convolution's event on, in both directions.
+        start = layer.index - (layer.index in merged)
+        tensor, own = layer.output, backward_event(network, start)
         size = _size(network, part, tensor, images, itemsize)
         if training:
             last = own
-            # Its gradient is first written to by the last layer that reads it.
-            first = backward_event(network, max(users[tensor], default=layer.index))
+            # Its gradient is first written to by the last layer that reads it, or by a
+            # loss behind all layers.
+            first = backward_event(network, max(users[tensor], default=len(network.layers)))
             buffers.append(Buffer(DELTA, tensor, size, first, own))
         else:
             last = max(users[tensor], default=end)
-        buffers.append(Buffer(VALUE, tensor, size, layer.index, last))
+        buffers.append(Buffer(VALUE, tensor, size, start, last))
         for name, real in kept(layer).items():
             cells = size if real else size // itemsize
             until = own if training else layer.index
-            buffers.append(Buffer(name, tensor, cells, layer.index, until))
+            buffers.append(Buffer(name, tensor, cells, start, until))
     return tuple(buffers)
 
 

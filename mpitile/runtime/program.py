@@ -13,8 +13,10 @@ from mpitile.geometry.box import Box
 from mpitile.kernels.tile import Tile
 from mpitile.layers.base import LayerWork, Loss, Site, Step
 from mpitile.layers.classification import SumOfSquares
+from mpitile.layers.pooled import PooledConvolution, band_elements
 from mpitile.layers.registry import is_loss, make_layer, workspace_elements
 from mpitile.network.kept import kept
+from mpitile.network.merging import merged_pools
 from mpitile.plan.lifetimes import DELTA, VALUE, backward_event, pass_buffers
 from mpitile.plan.memory import in_use
 from mpitile.plan.partition import Partition, TilePart
@@ -23,14 +25,16 @@ from mpitile.runtime.parameters import Parameters
 from mpitile.runtime.stopwatch import Stopwatch
 
 Observer = Callable[[int, Tile], None]
+# Numbers of the layers that one piece of work computes; the last one's output is written.
+Layers = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class _Group:
-    """A fused group: what is fetched at its start, then its layers in order."""
+    """A fused group: what is fetched at its start, then the work on its layers in order."""
 
     exchange: Exchange
-    works: tuple[tuple[int, LayerWork], ...]
+    works: tuple[tuple[Layers, LayerWork], ...]
 
 
 class Program:
@@ -46,6 +50,7 @@ class Program:
     images : images of each pass on this rank's team.
     training : whether backward passes will be run.
     input_gradient : whether the gradient of the image is wanted too.
+    merge_pools : whether to save the memory of tensors that only a pool reads.
 
     Attributes
     ----------
@@ -66,6 +71,7 @@ class Program:
         images: int,
         training: bool = True,
         input_gradient: bool = False,
+        merge_pools: bool = True,
     ) -> None:
         self.network = partition.network
         self.part: TilePart = partition.part(topology.tile)
@@ -74,14 +80,23 @@ class Program:
         self.parameters = parameters
         self._topology = topology
         self._dtype = parameters.values.dtype
+        starts = [needs.first for needs in self.part.groups]
+        self._merged = merged_pools(self.network, starts) if merge_pools else frozenset()
         buffers = pass_buffers(
-            self.network, self.part, images, self._dtype.itemsize, training, input_gradient
+            self.network,
+            self.part,
+            images,
+            self._dtype.itemsize,
+            training,
+            input_gradient,
+            self._merged,
         )
         self._arena = Arena(buffers)
         self.values = {0: self._tile(0, np.zeros(self._shape(0), self._dtype))}
         self.values |= self._tiles(VALUE)
         self.deltas = self._tiles(DELTA)
         self._workspace = np.empty(workspace_elements(parameters.specs), self._dtype)
+        self._scratch = np.empty(self._scratch_elements(), self._dtype)
         self._groups = tuple(self._group(number) for number in range(len(self.part.groups)))
         self.bytes = self._count(in_use(buffers, len(self.network.layers) - 1))
 
@@ -93,7 +108,7 @@ class Program:
             "gradients": parameters.gradients.nbytes,
             "activations": activations,
             "deltas": self._arena.layout.size - activations,
-            "workspace": self._workspace.nbytes,
+            "workspace": self._workspace.nbytes + self._scratch.nbytes,
             "halos": sum(group.exchange.bytes for group in self._groups),
             "images": self.values[0].array.nbytes,
         }
@@ -128,16 +143,18 @@ class Program:
             complete; the sum over ranks is the gradient.
         """
         step = replace(step, reduce=self._timed(step.reduce))
+        self._clear_deltas((len(self.network.layers),))
         for group in reversed(self._groups):
             self._backward_group(group, step, observe)
         if observe and 0 in self.deltas:
             observe(0, self.deltas[0])
 
     def _backward_group(self, group: _Group, step: Step, observe: Observer | None) -> None:
-        for position, (output, work) in reversed(list(enumerate(group.works))):
-            self._clear_deltas(output - 1)
-            if observe and not isinstance(work, SumOfSquares):
-                observe(output, self.deltas[output])
+        for position, (layers, work) in reversed(list(enumerate(group.works))):
+            self._clear_deltas(layers)
+            if observe and layers:
+                tensor = layers[-1] + 1
+                observe(tensor, self.deltas[tensor])
             work.backward_input(step)
             if position == 0:
                 # Deltas travel while the first layer's weight gradient is computed.
@@ -154,12 +171,27 @@ class Program:
 
         return timed
 
-    def _clear_deltas(self, layer: int) -> None:
-        """Zero the gradients that are first added to when this layer computes backward."""
-        event = backward_event(self.network, layer)
+    def _clear_deltas(self, layers: Layers) -> None:
+        """Zero the gradients that are first added to when these layers compute backward."""
+        events = {backward_event(self.network, layer) for layer in layers}
         for tensor, tile in self.deltas.items():
-            if self._arena.buffer(DELTA, tensor).first == event:
+            if self._arena.buffer(DELTA, tensor).first in events:
                 tile.array[...] = 0
+
+    def _scratch_elements(self) -> int:
+        layers = self.network.layers
+        return max(
+            (
+                band_elements(layers[pool - 1], layers[pool], self._computed(pool))
+                for pool in self._merged
+            ),
+            default=0,
+        )
+
+    def _computed(self, layer: int) -> Box:
+        """The cells that this rank computes of a layer's output."""
+        needs = next(group for group in self.part.groups if group.first <= layer < group.stop)
+        return needs.computed[layer - needs.first]
 
     def _shape(self, tensor: int) -> tuple[int, int, int, int]:
         box = self.part.stored[tensor]
@@ -184,28 +216,33 @@ class Program:
         exchange = Exchange(
             self._topology.team, self.part.transfers[number], self.values, self.deltas
         )
-        works: list[tuple[int, LayerWork]] = []
+        works: list[tuple[Layers, LayerWork]] = []
         for index in range(needs.first, needs.stop):
-            site = self._site(index, needs.computed[index - needs.first])
-            works.append((site.layer.output, make_layer(site, self.network)))
-            last = index == len(self.network.layers) - 1
-            if last and not is_loss(site.layer.operation):
-                works.append((site.layer.output, SumOfSquares(site)))
+            if index + 1 in self._merged:
+                continue
+            site = self._site(index)
+            if index in self._merged:
+                works.append(((index - 1, index), PooledConvolution(self._site(index - 1), site)))
+            else:
+                works.append(((index,), make_layer(site, self.network)))
+            if index == len(self.network.layers) - 1 and not is_loss(site.layer.operation):
+                works.append(((), SumOfSquares(site)))
         return _Group(exchange, tuple(works))
 
-    def _site(self, index: int, box: Box) -> Site:
+    def _site(self, index: int) -> Site:
         layer = self.network.layers[index]
         return Site(
             layer=layer,
-            box=box,
+            box=self._computed(index),
             owned=self.part.owned[layer.output],
-            inputs=tuple(self.values[tensor] for tensor in layer.inputs),
+            inputs=tuple(self.values.get(tensor) for tensor in layer.inputs),
             input_deltas=tuple(self.deltas.get(tensor) for tensor in layer.inputs),
-            output=self.values[layer.output],
+            output=self.values.get(layer.output),
             output_delta=self.deltas.get(layer.output),
             parameters=self.parameters.of_layer(index),
             gradients=self.parameters.gradients_of(index),
             workspace=self._workspace,
+            scratch=self._scratch,
             kept={
                 name: self._arena.array(
                     name, layer.output, self._shape(layer.output), self._dtype if real else np.uint8

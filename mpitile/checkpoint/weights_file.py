@@ -30,6 +30,7 @@ class Header:
     major, minor, revision : the file's version.
     seen : how many images the weights were trained on.
     size : bytes of the header itself: 16, or 20 since version 0.2.
+    turned : whether connected layers' weights stand inputs first, as in some old files.
     """
 
     major: int
@@ -37,6 +38,11 @@ class Header:
     revision: int
     seen: int
     size: int
+
+    @property
+    def turned(self) -> bool:
+        # Darknet's own mark.
+        return self.major > 1000 or self.minor > 1000
 
 
 def read_header(path: str | os.PathLike[str]) -> Header:
@@ -100,12 +106,18 @@ def read_weights(
         for layer in network.layers[: ends[available]]:
             for spec in _file_order(layer):
                 numbers = np.fromfile(file, _FLOAT, prod(spec.shape))
-                parameters.view(spec)[...] = _from_darknet(numbers, spec)
+                turned = header.turned and isinstance(layer.operation, Connected)
+                parameters.view(spec)[...] = _from_darknet(numbers, spec, turned)
     return ends[available], header.seen
 
 
 def write_weights(path: str | os.PathLike[str], parameters: Parameters, seen: int) -> None:
-    """Write all weights as float32 under a version 0.2 header, replacing the file at once."""
+    """Write all weights as float32 under a version 0.2 header, replacing the file at once.
+
+    Raises
+    ------
+    InputError : the file cannot be written.
+    """
 
     def write(temporary: Path) -> None:
         with open(temporary, "wb") as file:
@@ -113,7 +125,10 @@ def write_weights(path: str | os.PathLike[str], parameters: Parameters, seen: in
             for spec in _all_in_file_order(parameters.network):
                 _to_darknet(parameters.view(spec), spec).tofile(file)
 
-    replace_file(Path(path), write)
+    try:
+        replace_file(Path(path), write)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def _all_in_file_order(network: Network) -> Iterator[ParameterSpec]:
@@ -132,11 +147,13 @@ def _file_order(layer: Layer) -> list[ParameterSpec]:
     return [specs[name] for name in order if name in specs]
 
 
-def _from_darknet(numbers: np.ndarray, spec: ParameterSpec) -> np.ndarray:
+def _from_darknet(numbers: np.ndarray, spec: ParameterSpec, turned: bool) -> np.ndarray:
     """Darknet's (outputs, channels, rows, columns) as (rows, columns, channels, outputs)."""
     if spec.name != "weights":
         return numbers
     rows, columns, channels, outputs = spec.shape
+    if turned:
+        numbers = numbers.reshape(-1, outputs).T
     return numbers.reshape(outputs, channels, rows, columns).transpose(2, 3, 1, 0)
 
 

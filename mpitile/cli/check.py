@@ -28,6 +28,10 @@ from mpitile.train.proof import (
 HELP = "prove that a grid of tiles takes the same training steps as one rank"
 EXAMPLE = "mpirun -np 4 mpitile check jobs/cfg/yolov2-tiny.cfg --grid 2x2 --size 224x224"
 TOLERANCES = {"float64": 1e-12, "float32": 1e-4}
+# A second step starts from weights that differ in their last bit. In float64 that is
+# nothing, but in float32 now and then a max-pool chooses the other of two nearly equal
+# cells: a jump of some cells' gradients, right either way, that no tolerance bounds.
+STEPS = {"float64": 3, "float32": 1}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", choices=sorted(TOLERANCES), default="float64")
     parser.add_argument("--batch", type=int, default=1, help="images (1)")
     parser.add_argument("--size", metavar="HxW", help="input size instead of the cfg's")
-    parser.add_argument("--steps", type=int, default=3, help="training steps (3)")
+    parser.add_argument(
+        "--steps", type=int, help="training steps (3; in float32 1, as pools may flip afterwards)"
+    )
     parser.add_argument("--seed", type=int, default=1, help="of weights and data (1)")
     parser.add_argument(
         "--tolerance",
@@ -49,6 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, world: World) -> int:
     comm = world.communicator()
+    if options.steps is None:
+        options.steps = STEPS[options.dtype]
     network, plan = together(comm, lambda: _prepare(options, comm.size))
     problem = random_problem(
         network, options.batch, np.dtype(options.dtype), options.steps, options.seed
@@ -62,7 +70,9 @@ def run(options: argparse.Namespace, world: World) -> int:
         return compare(run_alone(problem, plan.groups), tiled)
 
     differences = on_first(comm, judge)
-    tolerance = options.tolerance or TOLERANCES[options.dtype]
+    tolerance = options.tolerance
+    if tolerance is None:
+        tolerance = TOLERANCES[options.dtype]
     if world.rank == 0:
         _print(network, plan, comm.size, options, differences, tolerance)
     good = all(difference.largest <= tolerance for difference in differences)
@@ -74,6 +84,8 @@ def _prepare(options: argparse.Namespace, ranks: int) -> tuple[Network, Plan]:
         value = getattr(options, name)
         if value < least:
             raise InputError(f"--{name} {value}: expected at least {least}")
+    if options.tolerance is not None and not options.tolerance >= 0:
+        raise InputError(f"--tolerance {options.tolerance}: expected a number from 0 on")
     if options.batch % options.replicas:
         raise InputError(
             f"--batch {options.batch}: expected a multiple of --replicas {options.replicas}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -52,10 +53,9 @@ def run(options: argparse.Namespace, world: World) -> None:
     topology = make_topology(comm, plan)
     program = Program(Partition(network, plan), topology, parameters, 1, training=False)
     for image in options.images:
-        pixels, placement = on_first(comm, lambda image=image: _read(image, network))
+        pixels, placement = on_first(comm, partial(_read, image, network))
         rows = find(program, topology, pixels, placement, options.threshold, options.overlap)
-        if rows is not None:
-            _show(Path(image), pixels, rows, names, Path(options.out))
+        on_first(comm, partial(_show, Path(image), pixels, rows, names, Path(options.out)))
 
 
 def _prepare(options: argparse.Namespace) -> tuple[Network, list[str], Parameters]:
@@ -107,9 +107,12 @@ def find(
 def _show(
     path: Path, pixels: np.ndarray, rows: np.ndarray, names: list[str], out: Path
 ) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {out}: cannot be made a folder: {error.strerror}") from error
     height, width = pixels.shape[:2]
     target = out / f"{path.stem}.detected.png"
-    out.mkdir(parents=True, exist_ok=True)
     draw_detections(pixels, rows, names, target)
     sys.stdout.write(f"{path}: {len(rows)} boxes, drawn into {target}\n")
     for line in detection_lines(rows, names, width, height):

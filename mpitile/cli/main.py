@@ -15,9 +15,22 @@ from collections.abc import Sequence
 for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
-from mpitile.cli import check, detect, evaluate, train  # noqa: E402
-from mpitile.cli.world import World  # noqa: E402
-from mpitile.errors import EXIT_DONE, EXIT_FAILURE, MpitileError  # noqa: E402
+from mpitile.errors import EXIT_DONE, EXIT_FAILURE, EXIT_INPUT, MpitileError  # noqa: E402
+
+try:
+    from mpitile.cli import check, detect, evaluate, train
+    from mpitile.cli.world import World
+except (ImportError, RuntimeError) as error:
+    # What mpi4py says where there is no libmpi to load; anything else is a fault.
+    if "libmpi" not in str(error):
+        raise
+    reason = str(error).splitlines()[-1].strip()
+    print(
+        "mpitile: no MPI library found: pip install 'mpitile[mpi]' or install Open MPI/MPICH "
+        f"({reason})",
+        file=sys.stderr,
+    )
+    sys.exit(EXIT_INPUT)
 
 VERBS = {"train": train, "check": check, "eval": evaluate, "detect": detect}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 
@@ -40,7 +41,12 @@ class World:
 
     def leave(self, text: str, code: int) -> None:
         """Report an error that all ranks should have met; end them all if they have not."""
+        self._wait_for_all(text, code)
         self.say(text)
+        # mpirun may kill ranks that outlive another: none leaves before it has been said.
+        self._wait_for_all(text, code)
+
+    def _wait_for_all(self, text: str, code: int) -> None:
         everyone = self._comm.Ibarrier()
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while not everyone.Test():
@@ -50,5 +56,7 @@ class World:
             time.sleep(0.001)
 
     def abort(self, code: int) -> None:
-        """End all ranks at once."""
+        """End all ranks at once; does not return."""
         self._comm.Abort(code)
+        # MPICH returns, and its mpirun ends this rank some time later.
+        os._exit(code)

@@ -43,6 +43,9 @@ class _Hub:
             key = (number, color)
             if key not in self._children:
                 self._children[key] = _Hub(size)
+                if self.barrier.broken:
+                    # A rank failed before this one came to ask for its team.
+                    self._children[key].abandon()
             return self._children[key]
 
     def abandon(self) -> None:

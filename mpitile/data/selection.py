@@ -18,8 +18,10 @@ def is_image(path: Path) -> bool:
 
 def require_folder(path: Path, what: str) -> Path:
     """`path`, where it is a folder."""
-    if not path.is_dir():
-        raise InputError(f"{path}: expected {what}, found {'a file' if path.exists() else 'none'}")
+    # Unlike Path's methods, those of os.path are also false for text that can be no path.
+    if not os.path.isdir(path):
+        found = "a file" if os.path.exists(path) else "none"
+        raise InputError(f"{path}: expected {what}, found {found}")
     return path
 
 
@@ -39,7 +41,7 @@ def name_inside(path: Path, folder: Path) -> str:
 def find_selection(root: Path, selection: str | Path) -> Path:
     """The list file or folder that `selection` names: below `root`, else as given."""
     for path in (root / selection, Path(selection)):
-        if path.exists():
+        if os.path.exists(path):
             return path
     raise InputError(f"{root / selection}: expected a list file or a folder, found none")
 
@@ -90,7 +92,6 @@ def select_images(root: Path, folder: Path, selection: str | Path | None) -> tup
 def find_listed(bases: tuple[Path, ...], text: str) -> Path | None:
     """The image file that a list's path means, relative to the first base that has it."""
     for path in (*(base / text for base in bases), Path(text)):
-        # Unlike Path.is_file, this one is also false for text that can be no path.
         if is_image(path) and os.path.isfile(path):
             return path
     return None

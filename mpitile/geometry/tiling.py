@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from math import inf
 
 from mpitile.errors import InputError
 from mpitile.geometry.box import EMPTY, Box
@@ -37,7 +38,7 @@ class Grid:
 def parse_grid(text: str) -> Grid:
     """The grid written as ``ROWSxCOLUMNS``."""
     rows, separator, columns = text.lower().partition("x")
-    if not (separator and rows.strip().isdigit() and columns.strip().isdigit()):
+    if not (separator and rows.strip().isdecimal() and columns.strip().isdecimal()):
         raise InputError(f"grid {text!r}: expected ROWSxCOLUMNS, such as 2x2")
     return Grid(int(rows), int(columns))
 
@@ -48,7 +49,7 @@ def cut_lines(length: int, weights: Sequence[float]) -> tuple[int, ...]:
     Returns ``len(weights) + 1`` ascending positions from 0 to `length`. Equal
     weights give parts whose lengths differ by one at most.
     """
-    if not weights or any(weight <= 0 for weight in weights):
+    if not weights or not all(0 < weight < inf for weight in weights):
         raise InputError(f"tile weights {list(weights)}: expected positive numbers")
     shares = [Fraction(weight) for weight in weights]
     total, behind, cuts = sum(shares), Fraction(0), [0]

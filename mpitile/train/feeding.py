@@ -145,7 +145,8 @@ class Feeder:
         for reason in reasons:
             if reason not in self._named:
                 self._named.add(reason)
-                self._remark(f"{reason}; skipped")
+                if self._topology.world.rank == 0:
+                    self._remark(f"{reason}; skipped")
         if attempt >= max(count for count, _ in everyone):
             raise InputError("no image of the data set can be read")
 
@@ -212,7 +213,9 @@ class RootFeeder(Feeder):
         counts = self._truths_in[:, 0, 0].astype(int)
         if self._classification:
             return self._truths_in[:, 1, 4].astype(np.intp)
-        return [rows[1 : count + 1] for rows, count in zip(self._truths_in, counts, strict=True)]
+        # Copies: the buffer is filled again by the next pass.
+        received = zip(self._truths_in, counts, strict=True)
+        return [rows[1 : count + 1].copy() for rows, count in received]
 
     def _cut(self, batch: Batch) -> None:
         """Every rank's boxes of its replica's images, and their truths."""

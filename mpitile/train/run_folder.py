@@ -6,6 +6,7 @@ import csv
 import itertools
 import json
 import math
+import os
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -99,7 +100,8 @@ _LEFT = (
 
 def earlier_folder(path: Path) -> Path | None:
     """Where files of an earlier run in `path` can be moved; None where there are none."""
-    if not any((path / name).exists() for name in _LEFT):
+    # Path.exists raises where a name is too long to be one.
+    if not any(os.path.exists(path / name) for name in _LEFT):
         return None
     numbers = itertools.count(1)
     return next(

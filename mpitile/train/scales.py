@@ -77,8 +77,9 @@ class Scales:
             return self.network
         last = self.network.options.max_batches
         cells = MOST_CELLS
-        if not last or step + FINAL_STEPS <= last:
-            draw = np.random.default_rng([_STREAM, self.seed, step // STRETCH_STEPS])
+        number = step // STRETCH_STEPS
+        if not last or number * STRETCH_STEPS + FINAL_STEPS <= last:
+            draw = np.random.default_rng([_STREAM, self.seed, number])
             cells = int(draw.integers(LEAST_CELLS, MOST_CELLS + 1))
         shape = self.network.shape(0)
         # The longer side gets that many cells, the other keeps the proportion.

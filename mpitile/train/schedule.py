@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 from mpitile.network.spec import NetOptions
@@ -19,12 +20,10 @@ def learning_rate(options: NetOptions, step: int) -> float:
         return rate * (step / options.burn_in) ** options.power
     match options.policy:
         case "steps":
-            passed = (
-                scale
-                for start, scale in zip(options.steps, options.scales, strict=True)
-                if start <= step
-            )
-            return rate * math.prod(passed)
+            scales = zip(options.steps, options.scales, strict=True)
+            # Darknet ends at the first that is still to come, in whatever order they are.
+            passed = itertools.takewhile(lambda pair: pair[0] <= step, scales)
+            return rate * math.prod(scale for _, scale in passed)
         case "step":
             return rate * options.scale ** (step // options.step)
         case "exp":
@@ -32,6 +31,9 @@ def learning_rate(options: NetOptions, step: int) -> float:
         case "poly":
             return rate * max(0.0, 1 - step / options.max_batches) ** options.power
         case "sig":
-            return rate / (1 + math.exp(options.gamma * (step - options.step)))
+            exponent = options.gamma * (step - options.step)
+            # The exponential of a negative number alone cannot overflow.
+            small = math.exp(-abs(exponent))
+            return rate * (small if exponent > 0 else 1) / (1 + small)
         case _:
             return rate

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import os
 import re
+import sys
 import tomllib
 import types
 from collections.abc import Sequence
@@ -98,7 +101,8 @@ class RunSettings:
     def input_path(self, name: str) -> Path:
         """An input named in the file: beside the file if it is there, else as given."""
         beside = self.path.parent / name
-        return beside if beside.exists() else Path(name)
+        # Path.exists raises where a name is too long to be one.
+        return beside if os.path.exists(beside) else Path(name)
 
 
 # The smallest value that makes sense, by section and key.
@@ -204,7 +208,8 @@ def _fits(value: Any, kind: Any) -> bool:
     if origin is types.UnionType or get_args(kind):
         return any(_fits(value, choice) for choice in get_args(kind))
     if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
+        # Neither nan nor inf, which TOML has, nor an integer beyond the floats.
+        return type(value) in (int, float) and abs(value) <= sys.float_info.max
     return type(value) is kind
 
 
@@ -216,7 +221,7 @@ def _describe(kind: Any) -> str:
     if get_args(kind):
         choices = [choice for choice in get_args(kind) if choice is not type(None)]
         return " or ".join(_describe(choice) for choice in choices)
-    names = {int: "an integer", float: "a number", str: "a string", bool: "true or false"}
+    names = {int: "an integer", float: "a finite number", str: "a string", bool: "true or false"}
     return names[kind]
 
 
@@ -253,6 +258,6 @@ def _toml(value: Any) -> str:
     if isinstance(value, list):
         return f"[{', '.join(_toml(item) for item in value)}]"
     if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        return f'"{escaped}"'
+        # JSON's strings are TOML's, but for one character.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     return repr(value)

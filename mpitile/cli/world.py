@@ -10,6 +10,7 @@ from mpitile.comm.mpi import MPI, MpiCommunicator
 from mpitile.errors import InputError
 
 _PATIENCE_SECONDS = 10.0
+_LAST_WORDS_SECONDS = 0.3
 
 
 class World:
@@ -57,6 +58,8 @@ class World:
 
     def abort(self, code: int) -> None:
         """End all ranks at once; does not return."""
+        # mpirun drops what it has not passed on by the time that it ends the ranks.
+        time.sleep(_LAST_WORDS_SECONDS)
         self._comm.Abort(code)
         # MPICH returns, and its mpirun ends this rank some time later.
         os._exit(code)

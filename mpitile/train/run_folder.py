@@ -41,6 +41,9 @@ class StepMetrics:
 
 COLUMNS = tuple(field.name for field in fields(StepMetrics))
 
+# Written with all digits, so that curves can be compared; measured ones are rounded.
+_EXACT = ("step", "loss", "learning_rate")
+
 
 class RunFolder:
     """``metrics.csv``, ``events.jsonl``, ``run.toml`` and ``plan.json`` of one run.
@@ -71,7 +74,8 @@ class RunFolder:
 
     def add_metrics(self, metrics: StepMetrics) -> None:
         """Append a row; it is on its way to disk when this returns."""
-        values = (v if isinstance(v, int) else f"{v:.9g}" for v in astuple(metrics))
+        cells = zip(COLUMNS, astuple(metrics), strict=True)
+        values = [value if name in _EXACT else f"{value:.6g}" for name, value in cells]
         csv.writer(self._metrics, lineterminator="\n").writerow(values)
         self._metrics.flush()
 

@@ -34,7 +34,7 @@ def test_a_new_folder_has_all_files(tmp_path):
     folder.add_metrics(metrics(1, 1 / 3))
     folder.add_event("checkpoint", step=1)
     # Both are there before the folder is closed: a run may be killed.
-    assert rows(path)[1].split(",")[:3] == ["1", "0.333333333", "0.001"]
+    assert rows(path)[1].split(",")[:3] == ["1", repr(1 / 3), "0.001"]
     assert json.loads((path / "events.jsonl").read_text())["event"] == "checkpoint"
     folder.close()
     assert (path / "run.toml").read_text() == "[train]\nseed = 1\n"
@@ -58,7 +58,7 @@ def test_rows_of_steps_to_be_done_again_are_dropped(tmp_path):
     resumed.add_metrics(metrics(10, 7.0))
     resumed.close()
     assert rows(tmp_path)[:10] == before[:10]
-    assert rows(tmp_path)[10].startswith("10,7,")
+    assert rows(tmp_path)[10].startswith("10,7.0,")
 
 
 def test_half_a_row_is_dropped(tmp_path):

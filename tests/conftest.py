@@ -1,7 +1,8 @@
 """One thread a rank in BLAS, and hypothesis settings for all tests.
 
-MPITILE_EXAMPLES=1000 looks at that many random examples of each property that uses
-`examples`, drawn anew each time; without it the same few are taken every time.
+Without MPITILE_EXAMPLES every property looks at the same few random examples each time.
+With it they are drawn anew, and those of the exactness tests are that many: with
+MPITILE_EXAMPLES=3000 a search of some minutes for what the few miss.
 """
 
 import os

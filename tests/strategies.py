@@ -3,10 +3,11 @@
 What would make a comparison of two roundings meaningless is left out by construction:
 
 - batch norm over few cells (with two, its output is plus or minus one whatever the input),
-  or over one channel of a 1x1 kernel: gradients vanish but for rounding;
+  or behind few weights (with one, its output does not depend on it; what a gradient has
+  along the weights and along the mean input cancels): little is left but rounding;
 - batch norm behind a layer without activation that has a bias of its own: the gradient of
   that bias is zero but for rounding;
-- the sum of squares of what batch norm has scaled: a constant;
+- the mean, or the sum of squares, of what batch norm has scaled: a constant;
 - a max-pool behind an overlapping one: cells that copy one maximum are equal, and so
   are their products with the same kernel but for rounding.
 """
@@ -22,6 +23,7 @@ from mpitile.plan.plan import Plan
 
 MAX_CHANNELS = 16
 FEWEST_NORMALIZED = 24
+FEWEST_WEIGHTS = 8
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,10 @@ def _conv(draw, draft):
     activation = draw(st.sampled_from(["leaky", "leaky", "relu", "logistic", "linear"]))
     rows = (shape.height + 2 * padding - size) // stride + 1
     columns = (shape.width + 2 * padding - size) // stride + 1
-    enough = rows * columns * draft.batch >= FEWEST_NORMALIZED and shape.channels > 1
+    enough = (
+        rows * columns * draft.batch >= FEWEST_NORMALIZED
+        and size * size * shape.channels >= FEWEST_WEIGHTS
+    )
     normalize = enough and not draft.linear and draw(st.booleans())
     draft.linear = draft.linear or activation == "linear"
     draft.add(spec.Convolutional(filters, size, stride, padding, activation, normalize))
@@ -155,13 +160,19 @@ def _middle_layer(draw, draft):
     draw(st.sampled_from(kinds))(draw, draft)
 
 
-def _end_plain(draw, draft):
+def _leave_normalized(draft):
+    """A layer that is no batch norm, where the network's loss might be blind to one."""
     convolutions = [op for op in draft.operations if isinstance(op, spec.Convolutional)]
     if any(convolution.batch_normalize for convolution in convolutions):
         draft.add(spec.Convolutional(3, 1, activation="leaky"))
 
 
+def _end_plain(draw, draft):
+    _leave_normalized(draft)
+
+
 def _end_average(draw, draft):
+    _leave_normalized(draft)
     draft.add(spec.AvgPool())
     draft.add(spec.Softmax())
     if draw(st.booleans()):

@@ -64,7 +64,7 @@ CLASSIFIER = [
 
 NETWORKS = {
     "passthrough": (PASSTHROUGH, (48, 32)),
-    "residual": (RESIDUAL, (29, 22)),
+    "residual": (RESIDUAL, (30, 22)),
     "growing": (GROWING, (13, 17)),
     "classifier": (CLASSIFIER, (33, 40)),
 }

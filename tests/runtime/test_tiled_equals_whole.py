@@ -12,13 +12,15 @@ from harness import (
     run_tiled,
     whole_plan,
 )
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from oracles.network_numpy import network_numpy
 from strategies import cases
 
+from mpitile.network.spec import Softmax
+
 STEPS, KEY = 3, 5
 EXACT, REFERENCE = 1e-12, 1e-10
-EXAMPLES = int(os.environ.get("MPITILE_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("MPITILE_EXAMPLES", "200"))
 
 
 def data(case):
@@ -28,12 +30,21 @@ def data(case):
     )
 
 
+def assume_unsure(case, passes):
+    """Leave out a softmax that is sure of itself: of ``p - 1`` and ``log p`` next to p = 1
+    rounding leaves few digits, whoever computes them."""
+    for layer in case.network.layers:
+        if isinstance(layer.operation, Softmax):
+            assume(all(one.tensors[layer.output].max() < 0.999 for one in passes))
+
+
 @settings(max_examples=EXAMPLES)
 @given(cases())
 def test_tiled_steps_equal_the_steps_of_one_rank(case):
     images, truths = data(case)
     options = {"steps": STEPS, "seed": case.seed, "seen": case.seen, "key": KEY}
     whole = run_tiled(case.network, whole_plan(case.network), images, truths, **options)
+    assume_unsure(case, whole)
     tiled = run_tiled(case.network, case.plan, images, truths, **options)
     for actual, expected in zip(tiled, whole, strict=True):
         assert_same_pass(actual, expected, EXACT)
@@ -45,6 +56,7 @@ def one_pass(case):
     images, truths = data(case)
     options = {"steps": 1, "rate": 0, "seed": case.seed, "seen": case.seen, "key": KEY}
     (whole,) = run_tiled(case.network, whole_plan(case.network), images, truths, **options)
+    assume_unsure(case, [whole])
     parameters = initial_arrays(case.network, case.seed)
     seen = case.seen + len(images)
     return whole, (case.network, parameters, images, truths, seen, KEY)

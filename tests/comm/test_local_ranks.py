@@ -1,0 +1,231 @@
+"""Ranks that are threads: collectives, agreement on errors, and no rank left waiting."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from mpitile.comm.agree import on_first, together
+from mpitile.comm.local import run_ranks
+from mpitile.comm.reduce import BucketSum
+from mpitile.comm.topology import make_topology
+from mpitile.errors import InputError, Stopped
+from mpitile.geometry.tiling import Grid
+from mpitile.plan.plan import Plan
+
+PATIENCE = 10
+
+
+def in_time(work):
+    """Do `work` in a thread, which must end: a hang fails the test instead of stopping it."""
+    outcome = []
+
+    def run():
+        try:
+            outcome.append((work(), None))
+        except BaseException as error:
+            outcome.append((None, error))
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    assert not thread.is_alive(), "some rank was left waiting"
+    result, error = outcome[0]
+    if error is not None:
+        raise error
+    return result
+
+
+def ranks(size, work):
+    return in_time(lambda: run_ranks(size, work))
+
+
+def test_results_come_in_rank_order():
+    assert ranks(4, lambda comm: (comm.rank, comm.size)) == [(rank, 4) for rank in range(4)]
+
+
+def test_collectives():
+    def work(comm):
+        total = np.array([comm.rank, 1.0])
+        comm.sum(total)
+        largest = np.array([comm.rank, -comm.rank])
+        comm.maximum(largest)
+        slices = np.full(6, comm.rank)
+        comm.share_slices(slices, [1, 3, 6])
+        return (
+            total.tolist(),
+            largest.tolist(),
+            slices.tolist(),
+            comm.allgather(comm.rank**2),
+            comm.broadcast(f"rank {comm.rank}"),
+            comm.gather(comm.rank),
+        )
+
+    same = ([3, 3], [2, 0], [0, 1, 1, 2, 2, 2], [0, 1, 4], "rank 0")
+    assert ranks(3, work) == [(*same, [0, 1, 2]), (*same, None), (*same, None)]
+
+
+def test_received_objects_are_copies():
+    def work(comm):
+        gathered = comm.allgather([comm.rank])
+        gathered[0].append(comm.rank + 10)
+        return gathered
+
+    assert ranks(2, work) == [[[0, 10], [1]], [[0, 11], [1]]]
+
+
+def test_channels_carry_what_stands_in_the_buffer_at_the_begin():
+    def work(comm):
+        peer = 1 - comm.rank
+        sent, received = np.zeros(3), np.zeros(3)
+        channel = comm.channel([(peer, sent)], [(peer, received)])
+        seen = []
+        for number in range(3):
+            sent[:] = 10 * number + comm.rank
+            channel.begin()
+            sent[:] = -1
+            channel.end()
+            seen.append(received[0])
+        return seen
+
+    assert ranks(2, work) == [[1, 11, 21], [0, 10, 20]]
+
+
+def test_topology_counts_replicas_first():
+    plan = Plan(Grid(1, 3), (0,), replicas=2)
+
+    def work(comm):
+        place = make_topology(comm, plan)
+        total = np.array([comm.rank])
+        place.team.sum(total)
+        return place.replica, place.tile, place.team.rank, place.team.size, int(total[0])
+
+    expected = [(r, tile, tile, 3, [3, 12][r]) for r in range(2) for tile in range(3)]
+    assert ranks(6, work) == expected
+
+
+def test_a_plan_for_other_ranks_is_an_error():
+    with pytest.raises(InputError, match=r"grid 2x2 with 2 replica.s. needs 8 ranks, but 4 were"):
+        ranks(4, lambda comm: make_topology(comm, Plan(Grid(2, 2), (0,), replicas=2)))
+
+
+@pytest.mark.parametrize("bucket_bytes", [1, 8, 24, 1 << 20])
+@pytest.mark.parametrize("size", [0, 1, 7])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_bucket_sums_cover_the_array(bucket_bytes, size, dtype):
+    def work(comm):
+        array = np.arange(size, dtype=dtype) * (comm.rank + 1)
+        reduction = BucketSum(comm, array, bucket_bytes)
+        seen = []
+        for _ in range(2):
+            reduction.begin()
+            reduction.end()
+            seen.append(array.tolist())
+        return seen
+
+    once = (np.arange(size) * 6).tolist()
+    again = (np.arange(size) * 18).tolist()
+    assert ranks(3, work) == [[once, again]] * 3
+
+
+def test_buckets_are_as_small_as_told():
+    sizes = []
+
+    class Counting:
+        def begin_sum(self, array):
+            sizes.append(array.size)
+
+    BucketSum(Counting(), np.zeros(10), 3 * 8).begin()
+    assert sizes == [3, 3, 3, 1]
+
+
+def fail_on(*failing, error=InputError):
+    """Work that fails on some ranks and returns the rank on the others."""
+
+    def work(comm):
+        if comm.rank in failing:
+            raise error(f"no file on {comm.rank}")
+        return comm.rank
+
+    return work
+
+
+def told(comm, agree, work):
+    """What a rank is told: a result, or an error's type and message."""
+    try:
+        return agree(comm, lambda: work(comm))
+    except (InputError, Stopped) as error:
+        return type(error), str(error)
+
+
+def test_together_gives_every_rank_its_own_result():
+    assert ranks(3, lambda comm: told(comm, together, fail_on())) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("failing", "message"),
+    [
+        ((1,), "rank 1: no file on 1"),
+        ((2, 1), "rank 1: no file on 1"),
+        ((0, 1, 2), "no file on 0"),
+    ],
+)
+@pytest.mark.parametrize("kind", [InputError, Stopped])
+def test_together_raises_the_lowest_failing_ranks_error_on_all(failing, message, kind):
+    work = fail_on(*failing, error=kind)
+    assert ranks(3, lambda comm: told(comm, together, work)) == [(kind, message)] * 3
+
+
+def test_on_first_hands_rank_0s_result_to_all():
+    assert ranks(3, lambda comm: told(comm, on_first, fail_on(1, 2))) == [0, 0, 0]
+
+
+def test_on_first_hands_rank_0s_error_to_all():
+    expected = (InputError, "no file on 0")
+    assert ranks(3, lambda comm: told(comm, on_first, fail_on(0))) == [expected] * 3
+
+
+def waits(name):
+    """Ways in which a rank may wait for another."""
+
+    def collective(comm):
+        comm.sum(np.zeros(1))
+
+    def message(comm):
+        buffer = np.zeros(1)
+        comm.channel([], [(0, buffer)]).end()
+
+    def team_collective(comm):
+        comm.team(1, 1, comm.size).sum(np.zeros(1))
+
+    def team_message(comm):
+        buffer = np.zeros(1)
+        comm.team(1, 1, comm.size).channel([], [(0, buffer)]).end()
+
+    return locals()[name]
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("wait", ["collective", "message", "team_collective", "team_message"])
+def test_a_failing_rank_leaves_no_other_waiting(wait, late):
+    def work(comm):
+        if comm.rank == 0:
+            if late:
+                time.sleep(0.2)
+            raise ValueError("rank 0 is broken")
+        if not late:
+            time.sleep(0.2)
+        waits(wait)(comm)
+
+    with pytest.raises(ValueError, match="rank 0 is broken"):
+        ranks(3, work)
+
+
+def test_abort_ends_all_ranks():
+    def work(comm):
+        if comm.rank == 1:
+            comm.abort(3)
+        comm.sum(np.zeros(1))
+
+    ranks(2, work)

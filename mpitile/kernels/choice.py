@@ -1,0 +1,82 @@
+"""Which algorithm computes an operation of a given shape.
+
+A choice is a pure function of the shape, the dtype, whether exactness is wanted, and a table
+of measurements, all of them plain data: ranks that are told the same choose alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from mpitile.kernels.algorithms import EXACT, possible
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """One operation: its kernel and the output cells that one call computes."""
+
+    operation: str
+    kernel_height: int
+    kernel_width: int
+    channels: int
+    filters: int
+    stride: int
+    images: int
+    rows: int
+    columns: int
+
+    @property
+    def key(self) -> str:
+        """The shape as the table's files name it."""
+        return (
+            f"{self.operation} {self.kernel_height}x{self.kernel_width}/{self.stride} "
+            f"{self.channels}-{self.filters} {self.images}x{self.rows}x{self.columns}"
+        )
+
+
+# Fewer channels on either side leave Winograd's products too thin for its transforms.
+FEWEST_CHANNELS = 16
+
+
+def default(shape: Shape, exact: bool = False) -> str:
+    """The choice without measurements, for float32."""
+    kernel = (shape.kernel_height, shape.kernel_width)
+
+    def can(algorithm: str) -> bool:
+        return possible(algorithm, shape.operation, kernel, shape.stride, np.dtype(np.float32))
+
+    if not exact and can("winograd4") and min(shape.channels, shape.filters) >= FEWEST_CHANNELS:
+        return _winograd(shape)
+    return "direct" if can("direct") else "im2row"
+
+
+def _winograd(shape: Shape) -> str:
+    """By multiplications of products and of the transform of the weights."""
+    costs = {"direct": 9.0 * shape.images * shape.rows * shape.columns}
+    for name, cells in (("winograd2", 2), ("winograd4", 4)):
+        tiles = shape.images * -(-shape.rows // cells) * -(-shape.columns // cells)
+        places = (cells + 2) ** 2
+        # A transformed weight costs as much as this many multiplications a tile more.
+        extra = 20 + tiles * 12 * (1 / shape.channels + 1 / shape.filters)
+        costs[name] = places * (tiles + extra)
+    return min(costs, key=costs.__getitem__)
+
+
+def choose(
+    shape: Shape, dtype: np.dtype, exact: bool = False, table: Mapping[str, str] | None = None
+) -> str:
+    """The table's choice where it has one that is allowed, the default elsewhere."""
+    if dtype != np.float32:
+        return "im2row"
+    measured = (table or {}).get(shape.key)
+    kernel = (shape.kernel_height, shape.kernel_width)
+    if (
+        measured
+        and (not exact or measured in EXACT)
+        and possible(measured, shape.operation, kernel, shape.stride, dtype)
+    ):
+        return measured
+    return default(shape, exact)

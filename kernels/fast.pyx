@@ -8,6 +8,7 @@ include "simd.pxi"
 include "field.pxi"
 include "direct.pxi"
 include "winograd.pxi"
+include "windows.pxi"
 
 ctypedef (Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) BoxOf
 ctypedef (Py_ssize_t, Py_ssize_t) Place

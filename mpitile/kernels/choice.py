@@ -7,11 +7,11 @@ of measurements, all of them plain data: ranks that are told the same choose ali
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from mpitile.kernels.algorithms import EXACT, possible
+from mpitile.kernels.algorithms import EXACT, OPERATIONS, possible
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,3 +80,30 @@ def choose(
     ):
         return measured
     return default(shape, exact)
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What ranks must be told to choose alike.
+
+    Attributes
+    ----------
+    exact : keep to algorithms whose results do not depend on where a tile begins.
+    table : algorithms by `Shape.key`, as measured.
+    """
+
+    exact: bool = False
+    table: Mapping[str, str] = field(default_factory=dict)
+
+    def of(
+        self, weights: tuple[int, ...], stride: int, images: int, rows: int, columns: int,
+        dtype: np.dtype,
+    ) -> dict[str, str]:
+        """The algorithm of each operation of a layer that computes this many cells."""
+        return {
+            operation: choose(
+                Shape(operation, *weights, stride, images, rows, columns),
+                np.dtype(dtype), self.exact, self.table,
+            )
+            for operation in OPERATIONS
+        }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from mpitile.geometry.box import Box
-from mpitile.kernels import _pool
+from mpitile.kernels import _fast, _pool
 from mpitile.kernels.checks import (
     check_array,
     check_channels,
@@ -62,7 +62,8 @@ def max_forward(
     _check_max(x, y, box, size, stride, padding, argmax)
     if box.empty or not len(y.array):
         return
-    _pool.max_forward(
+    work = _fast.max_forward_box if x.array.dtype == np.float32 else _pool.max_forward
+    work(
         x.array, y.array, argmax, *local(y, box), box.height, box.width,
         *first_window(x, box, stride, padding // 2), size, stride,
     )
@@ -75,7 +76,8 @@ def max_backward(
     _check_max(dx, dy, box, size, stride, padding, argmax)
     if box.empty or not len(dy.array):
         return
-    _pool.max_backward(
+    work = _fast.max_backward_box if dx.array.dtype == np.float32 else _pool.max_backward
+    work(
         dy.array, dx.array, argmax, *local(dy, box), box.height, box.width,
         *first_window(dx, box, stride, padding // 2), size, stride,
     )

@@ -30,6 +30,7 @@ class Site:
     workspace : scratch memory shared by all layers, free between calls.
     allocate : makes an array of a shape and dtype that the layer keeps from forward
         to backward; zeroed.
+    algorithms : of a convolution's operations, by name; none for the default.
     """
 
     layer: spec.Layer
@@ -43,6 +44,7 @@ class Site:
     gradients: Mapping[str, np.ndarray] = field(default_factory=dict)
     workspace: np.ndarray = field(default_factory=lambda: np.empty(0))
     allocate: Callable[..., np.ndarray] = np.zeros
+    algorithms: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,13 @@ import numpy as np
 from mpitile.comm.exchange import Exchange
 from mpitile.comm.topology import Topology
 from mpitile.geometry.box import Box
+from mpitile.kernels.aligned import aligned_zeros
+from mpitile.kernels.choice import Choices
 from mpitile.kernels.tile import Tile
 from mpitile.layers.base import LayerWork, Loss, Site, Step
 from mpitile.layers.classification import SumOfSquares
 from mpitile.layers.registry import is_loss, make_layer, workspace_elements
+from mpitile.network.spec import Convolutional, Layer
 from mpitile.plan.partition import Partition, TilePart
 from mpitile.runtime.parameters import Parameters
 from mpitile.runtime.stopwatch import Stopwatch
@@ -43,6 +46,7 @@ class Program:
     images : images of each pass on this rank's team.
     training : whether backward passes will be run.
     input_gradient : whether the gradient of the image is wanted too.
+    choices : of the convolutions' algorithms, the same on all ranks.
 
     Attributes
     ----------
@@ -61,6 +65,7 @@ class Program:
         images: int,
         training: bool = True,
         input_gradient: bool = False,
+        choices: Choices | None = None,
     ) -> None:
         self.network = partition.network
         self.part: TilePart = partition.part(topology.tile)
@@ -69,6 +74,8 @@ class Program:
         self.images = images
         self.parameters = parameters
         self._topology = topology
+        self._choices = choices or Choices()
+        self._grid = partition.plan.grid
         self._dtype = parameters.values.dtype
         self._training = training
         first_delta = 0 if input_gradient else 1
@@ -138,7 +145,7 @@ class Program:
         return timed
 
     def _allocate(self, kind: str, shape: tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
-        array = np.zeros(shape, dtype)
+        array = aligned_zeros(shape, dtype)
         self.bytes[kind] += array.nbytes
         return array
 
@@ -178,4 +185,19 @@ class Program:
             gradients=self.parameters.gradients_of(index),
             workspace=self._workspace,
             allocate=lambda shape, dtype: self._allocate("activations", shape, dtype),
+            algorithms=self._algorithms(layer),
+        )
+
+    def _algorithms(self, layer: Layer) -> dict[str, str]:
+        """By the size of the largest tile of an even grid: the same on all ranks."""
+        if not isinstance(layer.operation, Convolutional):
+            return {}
+        shape = layer.output_shape
+        return self._choices.of(
+            self.parameters.of_layer(layer.index)["weights"].shape,
+            layer.operation.stride,
+            self.images,
+            -(-shape.height // self._grid.rows),
+            -(-shape.width // self._grid.columns),
+            self._dtype,
         )

@@ -31,11 +31,11 @@ OPERATIONS = ("forward", "backward_input", "backward_weights")
 SLOPES = {"linear": 1.0, "leaky": 0.1, "relu": 0.0}
 
 PANEL_LIMIT = 2**18
-# Transformed weights of one chunk of filters, in elements: 20 MB.
-CHUNK_LIMIT = 5 * 2**20
-# Transformed tiles of one block, in elements, and the number of tiles they may mean.
-BLOCK_LIMIT = 5 * 2**16
-BLOCK_TILES = (56, 168)
+# Transformed weights of one chunk of filters, in elements: 9 MB.
+CHUNK_LIMIT = 36 * 256 * 256
+# Tiles of a block: few where channels are few, so that the block stays in L2.
+FEW_TILES, MANY_TILES = 42, 56
+FEW_CHANNELS = 192
 LARGEST_DIRECT_KERNEL = 11
 
 
@@ -66,9 +66,8 @@ class _Winograd:
 def _winograd(algorithm: str, channels: int, filters: int) -> _Winograd:
     cells = 2 if algorithm == "winograd2" else 4
     places = (cells + 2) ** 2
-    fewest, most = BLOCK_TILES
-    block = min(max(BLOCK_LIMIT // (places * (channels + filters)), fewest), most)
     chunk = max(CHUNK_LIMIT // (places * channels) // 32 * 32, 32)
+    block = (FEW_TILES if channels + filters <= FEW_CHANNELS else MANY_TILES) * (4 // cells)
     return _Winograd(cells, block, min(chunk, filters))
 
 

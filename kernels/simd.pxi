@@ -42,7 +42,8 @@ cdef extern from "simd/simd.h" nogil:
         void (*largest)(const float*, const ptrdiff_t*, const unsigned char*, ptrdiff_t,
                         ptrdiff_t, float*, unsigned char*) noexcept nogil
         void (*give_back)(const float*, const unsigned char*, const ptrdiff_t*,
-                          const unsigned char*, ptrdiff_t, ptrdiff_t, float*) noexcept nogil
+                          const unsigned char*, ptrdiff_t, ptrdiff_t, float*,
+                          int) noexcept nogil
 
     const Simd* simd_named(const char* name)
 

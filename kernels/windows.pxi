@@ -44,6 +44,7 @@ def max_backward_box(
     const unsigned char[:, :, :, ::1] argmax,
     Py_ssize_t y_row, Py_ssize_t y_column, Py_ssize_t rows, Py_ssize_t columns,
     Py_ssize_t x_row, Py_ssize_t x_column, Py_ssize_t size, Py_ssize_t stride,
+    bint add,
 ):
     cdef Windows w = Windows(dx.shape[1], dx.shape[2], dx.shape[3], size)
     cdef Py_ssize_t offsets[225]
@@ -57,4 +58,5 @@ def max_backward_box(
                 for n in range(dx.shape[0]):
                     simd.give_back(&dy[n, y_row + i, y_column + j, 0],
                                    &argmax[n, y_row + i, y_column + j, 0],
-                                   <ptrdiff_t*>offsets, places, cells, w.channels, &dx[n, 0, 0, 0])
+                                   <ptrdiff_t*>offsets, places, cells, w.channels, &dx[n, 0, 0, 0],
+                                   add)

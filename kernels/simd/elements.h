@@ -49,7 +49,7 @@ static void NAMED(largest)(const float *x, const ptrdiff_t *offsets, const uint8
 
 static void NAMED(give_back)(const float *dy, const uint8_t *argmax, const ptrdiff_t *offsets,
                              const uint8_t *places, ptrdiff_t cells, ptrdiff_t channels,
-                             float *dx) {
+                             float *dx, int add) {
     ptrdiff_t k = 0;
     for (; k + LANES <= channels; k += LANES) {
         VEC value = NAMED(load)(dy + k);
@@ -57,11 +57,12 @@ static void NAMED(give_back)(const float *dy, const uint8_t *argmax, const ptrdi
         for (ptrdiff_t i = 0; i < cells; i++) {
             float *cell = dx + offsets[i] + k;
             VEC share = NAMED(pick)(place == (int32_t)places[i], value, (VEC){0});
-            NAMED(store)(cell, NAMED(load)(cell) + share);
+            NAMED(store)(cell, add ? NAMED(load)(cell) + share : share);
         }
     }
     for (; k < channels; k++)
-        for (ptrdiff_t i = 0; i < cells; i++)
-            if (argmax[k] == places[i])
-                dx[offsets[i] + k] += dy[k];
+        for (ptrdiff_t i = 0; i < cells; i++) {
+            float *cell = dx + offsets[i] + k;
+            *cell = (add ? *cell : 0) + (argmax[k] == places[i] ? dy[k] : 0);
+        }
 }

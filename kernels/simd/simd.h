@@ -60,8 +60,10 @@ typedef struct {
     /* One window: the first largest of `cells` cells, by channel, and its place. */
     void (*largest)(const float *x, const ptrdiff_t *offsets, const uint8_t *places,
                     ptrdiff_t cells, ptrdiff_t channels, float *y, uint8_t *argmax);
+    /* Its adjoint: dy goes to the cell of its place, zero to the others. */
     void (*give_back)(const float *dy, const uint8_t *argmax, const ptrdiff_t *offsets,
-                      const uint8_t *places, ptrdiff_t cells, ptrdiff_t channels, float *dx);
+                      const uint8_t *places, ptrdiff_t cells, ptrdiff_t channels, float *dx,
+                      int add);
 } Simd;
 
 #define INLINE static inline __attribute__((always_inline))

@@ -149,12 +149,14 @@ def _reach(dx: Tile, box: Box, kernel: tuple[int, int], padding: int) -> Box:
 
 def backward_input(
     algorithm: str, dy: Tile, box: Box, weights: np.ndarray, dx: Tile, stride: int,
-    padding: int, workspace: np.ndarray, derivative: Derivative | None,
+    padding: int, workspace: np.ndarray, derivative: Derivative | None, accumulate: bool,
 ) -> None:
-    """Add to `dx`; at stride 1 the forward product of dy with the weights backwards."""
+    """Add to `dx` or overwrite it; at stride 1 the forward product of dy with the weights backwards."""
     if algorithm == "im2row":
         if derivative:
             derivative.apply(dy)
+        if not accumulate:
+            dx.array[...] = 0
         _conv.backward_input(
             dy.array, weights, dx.array, workspace, *local(dy, box), box.height, box.width,
             *first_window(dx, box, stride, padding), stride, padding,
@@ -162,6 +164,8 @@ def backward_input(
         return
     height, width, channels, filters = weights.shape
     reach = _reach(dx, box, (height, width), padding)
+    if not accumulate:
+        dx.clear_around(reach)
     if reach.empty:
         if derivative:
             derivative.apply(dy)
@@ -176,7 +180,7 @@ def backward_input(
         w = _winograd(algorithm, filters, channels)
         call, cut = _fast.winograd_backward_input_box, (w.cells, w.block, w.chunk)
     call(
-        dy.array, _part(dy, box), weights, dx.array, _part(dx, reach), window, True,
+        dy.array, _part(dy, box), weights, dx.array, _part(dx, reach), window, accumulate,
         _work(derivative), workspace, *cut,
     )
 

@@ -173,21 +173,25 @@ def backward_input(
     output: Tile | None = None,
     activation: str = "linear",
     bias_gradient: np.ndarray | None = None,
+    accumulate: bool = True,
     algorithm: str | None = None,
 ) -> None:
     """Add to `dx` what the cells `box` of `dy` give back; none of it falls outside the tensor.
 
     With an `activation` and its `output`, `dy` is first multiplied by the derivative, in
     place, and with `bias_gradient` (K,) its sums are added there: both while `dy` is read
-    anyway. Ask for this in one of the two backward operations only.
+    anyway. Ask for this in one of the two backward operations only. Without `accumulate`
+    the result takes the place of all that `dx` held.
     """
     _check(dx, weights, dy, box, stride, padding, workspace)
     if box.empty or not len(dy.array):
+        if not accumulate:
+            dx.array[...] = 0
         return
     derivative, sums = _derivative(dy, box, output, activation, bias_gradient)
     name = _algorithm(algorithm, "backward_input", weights, dy, box, stride, workspace)
     algorithms.backward_input(
-        name, dy, box, weights, dx, stride, padding, workspace, derivative
+        name, dy, box, weights, dx, stride, padding, workspace, derivative, accumulate
     )
     if sums is not None:
         bias_gradient += sums

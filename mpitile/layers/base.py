@@ -30,6 +30,8 @@ class Site:
     workspace : scratch memory shared by all layers, free between calls.
     allocate : makes an array of a shape and dtype that the layer keeps from forward
         to backward; zeroed.
+    fresh : whether this layer's `backward_input` is the first to write to its input
+        delta, and has to overwrite it.
     algorithms : of a convolution's operations, by name; none for the default.
     """
 
@@ -44,6 +46,7 @@ class Site:
     gradients: Mapping[str, np.ndarray] = field(default_factory=dict)
     workspace: np.ndarray = field(default_factory=lambda: np.empty(0))
     allocate: Callable[..., np.ndarray] = np.zeros
+    fresh: bool = False
     algorithms: Mapping[str, str] = field(default_factory=dict)
 
 

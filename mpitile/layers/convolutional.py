@@ -62,6 +62,7 @@ class Convolution:
                 self._stride,
                 self._padding,
                 site.workspace,
+                accumulate=not site.fresh,
                 algorithm=site.algorithms.get("backward_input"),
                 **self._derivative(),
             )

@@ -16,7 +16,7 @@ from mpitile.kernels.choice import Choices
 from mpitile.kernels.tile import Tile
 from mpitile.layers.base import LayerWork, Loss, Site, Step
 from mpitile.layers.classification import SumOfSquares
-from mpitile.layers.registry import is_loss, make_layer, workspace_elements
+from mpitile.layers.registry import is_loss, make_layer, overwrites, workspace_elements
 from mpitile.network.spec import Convolutional, Layer
 from mpitile.plan.partition import Partition, TilePart
 from mpitile.runtime.parameters import Parameters
@@ -117,8 +117,9 @@ class Program:
             complete; the sum over ranks is the gradient.
         """
         step = replace(step, reduce=self._timed(step.reduce))
-        for tile in self.deltas.values():
-            tile.array[...] = 0
+        for tensor, tile in self.deltas.items():
+            if not self._fresh(tensor):
+                tile.array[...] = 0
         for group in reversed(self._groups):
             self._backward_group(group, step, observe)
         if observe and 0 in self.deltas:
@@ -136,6 +137,14 @@ class Program:
             work.backward_weights(step)
         with self.stopwatch.measure("halo"):
             group.exchange.end_adjoint()
+
+    def _fresh(self, tensor: int) -> bool:
+        """Whether the first that writes to a tensor's delta overwrites it."""
+        readers = self._readers(tensor)
+        return bool(readers) and overwrites(readers[-1].operation)
+
+    def _readers(self, tensor: int) -> list[Layer]:
+        return [layer for layer in self.network.layers if tensor in layer.inputs]
 
     def _timed(self, reduce: Callable[[np.ndarray], None]) -> Callable[[np.ndarray], None]:
         def timed(array: np.ndarray) -> None:
@@ -185,6 +194,7 @@ class Program:
             gradients=self.parameters.gradients_of(index),
             workspace=self._workspace,
             allocate=lambda shape, dtype: self._allocate("activations", shape, dtype),
+            fresh=self._fresh(layer.inputs[0]) and self._readers(layer.inputs[0])[-1] is layer,
             algorithms=self._algorithms(layer),
         )
 

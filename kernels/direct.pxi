@@ -10,7 +10,7 @@ cdef struct Direct:
 # Pixels that meet one panel of weights before the next one comes.
 cdef enum:
     GROUP = 168
-    WEIGHT_GROUP = 336
+    WEIGHT_GROUP = 252
 
 
 cdef void pack(
@@ -32,21 +32,14 @@ cdef void pack_adjoint(
     float* panels,
 ) noexcept nogil:
     """Weights (taps, C, K) to panels of channels with rows (taps backwards, K)."""
-    cdef Py_ssize_t first, half, end, tap, k, i
-    cdef const float* source
-    cdef float* target
+    cdef Py_ssize_t first, tap
     if channels % simd.panel:
         memset(panels, 0, taps * filters * up(channels, simd.panel) * sizeof(float))
     for first from 0 <= first < channels by simd.panel:
         for tap in range(taps):
-            source = weights + ((taps - 1 - tap) * channels + first) * filters
-            target = panels + (first * taps + tap * simd.panel) * filters
-            # Sixteen rows at a time: more would fight for the same cache sets.
-            for half from 0 <= half < simd.panel by 16:
-                end = min(half + 16, min(simd.panel, channels - first))
-                for k in range(filters):
-                    for i in range(half, end):
-                        target[k * simd.panel + i] = source[i * filters + k]
+            transpose(weights + ((taps - 1 - tap) * channels + first) * filters, filters,
+                      min(simd.panel, channels - first), filters,
+                      panels + (first * taps + tap * simd.panel) * filters, simd.panel)
 
 
 cdef struct Rows:

@@ -159,8 +159,8 @@ def winograd_backward_input_box(
             g.first_column = window[1]
             # The block's memory is free as yet.
             for tap in range(9):
-                transpose(&weights[tap // 3, tap % 3, first, 0], count, filters,
-                          g.x + tap * count * filters)
+                transpose(&weights[tap // 3, tap % 3, first, 0], filters, count, filters,
+                          g.x + tap * count * filters, count)
             transform_weights(&g, g.x + 8 * count * filters, -3 * count * filters,
                               -count * filters, count)
             winograd_forward(&g, &source, &target, &after, before)

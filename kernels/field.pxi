@@ -92,15 +92,3 @@ cdef void derive_until(
             for k in range(dy.channels):
                 p.totals[k] += p.sums[k]
         p.done += 1
-
-
-cdef void transpose(
-    const float* source, Py_ssize_t rows, Py_ssize_t columns, float* target
-) noexcept nogil:
-    """(rows, columns) to (columns, rows), in blocks that stay in cache."""
-    cdef Py_ssize_t i, j, first, last
-    for first from 0 <= first < rows by 16:
-        last = min(first + 16, rows)
-        for j in range(columns):
-            for i in range(first, last):
-                target[j * rows + i] = source[i * columns + j]

@@ -48,6 +48,11 @@ cdef extern from "simd/simd.h" nogil:
     const Simd* simd_named(const char* name)
 
 
+cdef extern from "simd/transpose.h" nogil:
+    void transpose(const float* source, ptrdiff_t step, ptrdiff_t rows, ptrdiff_t columns,
+                   float* target, ptrdiff_t target_step)
+
+
 cdef const Simd* simd = simd_named(NULL)
 
 

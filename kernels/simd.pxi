@@ -1,6 +1,8 @@
 # The inner loops of simd/simd.h, and the set of them that this process uses.
 from libc.string cimport memcpy, memset
 
+from os import environ
+
 
 cdef extern from "simd/simd.h" nogil:
     enum:
@@ -66,11 +68,14 @@ def select(name):
         text = name.encode()
         wanted = simd_named(text)
     if wanted == NULL:
-        raise ValueError(f"SIMD: this CPU has no {name!r}; "
-                         "expected baseline, avx2 or avx512")
+        raise ValueError(
+            f"MPITILE_SIMD: expected baseline, avx2 or avx512 where the CPU has it, got {name!r}")
     simd = wanted
 
 
 def selected():
     """The name of the instruction set in use."""
     return simd.name.decode()
+
+
+select(environ.get("MPITILE_SIMD"))

@@ -151,7 +151,7 @@ def backward_input(
     algorithm: str, dy: Tile, box: Box, weights: np.ndarray, dx: Tile, stride: int,
     padding: int, workspace: np.ndarray, derivative: Derivative | None, accumulate: bool,
 ) -> None:
-    """Add to `dx` or overwrite it; at stride 1 the forward product of dy with the weights backwards."""
+    """Add to `dx` or overwrite it: at stride 1 the product of dy with the weights backwards."""
     if algorithm == "im2row":
         if derivative:
             derivative.apply(dy)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mpitile.kernels.algorithms import EXACT, OPERATIONS, possible
+from mpitile.kernels.algorithms import EXACT, possible
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,15 +95,6 @@ class Choices:
     exact: bool = False
     table: Mapping[str, str] = field(default_factory=dict)
 
-    def of(
-        self, weights: tuple[int, ...], stride: int, images: int, rows: int, columns: int,
-        dtype: np.dtype,
-    ) -> dict[str, str]:
-        """The algorithm of each operation of a layer that computes this many cells."""
-        return {
-            operation: choose(
-                Shape(operation, *weights, stride, images, rows, columns),
-                np.dtype(dtype), self.exact, self.table,
-            )
-            for operation in OPERATIONS
-        }
+    def of(self, shape: Shape, dtype: np.dtype | type) -> str:
+        """The algorithm for one shape."""
+        return choose(shape, np.dtype(dtype), self.exact, self.table)

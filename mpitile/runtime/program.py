@@ -17,9 +17,10 @@ from mpitile.kernels.tile import Tile
 from mpitile.layers.base import LayerWork, Loss, Site, Step
 from mpitile.layers.classification import SumOfSquares
 from mpitile.layers.registry import is_loss, make_layer, overwrites, workspace_elements
-from mpitile.network.spec import Convolutional, Layer
+from mpitile.network.spec import Layer
 from mpitile.plan.partition import Partition, TilePart
 from mpitile.runtime.parameters import Parameters
+from mpitile.runtime.shapes import layer_shapes
 from mpitile.runtime.stopwatch import Stopwatch
 
 Observer = Callable[[int, Tile], None]
@@ -199,15 +200,5 @@ class Program:
         )
 
     def _algorithms(self, layer: Layer) -> dict[str, str]:
-        """By the size of the largest tile of an even grid: the same on all ranks."""
-        if not isinstance(layer.operation, Convolutional):
-            return {}
-        shape = layer.output_shape
-        return self._choices.of(
-            self.parameters.of_layer(layer.index)["weights"].shape,
-            layer.operation.stride,
-            self.images,
-            -(-shape.height // self._grid.rows),
-            -(-shape.width // self._grid.columns),
-            self._dtype,
-        )
+        shapes = layer_shapes(self.network, layer, self._grid, self.images)
+        return {name: self._choices.of(shape, self._dtype) for name, shape in shapes.items()}

@@ -15,8 +15,9 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ[variable] = "1"
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["MKL_NUM_THREADS"] = "1"
 
 import numpy as np
 
@@ -24,9 +25,10 @@ from mpitile.comm.local import run_ranks
 from mpitile.comm.topology import make_topology
 from mpitile.geometry.box import whole
 from mpitile.geometry.tiling import Grid
-from mpitile.kernels import _fast, conv
+from mpitile.kernels import _fast, conv, tuning
+from mpitile.kernels.algorithms import OPERATIONS
 from mpitile.kernels.aligned import aligned_zeros
-from mpitile.kernels.choice import Choices
+from mpitile.kernels.choice import Choices, Shape
 from mpitile.kernels.tile import Tile
 from mpitile.layers.base import Step
 from mpitile.layers.registry import is_loss
@@ -37,6 +39,7 @@ from mpitile.plan.partition import Partition
 from mpitile.plan.plan import Plan
 from mpitile.runtime.parameters import Parameters
 from mpitile.runtime.program import Program
+from mpitile.runtime.shapes import network_shapes
 
 try:
     import torch_network
@@ -62,7 +65,7 @@ def in_turns(works, turns, clock):
 class OurLayer:
     """One convolution with bias and leaky activation on a whole tensor."""
 
-    def __init__(self, operation, images, channels, rows, columns, exact):
+    def __init__(self, operation, images, channels, rows, columns, choices):
         random = np.random.default_rng(1)
         stride, padding, size = operation.stride, operation.padding, operation.size
         height = (rows + 2 * padding - size) // stride + 1
@@ -81,9 +84,12 @@ class OurLayer:
         self.flops = 2 * self.weights.size * images * height * width
         workspace = np.zeros(conv.workspace_size(*self.weights.shape), np.float32)
         self.rest = (stride, padding, workspace)
-        self.algorithms = Choices(exact).of(
-            self.weights.shape, stride, images, height, width, np.float32
-        )
+        self.algorithms = {
+            name: choices.of(
+                Shape(name, *self.weights.shape, stride, images, height, width), np.float32
+            )
+            for name in OPERATIONS
+        }
 
     def forward(self):
         conv.forward(
@@ -107,7 +113,7 @@ class OurLayer:
 class OurNetwork:
     """The network on one rank, through the layers that training uses."""
 
-    def __init__(self, network, images, exact):
+    def __init__(self, network, images, choices):
         layers = [layer for layer in network.layers if not is_loss(layer.operation)]
         network = infer(network.options, [(0, layer.operation) for layer in layers], "bench")
         self.parameters = Parameters(network, np.float32)
@@ -117,7 +123,7 @@ class OurNetwork:
         def make(world):
             topology = make_topology(world, plan)
             return Program(
-                Partition(network, plan), topology, self.parameters, images, choices=Choices(exact)
+                Partition(network, plan), topology, self.parameters, images, choices=choices
             )
 
         self.program = run_ranks(1, make)[0]
@@ -150,7 +156,7 @@ def report_layers(network, options, clock):
     print("".join(f"{layout + ' ms':>10}" for layout in LAYOUTS) + f"{'ratio':>7}")
     for operation, shape, inner in convolutions(network):
         arguments = (operation, options.batch, shape.channels, shape.height, shape.width)
-        ours = OurLayer(*arguments, options.exact)
+        ours = OurLayer(*arguments, options.choices)
         theirs = {
             layout: torch_network.Layer(*arguments, layout) for layout in LAYOUTS if torch_network
         }
@@ -171,7 +177,7 @@ def report_layers(network, options, clock):
 
 
 def report_step(network, options, clock):
-    works = {"ours": OurNetwork(network, options.batch, options.exact).step}
+    works = {"ours": OurNetwork(network, options.batch, options.choices).step}
     if torch_network:
         for layout in LAYOUTS:
             works[layout] = torch_network.Network(network, options.batch, layout).step
@@ -190,6 +196,7 @@ def main():
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--turns", type=int, default=7)
     parser.add_argument("--exact", action="store_true", help="no Winograd")
+    parser.add_argument("--tuned", action="store_true", help="by the machine's table")
     parser.add_argument("--step-only", action="store_true")
     parser.add_argument("--cpu-time", action="store_true")
     options = parser.parse_args()
@@ -204,6 +211,10 @@ def main():
         f"{'exact, ' if options.exact else ''}SIMD {_fast.selected()}, {with_torch}, "
         f"{options.turns} turns"
     )
+    options.choices = Choices(options.exact)
+    if options.tuned:
+        shapes = network_shapes(network, Grid(1, 1), options.batch)
+        options.choices = Choices(options.exact, tuning.table(shapes, options.exact))
     if not options.step_only:
         report_layers(network, options, clock)
     report_step(network, options, clock)

@@ -102,11 +102,15 @@ class Network:
                 y = F.linear(x.flatten(1), *self.parameters[layer.index])
                 return activate(y[:, :, None, None], operation.activation)
             case spec.MaxPool(size, stride, padding):
-                if 2 * (padding // 2) == padding or padding < size:
-                    before = padding // 2
-                    if padding and stride < size:
-                        sides = (before, padding - before)
-                        x = F.pad(x, sides * 2, value=float("-inf"))
+                rows, columns = layer.output_shape.height, layer.output_shape.width
+                before = padding // 2
+                after = [
+                    max((cells - 1) * stride + size - before - side, 0)
+                    for cells, side in ((columns, x.shape[3]), (rows, x.shape[2]))
+                ]
+                if before or any(after):
+                    sides = (before, after[0], before, after[1])
+                    x = F.pad(x, sides, value=float("-inf"))
                 return F.max_pool2d(x, size, stride)
             case spec.AvgPool():
                 return x.mean(dim=(2, 3), keepdim=True)

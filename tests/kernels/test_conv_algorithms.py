@@ -4,26 +4,14 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from simd_sets import instruction_sets
 
-from mpitile.geometry.box import Box, whole
-from mpitile.kernels import _fast, activation, algorithms, conv, reference
+from mpitile.geometry.box import whole
+from mpitile.kernels import _fast, algorithms, conv, reference
 from mpitile.kernels.checks import window
 from mpitile.kernels.tile import Tile
 
-
-def _sets():
-    names = []
-    for name in ("baseline", "avx2", "avx512"):
-        try:
-            _fast.select(name)
-        except ValueError:
-            continue
-        names.append(name)
-    _fast.select(None)
-    return names
-
-
-SETS = _sets()
+SETS = instruction_sets()
 
 problems = st.fixed_dictionaries(
     {
@@ -40,12 +28,6 @@ problems = st.fixed_dictionaries(
         "windowed": st.booleans(),
     }
 )
-
-
-@pytest.fixture(autouse=True)
-def fastest_again():
-    yield
-    _fast.select(None)
 
 
 class Case:
@@ -202,7 +184,8 @@ def whole_tile(array):
 def test_winograd_is_close_to_float64(tools, simd, algorithm, bound):
     _fast.select(simd)
     draw = tools.draw(1, "float32")
-    x, weights, dy = draw.array(1, 26, 27, 128), draw.array(3, 3, 128, 96), draw.array(1, 26, 27, 96)
+    x, dy = draw.array(1, 26, 27, 128), draw.array(1, 26, 27, 96)
+    weights = draw.array(3, 3, 128, 96)
     workspace = np.empty(algorithms.workspace_elements(algorithm, (3, 3), 128, 96), np.float32)
     y, dx, dweights = np.zeros_like(dy), np.zeros_like(x), np.zeros_like(weights)
     box, rest = whole(26, 27), (1, 1, workspace)
@@ -222,35 +205,47 @@ def test_winograd_is_close_to_float64(tools, simd, algorithm, bound):
 @pytest.mark.parametrize("size", [1, 3])
 def test_direct_results_do_not_depend_on_the_tile(tools, simd, size):
     _fast.select(simd)
-    draw = tools.draw(2, "float32")
-    x, weights, dy = draw.array(2, 23, 31, 21), draw.array(size, size, 21, 37), None
-    dy = draw.array(2, 23, 31, 37)
+    draw, padding = tools.draw(2, "float32"), size // 2
+    x, dy = draw.array(2, 23, 31, 21), draw.array(2, 23, 31, 37)
+    weights = draw.array(size, size, 21, 37)
     workspace = np.empty(algorithms.workspace_elements("direct", (size, size), 21, 37), np.float32)
-    padding = size // 2
-    y = np.zeros_like(dy)
-
-    def forward(source, target, box):
-        conv.forward(source, weights, target, box, 1, padding, workspace, algorithm="direct")
-
-    forward(whole_tile(x), whole_tile(y), whole(23, 31))
-    back = np.zeros_like(x)
+    rest = (1, padding, workspace)
+    y, dx = np.zeros_like(dy), np.zeros_like(x)
+    conv.forward(
+        whole_tile(x), weights, whole_tile(y), whole(23, 31), *rest, algorithm="direct"
+    )
     conv.backward_input(
-        whole_tile(dy), whole(23, 31), weights, whole_tile(back), 1, padding, workspace,
-        algorithm="direct",
+        whole_tile(dy), whole(23, 31), weights, whole_tile(dx), *rest, algorithm="direct"
     )
     for box in tools.cut(23, 31, 3, 4):
         needed = window(whole_tile(x), box, (size, size), 1, padding)
         part = draw.tile(np.zeros_like(y), box)
-        forward(draw.tile(x, needed), part, box)
-        assert (part.view(box) == y[:, *box.slices()]).all()
-        inside = Box(needed.y0, needed.y1, needed.x0, needed.x1)
-        dx = draw.tile(np.zeros_like(x), window(whole_tile(x), inside, (size, size), 1, padding))
-        conv.backward_input(
-            whole_tile(np.ascontiguousarray(dy)), whole(23, 31), weights,
-            whole_tile(np.zeros_like(x)), 1, padding, workspace, algorithm="direct",
+        conv.forward(
+            draw.tile(x, needed), weights, part, box, *rest, algorithm="direct"
         )
-        reach = window(whole_tile(x), box, (size, size), 1, padding)
-        assert dx.box.contains(box) and reach.contains(box)
+        assert (part.view(box) == y[:, *box.slices()]).all()
+        # The deltas around a box are all that reach its cells.
+        back = draw.tile(np.zeros_like(x), window(whole_tile(x), needed, (size, size), 1, padding))
+        conv.backward_input(
+            draw.tile(dy, needed), needed, weights, back, *rest, algorithm="direct"
+        )
+        assert (back.view(box) == dx[:, *box.slices()]).all()
+
+
+@ways
+@settings(deadline=None, max_examples=25)
+@given(p=problems)
+def test_overwritten_is_added_to_zero(tools, algorithm, kernel, stride, p):
+    case = Case(tools, p, kernel, stride)
+    dy = case.draw.tile(case.dy, case.box)
+    dx = case.draw.tile(case.x, case.needed)
+    added = Tile(np.zeros_like(dx.array), dx.box, dx.height, dx.width)
+    for target, accumulate in ((dx, False), (added, True)):
+        conv.backward_input(
+            dy, case.box, case.weights, target, stride, case.padding,
+            case.workspace(algorithm), accumulate=accumulate, algorithm=algorithm,
+        )
+    assert (dx.array == added.array).all()
 
 
 @pytest.mark.parametrize("algorithm", algorithms.ALGORITHMS)
@@ -314,4 +309,3 @@ def test_derivative_needs_the_output(tools):
             whole_tile(x), weights, whole_tile(dy), whole(4, 4), 1, 0, draw.array(100),
             algorithm="fft",
         )
-    assert activation.check_kind("leaky") is None

@@ -13,15 +13,25 @@ cdef enum:
     WEIGHT_GROUP = 252
 
 
+# Elements of the panels that are packed and used at a time: they stay in L2.
+cdef enum:
+    PANELS = 327680
+
+
+cdef Py_ssize_t filters_at_once(Py_ssize_t rows, Py_ssize_t filters) noexcept nogil:
+    """How many filters' panels of this many rows are packed before they are used."""
+    return min(max(PANELS // rows // 32, 1) * 32, filters)
+
+
 cdef void pack(
-    const float* source, Py_ssize_t rows, Py_ssize_t columns, float* panels
+    const float* source, Py_ssize_t step, Py_ssize_t rows, Py_ssize_t columns, float* panels
 ) noexcept nogil:
-    """(rows, columns) to panels (rows, panel) of columns, the last one filled with zeros."""
+    """(rows, columns), rows a step apart, to panels (rows, panel) of columns, the last one filled with zeros."""
     cdef Py_ssize_t first, count, i
     for first from 0 <= first < columns by simd.panel:
         count = min(simd.panel, columns - first)
         for i in range(rows):
-            memcpy(panels, source + i * columns + first, count * sizeof(float))
+            memcpy(panels, source + i * step + first, count * sizeof(float))
             if count < simd.panel:
                 memset(panels + count, 0, (simd.panel - count) * sizeof(float))
             panels += simd.panel
@@ -29,16 +39,16 @@ cdef void pack(
 
 cdef void pack_adjoint(
     const float* weights, Py_ssize_t taps, Py_ssize_t channels, Py_ssize_t filters,
-    float* panels,
+    Py_ssize_t count, float* panels,
 ) noexcept nogil:
-    """Weights (taps, C, K) to panels of channels with rows (taps backwards, K)."""
+    """`count` of the channels of weights (taps, C, K) to panels with rows (taps backwards, K)."""
     cdef Py_ssize_t first, tap
-    if channels % simd.panel:
-        memset(panels, 0, taps * filters * up(channels, simd.panel) * sizeof(float))
-    for first from 0 <= first < channels by simd.panel:
+    if count % simd.panel:
+        memset(panels, 0, taps * filters * up(count, simd.panel) * sizeof(float))
+    for first from 0 <= first < count by simd.panel:
         for tap in range(taps):
             transpose(weights + ((taps - 1 - tap) * channels + first) * filters, filters,
-                      min(simd.panel, channels - first), filters,
+                      min(simd.panel, count - first), filters,
                       panels + (first * taps + tap * simd.panel) * filters, simd.panel)
 
 
@@ -81,10 +91,10 @@ cdef void merge_rows(const Direct* d, Field* x, Field* y) noexcept nogil:
 
 
 cdef void direct_forward(
-    const Direct* d, Field x, Field y, const float* panels, float* copy,
+    const Direct* d, Field x, Field y, Py_ssize_t filters, const float* panels, float* copy,
     const Epilogue* after, Prologue* before, const Field* dy,
 ) noexcept nogil:
-    """`panels` are those of the weights (height width C, K); `copy` holds a group's windows."""
+    """The first `filters` of y; `copy` holds a group's windows."""
     cdef Segment segments[16]
     cdef Epilogue finish = after[0]
     cdef Rows group
@@ -101,7 +111,7 @@ cdef void direct_forward(
             for column from 0 <= column < y.columns by GROUP:
                 columns = min(GROUP, y.columns - column)
                 group = window_rows(d, &x, n, row, column, rows, columns, copy)
-                for first from 0 <= first < y.channels by simd.panel:
+                for first from 0 <= first < filters by simd.panel:
                     panel = panels + first * d.height * run
                     if after.biases != NULL:
                         finish.biases = after.biases + first
@@ -111,7 +121,7 @@ cdef void direct_forward(
                             segments[ky].b = panel + ky * run * simd.panel
                             segments[ky].length = run
                         simd.rows_product(
-                            columns, min(simd.panel, y.channels - first), segments, d.height,
+                            columns, min(simd.panel, filters - first), segments, d.height,
                             d.stride * x.channels, simd.panel,
                             cell(&y, n, row + i, column) + first, y.channels, &finish)
             row += rows
@@ -183,9 +193,10 @@ cdef Py_ssize_t copy_elements(const Direct* d, Py_ssize_t channels,
     return up(max((reach + d.height) * d.width, d.height * (reach + d.width)) * channels, 16)
 
 
-cdef Py_ssize_t panel_elements(const Direct* d, Py_ssize_t rows,
-                               Py_ssize_t columns) noexcept nogil:
-    return d.height * d.width * rows * up(columns, 32)
+cdef Py_ssize_t panel_elements(const Direct* d, Py_ssize_t channels,
+                               Py_ssize_t filters) noexcept nogil:
+    cdef Py_ssize_t rows = d.height * d.width * channels
+    return rows * up(filters_at_once(rows, filters), 32)
 
 
 def direct_elements(Py_ssize_t height, Py_ssize_t width, Py_ssize_t channels,

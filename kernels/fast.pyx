@@ -74,10 +74,16 @@ def direct_forward_box(
     cdef Epilogue after = epilogue(biases, slope, False)
     cdef float* panels = aligned(&workspace[0])
     cdef Py_ssize_t size = panel_elements(&d, x.shape[3], y.shape[3])
+    cdef Py_ssize_t rows = d.height * d.width * source.channels, filters = target.channels
+    cdef Py_ssize_t first, count, chunk = filters_at_once(rows, filters)
     with nogil:
-        pack(&weights[0, 0, 0, 0], d.height * d.width * source.channels, target.channels,
-             panels)
-        direct_forward(&d, source, target, panels, panels + size, &after, NULL, NULL)
+        for first from 0 <= first < filters by chunk:
+            count = min(chunk, filters - first)
+            pack(&weights[0, 0, 0, first], filters, rows, count, panels)
+            if biases is not None:
+                after.biases = &biases[first]
+            direct_forward(&d, source, target, count, panels, panels + size, &after, NULL, NULL)
+            target.cells += count
 
 
 def direct_backward_input_box(
@@ -92,10 +98,16 @@ def direct_backward_input_box(
     cdef float* panels = aligned(&workspace[0])
     cdef Py_ssize_t size = panel_elements(&d, dy.shape[3], dx.shape[3])
     cdef Prologue* before = prologue_of(derivative)
+    cdef Py_ssize_t taps = d.height * d.width, channels = target.channels
+    cdef Py_ssize_t first, count, chunk = filters_at_once(taps * source.channels, channels)
     with nogil:
-        pack_adjoint(&weights[0, 0, 0, 0], d.height * d.width, target.channels,
-                     source.channels, panels)
-        direct_forward(&d, source, target, panels, panels + size, &after, before, &source)
+        for first from 0 <= first < channels by chunk:
+            count = min(chunk, channels - first)
+            pack_adjoint(&weights[0, 0, first, 0], taps, channels, source.channels, count,
+                         panels)
+            direct_forward(&d, source, target, count, panels, panels + size, &after, before,
+                           &source)
+            target.cells += count
 
 
 def direct_backward_weights_box(

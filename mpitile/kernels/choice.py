@@ -48,19 +48,39 @@ def default(shape: Shape, exact: bool = False) -> str:
     def can(algorithm: str) -> bool:
         return possible(algorithm, shape.operation, kernel, shape.stride, np.dtype(np.float32))
 
+    best = "direct"
     if not exact and can("winograd4") and min(shape.channels, shape.filters) >= FEWEST_CHANNELS:
-        return _winograd(shape)
-    return "direct" if can("direct") else "im2row"
+        best = _winograd(shape)
+    if best == "direct" and shape.operation == "backward_weights" and _is_large(shape):
+        return "im2row"
+    return best if can(best) else "im2row"
+
+
+def _is_large(shape: Shape) -> bool:
+    """Whether BLAS adds to the gradient's distant rows faster than the direct products."""
+    elements = shape.kernel_height * shape.kernel_width * shape.channels * shape.filters
+    return elements > LARGE_GRADIENT and shape.images * shape.rows * shape.columns <= FEW_PIXELS
+
+
+LARGE_GRADIENT, FEW_PIXELS = 2**21, 512
+
+# Transformed weights that do not fit into L2 travel to memory and back. In multiplications,
+# the cost of one weight, direct or at one place of a transform.
+L2_ELEMENTS = 2**19
+DIRECT_WEIGHT, WEIGHT_IN_L2, WEIGHT_IN_MEMORY = 40, 20, 55
 
 
 def _winograd(shape: Shape) -> str:
-    """By multiplications of products and of the transform of the weights."""
-    costs = {"direct": 9.0 * shape.images * shape.rows * shape.columns}
+    """By multiplications of products and the cost of the weights' transforms."""
+    pixels = shape.images * shape.rows * shape.columns
+    weights = shape.channels * shape.filters
+    costs = {"direct": 9.0 * (pixels + DIRECT_WEIGHT)}
     for name, cells in (("winograd2", 2), ("winograd4", 4)):
         tiles = shape.images * -(-shape.rows // cells) * -(-shape.columns // cells)
         places = (cells + 2) ** 2
-        # A transformed weight costs as much as this many multiplications a tile more.
-        extra = 20 + tiles * 12 * (1 / shape.channels + 1 / shape.filters)
+        extra = WEIGHT_IN_L2 if places * weights <= L2_ELEMENTS else WEIGHT_IN_MEMORY
+        # The transforms of a tile's channels and filters.
+        extra += tiles * 12 * (1 / shape.channels + 1 / shape.filters)
         costs[name] = places * (tiles + extra)
     return min(costs, key=costs.__getitem__)
 

@@ -1,14 +1,17 @@
 """The Cython extensions; everything else about the package is in pyproject.toml."""
 
 import os
+from glob import glob
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-KERNELS = ("activation", "batchnorm", "boxes", "conv", "dropout", "gemm", "pool", "reorg")
+KERNELS = (
+    "activation", "batchnorm", "boxes", "conv", "dropout", "fast", "gemm", "pool", "reorg",
+)
 
 # Without traps and errno, selections and roots are vectorised; values stay the same.
-FLAGS = ["-O3", "-fno-trapping-math", "-fno-math-errno"]
+FLAGS = ["-O3", "-fno-trapping-math", "-fno-math-errno", "-Wno-psabi"]
 
 # A wheel built on one board must run on another, so this is never the default.
 NATIVE = ["-march=native"] if os.environ.get("MPITILE_NATIVE") == "1" else []
@@ -19,6 +22,8 @@ setup(
             Extension(
                 f"mpitile.kernels._{name}",
                 [f"kernels/{name}.pyx"],
+                depends=glob("kernels/*.pxi") + glob("kernels/simd/*.h"),
+                include_dirs=["kernels"],
                 extra_compile_args=[*FLAGS, *NATIVE],
             )
             for name in KERNELS

@@ -19,11 +19,23 @@ from mpitile.kernels.checks import (
 from mpitile.kernels.tile import Tile
 
 
-def _number(kind: str) -> int:
+def check_kind(kind: str) -> None:
+    """Raise `ValueError` unless there is such an activation."""
     if kind not in _activation.KINDS:
         names = ", ".join(_activation.KINDS)
         raise ValueError(f"activation: expected one of {names}, got {kind!r}")
+
+
+def _number(kind: str) -> int:
+    check_kind(kind)
     return _activation.KINDS[kind]
+
+
+def check_bias_gradient(dy: Tile, out: np.ndarray) -> None:
+    """Raise `ValueError` unless `out` has an entry for each channel of `dy`."""
+    channels = dy.array.shape[3]
+    if out.shape != (channels,):
+        raise ValueError(f"bias gradient: expected shape {(channels,)}, got {out.shape}")
 
 
 def forward(y: Tile, box: Box, biases: np.ndarray | None, kind: str) -> None:
@@ -67,11 +79,9 @@ def bias_gradient(dy: Tile, box: Box, out: np.ndarray) -> None:
     """
     check_tile("bias gradient", dy)
     check_inside("bias gradient", dy, box)
-    channels = dy.array.shape[3]
-    if out.shape != (channels,):
-        raise ValueError(f"bias gradient: expected shape {(channels,)}, got {out.shape}")
+    check_bias_gradient(dy, out)
     if box.empty:
         return
-    totals = np.zeros(channels)
+    totals = np.zeros(dy.array.shape[3])
     _activation.channel_sums(dy.array, totals, *local(dy, box), box.height, box.width)
     out += totals

@@ -1,10 +1,12 @@
-"""Cross-correlation of tiles and its two gradients, by bounded im2row panels and BLAS.
+"""Cross-correlation of tiles and its two gradients.
 
 Weights are (kernel height, kernel width, C, K). An output cell's window starts at
 ``cell * stride - padding``; cells outside the tensor count as zero. The workspace is a
 1-D array of the tiles' dtype, at least one patch (kernel height * kernel width * C) long;
-its length changes the grouping of sums and the speed, nothing else. The same call gives the
-same bits.
+`workspace_size` tells how much lets the fastest algorithms run. `algorithm` is one of
+`mpitile.kernels.algorithms`, or None for the default of `mpitile.kernels.choice`; where it
+cannot do the operation or the workspace is too short for it, im2row takes its place. The
+same call gives the same bits.
 """
 
 from __future__ import annotations
@@ -12,19 +14,18 @@ from __future__ import annotations
 import numpy as np
 
 from mpitile.geometry.box import Box
-from mpitile.kernels import _conv
+from mpitile.kernels import activation as activations
+from mpitile.kernels import algorithms
+from mpitile.kernels.algorithms import ALGORITHMS, SLOPES, Derivative
 from mpitile.kernels.checks import (
     check_array,
     check_channels,
     check_inside,
     check_tile,
-    first_window,
-    local,
     window,
 )
+from mpitile.kernels.choice import Shape, choose
 from mpitile.kernels.tile import Tile
-
-PANEL_LIMIT = 2**18
 
 
 def workspace_size(
@@ -32,10 +33,23 @@ def workspace_size(
     kernel_width: int,
     channels: int,
     filters: int,
-    limit: int = PANEL_LIMIT,
+    limit: int | None = None,
 ) -> int:
-    """Elements of the workspace that a layer wants: `limit`, or one patch where that is more."""
-    return max(limit, kernel_height * kernel_width * channels)
+    """Elements of the workspace that a layer wants, whatever the algorithm.
+
+    With a `limit` on im2row's panels: what im2row alone wants.
+    """
+    kernel = (kernel_height, kernel_width)
+    if limit is not None:
+        return max(limit, kernel_height * kernel_width * channels)
+    return max(
+        algorithms.workspace_elements(algorithm, kernel, channels, filters)
+        for algorithm in ALGORITHMS
+        if any(
+            algorithms.possible(algorithm, operation, kernel, 1, np.dtype(np.float32))
+            for operation in algorithms.OPERATIONS
+        )
+    )
 
 
 def _check(
@@ -63,6 +77,30 @@ def _check(
     check_array("conv workspace", workspace, (max(workspace.size, patch),), x.array.dtype)
 
 
+def _algorithm(
+    wanted: str | None,
+    operation: str,
+    weights: np.ndarray,
+    y: Tile,
+    box: Box,
+    stride: int,
+    workspace: np.ndarray,
+) -> str:
+    if wanted is not None and wanted not in ALGORITHMS:
+        raise ValueError(f"conv: expected one of {', '.join(ALGORITHMS)}, got {wanted!r}")
+    if wanted is None:
+        shape = Shape(operation, *weights.shape, stride, len(y.array), box.height, box.width)
+        wanted = choose(shape, weights.dtype)
+    kernel = weights.shape[:2]
+    if not algorithms.possible(wanted, operation, kernel, stride, weights.dtype):
+        return "im2row"
+    if wanted != "im2row":
+        need = algorithms.workspace_elements(wanted, kernel, *weights.shape[2:], stride)
+        if workspace.size < need:
+            return "im2row"
+    return wanted
+
+
 def forward(
     x: Tile,
     weights: np.ndarray,
@@ -71,15 +109,56 @@ def forward(
     stride: int,
     padding: int,
     workspace: np.ndarray,
+    *,
+    biases: np.ndarray | None = None,
+    activation: str = "linear",
+    algorithm: str | None = None,
 ) -> None:
-    """Overwrite the cells `box` of `y` with the cross-correlation of `x`, without bias."""
+    """Overwrite the cells `box` of `y` with ``f(cross-correlation of x + biases)``.
+
+    `biases` is (K,) of the tiles' dtype, or None for none; `activation` as in
+    `mpitile.kernels.activation`. Both are applied to blocks that are still in cache.
+    """
+    activations.check_kind(activation)
     _check(x, weights, y, box, stride, padding, workspace)
+    if biases is not None:
+        check_array("biases", biases, (weights.shape[3],), weights.dtype)
     if box.empty or not len(y.array):
         return
-    _conv.forward(
-        x.array, weights, y.array, workspace, *local(y, box), box.height, box.width,
-        *first_window(x, box, stride, padding), stride, padding,
+    name = _algorithm(algorithm, "forward", weights, y, box, stride, workspace)
+    fused = name != "im2row" and activation in SLOPES
+    algorithms.forward(
+        name, x, weights, y, box, stride, padding, workspace,
+        biases if fused else None, SLOPES[activation] if fused else 1.0,
     )
+    if not fused:
+        activations.forward(y, box, biases, activation)
+
+
+def _derivative(
+    dy: Tile, box: Box, output: Tile | None, activation: str, bias_gradient: np.ndarray | None
+) -> tuple[Derivative | None, np.ndarray | None]:
+    """What is left to be done to `dy` in float32, and the sums it will leave."""
+    activations.check_kind(activation)
+    if output is None:
+        if activation != "linear":
+            raise ValueError("conv: the activation's derivative needs its output")
+        output = dy
+    check_tile("activation output", output, like=dy)
+    check_channels("activation output", output, dy.array.shape[3])
+    check_inside("activation output", output, box)
+    if dy.array.dtype != np.float32 or activation not in SLOPES:
+        activations.backward(dy, output, box, activation)
+        if bias_gradient is not None:
+            activations.bias_gradient(dy, box, bias_gradient)
+        return None, None
+    if activation == "linear" and bias_gradient is None:
+        return None, None
+    sums = None
+    if bias_gradient is not None:
+        activations.check_bias_gradient(dy, bias_gradient)
+        sums = np.zeros(dy.array.shape[3])
+    return Derivative(output, box, SLOPES[activation], sums), sums
 
 
 def backward_input(
@@ -90,15 +169,32 @@ def backward_input(
     stride: int,
     padding: int,
     workspace: np.ndarray,
+    *,
+    output: Tile | None = None,
+    activation: str = "linear",
+    bias_gradient: np.ndarray | None = None,
+    accumulate: bool = True,
+    algorithm: str | None = None,
 ) -> None:
-    """Add to `dx` what the cells `box` of `dy` give back; none of it falls outside the tensor."""
+    """Add to `dx` what the cells `box` of `dy` give back; none of it falls outside the tensor.
+
+    With an `activation` and its `output`, `dy` is first multiplied by the derivative, in
+    place, and with `bias_gradient` (K,) its sums are added there: both while `dy` is read
+    anyway. Ask for this in one of the two backward operations only. Without `accumulate`
+    the result takes the place of all that `dx` held.
+    """
     _check(dx, weights, dy, box, stride, padding, workspace)
     if box.empty or not len(dy.array):
+        if not accumulate:
+            dx.array[...] = 0
         return
-    _conv.backward_input(
-        dy.array, weights, dx.array, workspace, *local(dy, box), box.height, box.width,
-        *first_window(dx, box, stride, padding), stride, padding,
+    derivative, sums = _derivative(dy, box, output, activation, bias_gradient)
+    name = _algorithm(algorithm, "backward_input", weights, dy, box, stride, workspace)
+    algorithms.backward_input(
+        name, dy, box, weights, dx, stride, padding, workspace, derivative, accumulate
     )
+    if sums is not None:
+        bias_gradient += sums
 
 
 def backward_weights(
@@ -109,12 +205,24 @@ def backward_weights(
     stride: int,
     padding: int,
     workspace: np.ndarray,
+    *,
+    output: Tile | None = None,
+    activation: str = "linear",
+    bias_gradient: np.ndarray | None = None,
+    algorithm: str | None = None,
 ) -> None:
-    """Add to `dweights` the gradient that the cells `box` of `dy` cause."""
+    """Add to `dweights` the gradient that the cells `box` of `dy` cause.
+
+    `output`, `activation` and `bias_gradient` are as in `backward_input`, for layers that
+    have no use for that.
+    """
     _check(x, dweights, dy, box, stride, padding, workspace)
     if box.empty or not len(dy.array):
         return
-    _conv.backward_weights(
-        x.array, dy.array, dweights, workspace, *local(dy, box), box.height, box.width,
-        *first_window(x, box, stride, padding), stride, padding,
+    derivative, sums = _derivative(dy, box, output, activation, bias_gradient)
+    name = _algorithm(algorithm, "backward_weights", dweights, dy, box, stride, workspace)
+    algorithms.backward_weights(
+        name, x, dy, box, dweights, stride, padding, workspace, derivative
     )
+    if sums is not None:
+        bias_gradient += sums

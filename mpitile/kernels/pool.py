@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from mpitile.geometry.box import Box
-from mpitile.kernels import _pool
+from mpitile.geometry.box import EMPTY, Box
+from mpitile.kernels import _fast, _pool
 from mpitile.kernels.checks import (
     check_array,
     check_channels,
@@ -62,23 +62,45 @@ def max_forward(
     _check_max(x, y, box, size, stride, padding, argmax)
     if box.empty or not len(y.array):
         return
-    _pool.max_forward(
+    work = _fast.max_forward_box if x.array.dtype == np.float32 else _pool.max_forward
+    work(
         x.array, y.array, argmax, *local(y, box), box.height, box.width,
         *first_window(x, box, stride, padding // 2), size, stride,
     )
 
 
 def max_backward(
-    dy: Tile, box: Box, dx: Tile, size: int, stride: int, padding: int, argmax: np.ndarray
+    dy: Tile,
+    box: Box,
+    dx: Tile,
+    size: int,
+    stride: int,
+    padding: int,
+    argmax: np.ndarray,
+    accumulate: bool = True,
 ) -> None:
-    """Add the cells `box` of `dy` to the cells of `dx` that `argmax` names."""
+    """Add the cells `box` of `dy` to the cells of `dx` that `argmax` names.
+
+    Without `accumulate` they take the place of all that `dx` held.
+    """
     _check_max(dx, dy, box, size, stride, padding, argmax)
+    fast = dx.array.dtype == np.float32
+    side_by_side = fast and stride == size
+    if not accumulate:
+        covered = window(dx, box, (size, size), stride, padding // 2)
+        dx.clear_around(covered if side_by_side else EMPTY)
     if box.empty or not len(dy.array):
         return
-    _pool.max_backward(
-        dy.array, dx.array, argmax, *local(dy, box), box.height, box.width,
+    geometry = (
+        *local(dy, box), box.height, box.width,
         *first_window(dx, box, stride, padding // 2), size, stride,
     )
+    if fast:
+        _fast.max_backward_box(
+            dy.array, dx.array, argmax, *geometry, accumulate or not side_by_side
+        )
+    else:
+        _pool.max_backward(dy.array, dx.array, argmax, *geometry)
 
 
 def average_forward(x: Tile, y: Tile, box: Box) -> None:

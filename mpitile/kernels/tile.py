@@ -33,3 +33,15 @@ class Tile:
         """The cells of `box`, which must lie in the tile, as a view."""
         rows, columns = box.slices(self.box.y0, self.box.x0)
         return self.array[:, rows, columns, :]
+
+    def clear_around(self, box: Box) -> None:
+        """Set the cells outside `box` to zero."""
+        kept = box.intersect(self.box)
+        if kept.empty:
+            self.array[...] = 0
+            return
+        rows, columns = kept.slices(self.box.y0, self.box.x0)
+        self.array[:, : rows.start] = 0
+        self.array[:, rows.stop :] = 0
+        self.array[:, rows, : columns.start] = 0
+        self.array[:, rows, columns.stop :] = 0

@@ -31,6 +31,9 @@ class Site:
     scratch : scratch memory of layers that work band by band, shared likewise.
     kept : arrays, shaped like the output, whose contents last from forward to
         backward; by the names of `mpitile.network.kept`.
+    fresh : whether this layer's `backward_input` is the first to write to its input
+        delta, and has to overwrite it.
+    algorithms : of a convolution's operations, by name; none for the default.
     """
 
     layer: spec.Layer
@@ -45,6 +48,8 @@ class Site:
     workspace: np.ndarray = field(default_factory=lambda: np.empty(0))
     scratch: np.ndarray = field(default_factory=lambda: np.empty(0))
     kept: Mapping[str, np.ndarray] = field(default_factory=dict)
+    fresh: bool = False
+    algorithms: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from mpitile.kernels import activation, conv
 from mpitile.layers.base import Site, Step
@@ -30,39 +31,40 @@ class Convolution:
 
     def forward(self, step: Step) -> None:
         site = self.site
-        weights = site.parameters["weights"]
+        fused = self._normalization is None
         conv.forward(
             site.inputs[0],
-            weights,
+            site.parameters["weights"],
             self._product,
             site.box,
             self._stride,
             self._padding,
             site.workspace,
+            biases=site.parameters["biases"] if fused else None,
+            activation=self._activation if fused else "linear",
+            algorithm=site.algorithms.get("forward"),
         )
-        biases = site.parameters["biases"]
         if self._normalization:
             self._normalization.forward(self._product, step)
-            biases = None
-        activation.forward(site.output, site.box, biases, self._activation)
+            activation.forward(site.output, site.box, None, self._activation)
 
     def backward_input(self, step: Step) -> None:
         site = self.site
-        delta = site.output_delta
-        activation.backward(delta, site.output, site.box, self._activation)
         if self._normalization:
+            activation.backward(site.output_delta, site.output, site.box, self._activation)
             self._normalization.backward(self._product, step)
-        else:
-            activation.bias_gradient(delta, site.box, site.gradients["biases"])
         if site.input_deltas[0] is not None:
             conv.backward_input(
-                delta,
+                site.output_delta,
                 site.box,
                 site.parameters["weights"],
                 site.input_deltas[0],
                 self._stride,
                 self._padding,
                 site.workspace,
+                accumulate=not site.fresh,
+                algorithm=site.algorithms.get("backward_input"),
+                **self._derivative(),
             )
 
     def backward_weights(self, step: Step) -> None:
@@ -75,4 +77,16 @@ class Convolution:
             self._stride,
             self._padding,
             site.workspace,
+            algorithm=site.algorithms.get("backward_weights"),
+            **(self._derivative() if site.input_deltas[0] is None else {}),
         )
+
+    def _derivative(self) -> dict[str, Any]:
+        """What whoever reads the output delta first has to do to it."""
+        if self._normalization:
+            return {}
+        return {
+            "output": self.site.output,
+            "activation": self._activation,
+            "bias_gradient": self.site.gradients["biases"],
+        }

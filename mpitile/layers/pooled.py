@@ -81,9 +81,9 @@ class PooledConvolution:
                     operation.stride,
                     operation.padding,
                     site.workspace,
-                )
-                activation.forward(
-                    inner, inner.box, site.parameters["biases"], operation.activation
+                    biases=site.parameters["biases"],
+                    activation=operation.activation,
+                    algorithm=site.algorithms.get("forward"),
                 )
                 pool.max_forward(inner, output, band.pooled, *self._window, self._argmax(image))
 
@@ -107,6 +107,7 @@ class PooledConvolution:
                     self._convolution.stride,
                     self._convolution.padding,
                     site.workspace,
+                    algorithm=site.algorithms.get("backward_input"),
                 )
 
     def backward_weights(self, step: Step) -> None:
@@ -123,6 +124,7 @@ class PooledConvolution:
                     self._convolution.stride,
                     self._convolution.padding,
                     site.workspace,
+                    algorithm=site.algorithms.get("backward_weights"),
                 )
 
     def _inner(self, band: Band) -> Tile:

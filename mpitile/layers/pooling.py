@@ -24,7 +24,12 @@ class MaxPooling(Plain):
         site = self.site
         if site.input_deltas[0] is not None:
             pool.max_backward(
-                site.output_delta, site.box, site.input_deltas[0], *self._window, self._argmax
+                site.output_delta,
+                site.box,
+                site.input_deltas[0],
+                *self._window,
+                self._argmax,
+                accumulate=not site.fresh,
             )
 
 

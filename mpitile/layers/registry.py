@@ -50,3 +50,8 @@ def workspace_elements(parameters: Iterable[ParameterSpec]) -> int:
         (conv.workspace_size(*spec.shape) for spec in parameters if spec.name == "weights"),
         default=0,
     )
+
+
+def overwrites(operation: spec.Operation) -> bool:
+    """Whether a layer of this kind can overwrite its input delta, being the first to write."""
+    return isinstance(operation, spec.Convolutional | spec.Connected | spec.MaxPool)

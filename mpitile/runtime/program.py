@@ -10,18 +10,22 @@ import numpy as np
 from mpitile.comm.exchange import Exchange
 from mpitile.comm.topology import Topology
 from mpitile.geometry.box import Box
+from mpitile.kernels.aligned import aligned_zeros
+from mpitile.kernels.choice import Choices
 from mpitile.kernels.tile import Tile
 from mpitile.layers.base import LayerWork, Loss, Site, Step
 from mpitile.layers.classification import SumOfSquares
 from mpitile.layers.pooled import PooledConvolution, band_elements
-from mpitile.layers.registry import is_loss, make_layer, workspace_elements
+from mpitile.layers.registry import is_loss, make_layer, overwrites, workspace_elements
 from mpitile.network.kept import kept
 from mpitile.network.merging import merged_pools
+from mpitile.network.spec import Layer
 from mpitile.plan.lifetimes import DELTA, VALUE, backward_event, pass_buffers
 from mpitile.plan.memory import in_use
 from mpitile.plan.partition import Partition, TilePart
 from mpitile.runtime.arena import Arena
 from mpitile.runtime.parameters import Parameters
+from mpitile.runtime.shapes import layer_shapes
 from mpitile.runtime.stopwatch import Stopwatch
 
 Observer = Callable[[int, Tile], None]
@@ -51,6 +55,7 @@ class Program:
     training : whether backward passes will be run.
     input_gradient : whether the gradient of the image is wanted too.
     merge_pools : whether to save the memory of tensors that only a pool reads.
+    choices : of the convolutions' algorithms, the same on all ranks.
 
     Attributes
     ----------
@@ -72,6 +77,7 @@ class Program:
         training: bool = True,
         input_gradient: bool = False,
         merge_pools: bool = True,
+        choices: Choices | None = None,
     ) -> None:
         self.network = partition.network
         self.part: TilePart = partition.part(topology.tile)
@@ -79,6 +85,8 @@ class Program:
         self.images = images
         self.parameters = parameters
         self._topology = topology
+        self._choices = choices or Choices()
+        self._grid = partition.plan.grid
         self._dtype = parameters.values.dtype
         starts = [needs.first for needs in self.part.groups]
         self._merged = merged_pools(self.network, starts) if merge_pools else frozenset()
@@ -92,11 +100,11 @@ class Program:
             self._merged,
         )
         self._arena = Arena(buffers)
-        self.values = {0: self._tile(0, np.zeros(self._shape(0), self._dtype))}
+        self.values = {0: self._tile(0, aligned_zeros(self._shape(0), self._dtype))}
         self.values |= self._tiles(VALUE)
         self.deltas = self._tiles(DELTA)
-        self._workspace = np.empty(workspace_elements(parameters.specs), self._dtype)
-        self._scratch = np.empty(self._scratch_elements(), self._dtype)
+        self._workspace = aligned_zeros((workspace_elements(parameters.specs),), self._dtype)
+        self._scratch = aligned_zeros((self._scratch_elements(),), self._dtype)
         self._groups = tuple(self._group(number) for number in range(len(self.part.groups)))
         self.bytes = self._count(in_use(buffers, len(self.network.layers) - 1))
 
@@ -164,6 +172,16 @@ class Program:
         with self.stopwatch.measure("halo"):
             group.exchange.end_adjoint()
 
+    def _fresh(self, tensor: int) -> bool:
+        """Whether the first that writes to a tensor's delta overwrites it."""
+        readers = self._readers(tensor)
+        if not readers or readers[-1].index + 1 in self._merged:
+            return False
+        return overwrites(readers[-1].operation)
+
+    def _readers(self, tensor: int) -> list[Layer]:
+        return [layer for layer in self.network.layers if tensor in layer.inputs]
+
     def _timed(self, reduce: Callable[[np.ndarray], None]) -> Callable[[np.ndarray], None]:
         def timed(array: np.ndarray) -> None:
             with self.stopwatch.measure("reduce"):
@@ -175,7 +193,7 @@ class Program:
         """Zero the gradients that are first added to when these layers compute backward."""
         events = {backward_event(self.network, layer) for layer in layers}
         for tensor, tile in self.deltas.items():
-            if self._arena.buffer(DELTA, tensor).first in events:
+            if self._arena.buffer(DELTA, tensor).first in events and not self._fresh(tensor):
                 tile.array[...] = 0
 
     def _scratch_elements(self) -> int:
@@ -249,4 +267,10 @@ class Program:
                 )
                 for name, real in kept(layer).items()
             },
+            fresh=self._fresh(layer.inputs[0]) and self._readers(layer.inputs[0])[-1] is layer,
+            algorithms=self._algorithms(layer),
         )
+
+    def _algorithms(self, layer: Layer) -> dict[str, str]:
+        shapes = layer_shapes(self.network, layer, self._grid, self.images)
+        return {name: self._choices.of(shape, self._dtype) for name, shape in shapes.items()}

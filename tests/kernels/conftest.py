@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from mpitile.geometry.box import Box
+from mpitile.kernels import _fast
 from mpitile.kernels.tile import Tile
 
 
@@ -56,6 +57,13 @@ def close(actual, expected, dtype):
     tolerance = 2e-5 if np.dtype(dtype) == np.float32 else 1e-12
     scale = max(1.0, float(np.abs(expected).max(initial=0)))
     np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance * scale)
+
+
+@pytest.fixture(autouse=True)
+def same_instruction_set_afterwards():
+    used = _fast.selected()
+    yield
+    _fast.select(used)
 
 
 @pytest.fixture(scope="session")

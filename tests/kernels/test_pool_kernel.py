@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from simd_sets import instruction_sets
 
 from mpitile.geometry.box import Box, whole
-from mpitile.kernels import pool, reference
+from mpitile.kernels import _fast, pool, reference
 from mpitile.kernels.checks import window
 from mpitile.kernels.tile import Tile
 
@@ -20,6 +21,7 @@ problems = st.fixed_dictionaries(
         "stride": st.integers(1, 3),
         "grid": st.tuples(st.integers(1, 3), st.integers(1, 3)),
         "ties": st.booleans(),
+        "simd": st.sampled_from(instruction_sets()),
     }
 )
 
@@ -31,6 +33,7 @@ def whole_tile(array):
 @settings(deadline=None, max_examples=150)
 @given(p=problems, data=st.data())
 def test_max_pool_tile_by_tile_is_the_whole(tools, p, data):
+    _fast.select(p["simd"])
     size, stride = p["size"], p["stride"]
     padding = data.draw(st.integers(0, size - 1), label="padding")
     rows = reference.pool_size(p["height"], size, stride, padding)
@@ -58,6 +61,11 @@ def test_max_pool_tile_by_tile_is_the_whole(tools, p, data):
         gradient = Tile(dy[:, *y.box.slices()].copy(), y.box, rows, columns)
         pool.max_backward(gradient, box, dx, size, stride, padding, argmax)
         total[:, *dx.box.slices()] += dx.array
+        again = Tile(draw.array(*dx.array.shape), dx.box, dx.height, dx.width)
+        pool.max_backward(
+            gradient, box, again, size, stride, padding, argmax, accumulate=False
+        )
+        assert (again.array == dx.array).all()
     back = reference.max_pool_backward(dy, places, x.shape, size, stride, padding)
     tools.close(total, start + back, p["dtype"])
 

@@ -1,0 +1,81 @@
+# The inner loops of simd/simd.h, and the set of them that this process uses.
+from libc.string cimport memcpy, memset
+
+from os import environ
+
+
+cdef extern from "simd/simd.h" nogil:
+    enum:
+        MAP_INPUT
+        MAP_OUTPUT
+        MAP_DELTA
+        MAP_WEIGHTS
+        MAP_GRADIENT
+
+    ctypedef struct Epilogue:
+        const float* biases
+        float slope
+        int add
+
+    ctypedef struct Segment:
+        const float* a
+        const float* b
+        ptrdiff_t length
+
+    ctypedef struct Steps:
+        ptrdiff_t row
+        ptrdiff_t column
+        ptrdiff_t panel
+
+    ctypedef void (*TransformLoop)(const float*, Steps, float*, Steps, ptrdiff_t,
+                                   const Epilogue*) noexcept nogil
+
+    ctypedef void (*ProductLoop)(ptrdiff_t, ptrdiff_t, const Segment*, ptrdiff_t, ptrdiff_t,
+                                 ptrdiff_t, float*, ptrdiff_t, const Epilogue*) noexcept nogil
+
+    ctypedef struct Simd:
+        const char* name
+        ptrdiff_t vector
+        ptrdiff_t panel
+        ProductLoop rows_product
+        ProductLoop columns_product
+        TransformLoop transforms[2][5]
+        void (*derive)(float*, const float*, ptrdiff_t, ptrdiff_t, float, float*) noexcept nogil
+        void (*largest)(const float*, const ptrdiff_t*, const unsigned char*, ptrdiff_t,
+                        ptrdiff_t, float*, unsigned char*) noexcept nogil
+        void (*give_back)(const float*, const unsigned char*, const ptrdiff_t*,
+                          const unsigned char*, ptrdiff_t, ptrdiff_t, float*,
+                          int) noexcept nogil
+
+    const Simd* simd_named(const char* name)
+
+
+cdef extern from "simd/transpose.h" nogil:
+    void transpose(const float* source, ptrdiff_t step, ptrdiff_t rows, ptrdiff_t columns,
+                   float* target, ptrdiff_t target_step)
+
+
+cdef const Simd* simd = simd_named(NULL)
+
+
+def select(name):
+    """Use the loops of one instruction set; None is the fastest that this CPU has."""
+    global simd
+    cdef const Simd* wanted
+    if name is None:
+        wanted = simd_named(NULL)
+    else:
+        text = name.encode()
+        wanted = simd_named(text)
+    if wanted == NULL:
+        raise ValueError(
+            f"MPITILE_SIMD: expected baseline, avx2 or avx512 where the CPU has it, got {name!r}")
+    simd = wanted
+
+
+def selected():
+    """The name of the instruction set in use."""
+    return simd.name.decode()
+
+
+select(environ.get("MPITILE_SIMD"))

@@ -1,0 +1,105 @@
+/* The product kernel: up to TALLEST rows by two vectors of columns stay in registers while
+   the inner dimension runs. Each element's sum is taken in the order of the segments,
+   whatever its row or column: the result does not depend on where a block begins. */
+
+#define PANEL (2 * LANES)
+
+INLINE void NAMED(finish)(VEC v, const float *biases, float *c, const Epilogue *after) {
+    if (after->biases)
+        v += NAMED(load)(biases);
+    v = NAMED(activated)(v, after->slope);
+    if (after->add)
+        v += NAMED(load)(c);
+    NAMED(store)(c, v);
+}
+
+INLINE void NAMED(block)(const int rows, ptrdiff_t n, const Segment *segments, ptrdiff_t count,
+                         ptrdiff_t shift, ptrdiff_t row_step, ptrdiff_t inner_step,
+                         ptrdiff_t b_step, float *c, ptrdiff_t c_step, const Epilogue *after) {
+    VEC left[TALLEST], right[TALLEST];
+#pragma GCC unroll 16
+    for (int i = 0; i < rows; i++)
+        left[i] = right[i] = (VEC){0};
+    for (ptrdiff_t s = 0; s < count; s++) {
+        const float *a = segments[s].a + shift;
+        const float *b = segments[s].b;
+        for (ptrdiff_t k = segments[s].length; k > 0; k--) {
+            VEC b_left = NAMED(load)(b), b_right = NAMED(load)(b + LANES);
+#pragma GCC unroll 16
+            for (int i = 0; i < rows; i++) {
+                float value = a[i * row_step];
+                left[i] += b_left * value;
+                right[i] += b_right * value;
+            }
+            a += inner_step;
+            b += b_step;
+        }
+    }
+    if (n == PANEL) {
+#pragma GCC unroll 16
+        for (int i = 0; i < rows; i++) {
+            NAMED(finish)(left[i], after->biases, c + i * c_step, after);
+            NAMED(finish)(right[i], after->biases + LANES, c + i * c_step + LANES, after);
+        }
+        return;
+    }
+    float line[PANEL], biases[PANEL] = {0};
+    Epilogue padded = {after->biases ? biases : NULL, after->slope, after->add};
+    if (after->biases)
+        memcpy(biases, after->biases, n * sizeof(float));
+#pragma GCC unroll 16
+    for (int i = 0; i < rows; i++) {
+        memset(line, 0, sizeof line);
+        memcpy(line, c + i * c_step, n * sizeof(float));
+        NAMED(finish)(left[i], biases, line, &padded);
+        NAMED(finish)(right[i], biases + LANES, line + LANES, &padded);
+        memcpy(c + i * c_step, line, n * sizeof(float));
+    }
+}
+
+/* Rows are dealt out evenly: the last block is hardly lower than the others. */
+#define PRODUCT(NAME, ROW_STEP, INNER_STEP)                                                     \
+    static void NAMED(NAME)(ptrdiff_t m, ptrdiff_t n, const Segment *segments, ptrdiff_t count, \
+                            ptrdiff_t a_step, ptrdiff_t b_step, float *c, ptrdiff_t c_step,     \
+                            const Epilogue *after) {                                            \
+        ptrdiff_t blocks = (m + TALLEST - 1) / TALLEST;                                         \
+        for (ptrdiff_t block = 0, first = 0; block < blocks; block++) {                         \
+            ptrdiff_t rows = m / blocks + (block < m % blocks);                                 \
+            ptrdiff_t shift = first * (ROW_STEP);                                               \
+            float *target = c + first * c_step;                                                 \
+            switch (rows) {                                                                     \
+                ROWS(1, ROW_STEP, INNER_STEP)                                                   \
+                ROWS(2, ROW_STEP, INNER_STEP)                                                   \
+                ROWS(3, ROW_STEP, INNER_STEP)                                                   \
+                ROWS(4, ROW_STEP, INNER_STEP)                                                   \
+                ROWS(5, ROW_STEP, INNER_STEP)                                                   \
+                ROWS(6, ROW_STEP, INNER_STEP)                                                   \
+                TALL_ROWS(ROW_STEP, INNER_STEP)                                                 \
+            }                                                                                   \
+            first += rows;                                                                      \
+        }                                                                                       \
+    }
+
+#define ROWS(HEIGHT, ROW_STEP, INNER_STEP)                                                   \
+    case HEIGHT:                                                                             \
+        NAMED(block)(HEIGHT, n, segments, count, shift, ROW_STEP, INNER_STEP, b_step, target, \
+                     c_step, after);                                                         \
+        break;
+
+#if TALLEST == 6
+#define TALL_ROWS(R, I)
+#elif TALLEST == 12
+#define TALL_ROWS(R, I) \
+    ROWS(7, R, I) ROWS(8, R, I) ROWS(9, R, I) ROWS(10, R, I) ROWS(11, R, I) ROWS(12, R, I)
+#elif TALLEST == 14
+#define TALL_ROWS(R, I)                                                                    \
+    ROWS(7, R, I) ROWS(8, R, I) ROWS(9, R, I) ROWS(10, R, I) ROWS(11, R, I) ROWS(12, R, I) \
+    ROWS(13, R, I) ROWS(14, R, I)
+#endif
+
+PRODUCT(rows_product, a_step, 1)
+PRODUCT(columns_product, 1, a_step)
+
+#undef PRODUCT
+#undef ROWS
+#undef TALL_ROWS

@@ -1,0 +1,144 @@
+/* The float32 inner loops, once per instruction set, and the choice among them at run time.
+
+   Each set's loops are the same text, compiled with other vectors: 4 floats on any x86-64
+   and any 64-bit Arm, 8 with AVX2 and FMA, 16 with AVX-512. */
+#ifndef MPITILE_SIMD_H
+#define MPITILE_SIMD_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* What is done to a sum before it is stored: add `biases` (one a column), multiply what is
+   not positive by `slope`, and with `add` add it to what is there. */
+typedef struct {
+    const float *biases;
+    float slope;
+    int add;
+} Epilogue;
+
+/* A stretch of a product's inner dimension: `length` elements of each row of a, rows of b. */
+typedef struct {
+    const float *a;
+    const float *b;
+    ptrdiff_t length;
+} Segment;
+
+/* The Winograd maps between one side of a tile and its transform. */
+enum { MAP_INPUT, MAP_OUTPUT, MAP_DELTA, MAP_WEIGHTS, MAP_GRADIENT, MAPS };
+
+/* Steps in elements: between rows, between columns, and between panels of channels (zero
+   where channels are contiguous). */
+typedef struct {
+    ptrdiff_t row;
+    ptrdiff_t column;
+    ptrdiff_t panel;
+} Steps;
+
+typedef void (*TransformLoop)(const float *in, Steps from, float *out, Steps to,
+                              ptrdiff_t vectors, const Epilogue *after);
+
+typedef struct {
+    const char *name;
+    ptrdiff_t vector; /* floats of a vector */
+    ptrdiff_t panel;  /* columns of a panel of b */
+    /* c (m, n) = sum over segments of a (m, length) times b (length, n <= panel). In
+       `rows_product` a row's elements are contiguous and rows are `a_step` apart; in
+       `columns_product` it is the other way round. */
+    void (*rows_product)(ptrdiff_t m, ptrdiff_t n, const Segment *segments, ptrdiff_t count,
+                         ptrdiff_t a_step, ptrdiff_t b_step, float *c, ptrdiff_t c_step,
+                         const Epilogue *after);
+    void (*columns_product)(ptrdiff_t m, ptrdiff_t n, const Segment *segments, ptrdiff_t count,
+                            ptrdiff_t a_step, ptrdiff_t b_step, float *c, ptrdiff_t c_step,
+                            const Epilogue *after);
+    /* [0] for output tiles of 2x2 cells, [1] for 4x4; by map. */
+    TransformLoop transforms[2][MAPS];
+    /* dy *= slope where y <= 0; `sums`, if not NULL, gets the sums of each channel added. */
+    void (*derive)(float *dy, const float *y, ptrdiff_t pixels, ptrdiff_t channels,
+                   float slope, float *sums);
+    /* One window: the first largest of `cells` cells, by channel, and its place. */
+    void (*largest)(const float *x, const ptrdiff_t *offsets, const uint8_t *places,
+                    ptrdiff_t cells, ptrdiff_t channels, float *y, uint8_t *argmax);
+    /* Its adjoint: dy goes to the cell of its place, zero to the others. */
+    void (*give_back)(const float *dy, const uint8_t *argmax, const ptrdiff_t *offsets,
+                      const uint8_t *places, ptrdiff_t cells, ptrdiff_t channels, float *dx,
+                      int add);
+} Simd;
+
+#define INLINE static inline __attribute__((always_inline))
+#define JOIN_(a, b) a##_##b
+#define JOIN(a, b) JOIN_(a, b)
+#define NAMED(name) JOIN(name, SET)
+
+/* Baseline: SSE2, or NEON on Arm, which has twice the registers. */
+#define SET baseline
+#define LANES 4
+#ifdef __aarch64__
+#define TALLEST 12
+#else
+#define TALLEST 6
+#endif
+#include "loops.h"
+#undef SET
+#undef LANES
+#undef TALLEST
+
+#if defined(__x86_64__)
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,fma")
+#endif
+#define SET avx2
+#define LANES 8
+#define TALLEST 6
+#include "loops.h"
+#undef SET
+#undef LANES
+#undef TALLEST
+#if defined(__clang__)
+#pragma clang attribute pop
+#pragma clang attribute push( \
+    __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma"))), \
+    apply_to = function)
+#else
+#pragma GCC pop_options
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")
+#endif
+#define SET avx512
+#define LANES 16
+#define TALLEST 14
+#include "loops.h"
+#undef SET
+#undef LANES
+#undef TALLEST
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
+#endif
+
+/* The fastest set that this CPU has, or the one of this name; NULL if it has it not. */
+static inline const Simd *simd_named(const char *name) {
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    int avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    int avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                 __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    if (avx512 && (!name || !strcmp(name, "avx512")))
+        return &simd_avx512;
+    if (avx2 && (!name || !strcmp(name, "avx2")))
+        return &simd_avx2;
+#endif
+    if (!name || !strcmp(name, "baseline"))
+        return &simd_baseline;
+    return NULL;
+}
+
+#endif

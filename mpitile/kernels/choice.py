@@ -1,0 +1,120 @@
+"""Which algorithm computes an operation of a given shape.
+
+A choice is a pure function of the shape, the dtype, whether exactness is wanted, and a table
+of measurements, all of them plain data: ranks that are told the same choose alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mpitile.kernels.algorithms import EXACT, possible
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """One operation: its kernel and the output cells that one call computes."""
+
+    operation: str
+    kernel_height: int
+    kernel_width: int
+    channels: int
+    filters: int
+    stride: int
+    images: int
+    rows: int
+    columns: int
+
+    @property
+    def key(self) -> str:
+        """The shape as the table's files name it."""
+        return (
+            f"{self.operation} {self.kernel_height}x{self.kernel_width}/{self.stride} "
+            f"{self.channels}-{self.filters} {self.images}x{self.rows}x{self.columns}"
+        )
+
+
+# Fewer channels on either side leave Winograd's products too thin for its transforms.
+FEWEST_CHANNELS = 16
+
+
+def default(shape: Shape, exact: bool = False) -> str:
+    """The choice without measurements, for float32."""
+    kernel = (shape.kernel_height, shape.kernel_width)
+
+    def can(algorithm: str) -> bool:
+        return possible(algorithm, shape.operation, kernel, shape.stride, np.dtype(np.float32))
+
+    best = "direct"
+    if not exact and can("winograd4") and min(shape.channels, shape.filters) >= FEWEST_CHANNELS:
+        best = _winograd(shape)
+    if best == "direct" and shape.operation == "backward_weights" and _is_large(shape):
+        return "im2row"
+    return best if can(best) else "im2row"
+
+
+def _is_large(shape: Shape) -> bool:
+    """Whether BLAS adds to the gradient's distant rows faster than the direct products."""
+    elements = shape.kernel_height * shape.kernel_width * shape.channels * shape.filters
+    return elements > LARGE_GRADIENT and shape.images * shape.rows * shape.columns <= FEW_PIXELS
+
+
+LARGE_GRADIENT, FEW_PIXELS = 2**21, 512
+
+# Transformed weights that do not fit into L2 travel to memory and back. In multiplications,
+# the cost of one weight, direct or at one place of a transform.
+L2_ELEMENTS = 2**19
+DIRECT_WEIGHT, WEIGHT_IN_L2, WEIGHT_IN_MEMORY = 40, 20, 55
+
+
+def _winograd(shape: Shape) -> str:
+    """By multiplications of products and the cost of the weights' transforms."""
+    pixels = shape.images * shape.rows * shape.columns
+    weights = shape.channels * shape.filters
+    costs = {"direct": 9.0 * (pixels + DIRECT_WEIGHT)}
+    for name, cells in (("winograd2", 2), ("winograd4", 4)):
+        tiles = shape.images * -(-shape.rows // cells) * -(-shape.columns // cells)
+        places = (cells + 2) ** 2
+        extra = WEIGHT_IN_L2 if places * weights <= L2_ELEMENTS else WEIGHT_IN_MEMORY
+        # The transforms of a tile's channels and filters.
+        extra += tiles * 12 * (1 / shape.channels + 1 / shape.filters)
+        costs[name] = places * (tiles + extra)
+    return min(costs, key=costs.__getitem__)
+
+
+def choose(
+    shape: Shape, dtype: np.dtype, exact: bool = False, table: Mapping[str, str] | None = None
+) -> str:
+    """The table's choice where it has one that is allowed, the default elsewhere."""
+    if dtype != np.float32:
+        return "im2row"
+    measured = (table or {}).get(shape.key)
+    kernel = (shape.kernel_height, shape.kernel_width)
+    if (
+        measured
+        and (not exact or measured in EXACT)
+        and possible(measured, shape.operation, kernel, shape.stride, dtype)
+    ):
+        return measured
+    return default(shape, exact)
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What ranks must be told to choose alike.
+
+    Attributes
+    ----------
+    exact : keep to algorithms whose results do not depend on where a tile begins.
+    table : algorithms by `Shape.key`, as measured.
+    """
+
+    exact: bool = False
+    table: Mapping[str, str] = field(default_factory=dict)
+
+    def of(self, shape: Shape, dtype: np.dtype | type) -> str:
+        """The algorithm for one shape."""
+        return choose(shape, np.dtype(dtype), self.exact, self.table)

@@ -36,5 +36,7 @@ setup(
             "cdivision": True,
             "initializedcheck": False,
         },
-    )
+    ),
+    # One compiler per core.
+    options={"build_ext": {"parallel": True}},
 )

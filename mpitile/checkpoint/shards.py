@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import h5py
@@ -45,6 +45,9 @@ class Progress:
     seed: int
     best: float | None
     fingerprint: str
+
+
+_PROGRESS = tuple(field.name for field in fields(Progress))
 
 
 def slice_ends(size: int, ranks: int) -> list[int]:
@@ -130,9 +133,7 @@ def load(
     together(world, lambda: _read_shard(shard, world, arrays, manifest["shards"][shard.name]))
     for array in arrays.values():
         world.share_slices(array, slice_ends(array.size, world.size))
-    return Progress(
-        **{key: manifest[key] for key in ("step", "position", "seed", "best", "fingerprint")}
-    )
+    return Progress(**{key: manifest[key] for key in _PROGRESS})
 
 
 def _shard_name(rank: int) -> str:
@@ -182,6 +183,9 @@ def _read_manifest(path: Path) -> dict:
         raise InputError(f"{path}: no readable manifest: {error}") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise InputError(f"{path}: expected checkpoint format {FORMAT}")
+    missing = {"ranks", "shards", *_PROGRESS} - manifest.keys()
+    if missing:
+        raise InputError(f"{path}: expected a key {sorted(missing)[0]!r}, found none")
     return manifest
 
 

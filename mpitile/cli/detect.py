@@ -62,6 +62,7 @@ def _prepare(options: argparse.Namespace) -> tuple[Network, list[str], Parameter
     for name, value in (("--threshold", options.threshold), ("--overlap", options.overlap)):
         if not 0 <= value <= 1:
             raise InputError(f"{name} {value}: expected a number in [0, 1]")
+    _check_targets(options.images)
     network = read_network(options.cfg)
     last = network.layers[-1]
     if not isinstance(last.operation, Region):
@@ -78,6 +79,23 @@ def _prepare(options: argparse.Namespace) -> tuple[Network, list[str], Parameter
     parameters = Parameters(network, np.float32)
     read_weights(options.weights, parameters)
     return network, names, parameters
+
+
+def _check_targets(images: list[str]) -> None:
+    """No two images may be drawn into the same file."""
+    first: dict[str, str] = {}
+    for image in images:
+        name = _drawn_name(Path(image))
+        if name in first:
+            raise InputError(
+                f"{first[name]} and {image} would both be drawn into {name}: expected images of "
+                "different names in one call"
+            )
+        first[name] = image
+
+
+def _drawn_name(image: Path) -> str:
+    return f"{image.stem}.detected.png"
 
 
 def _read(image: str, network: Network) -> tuple[np.ndarray, Placement]:
@@ -112,7 +130,7 @@ def _show(
     except OSError as error:
         raise InputError(f"--out {out}: cannot be made a folder: {error.strerror}") from error
     height, width = pixels.shape[:2]
-    target = out / f"{path.stem}.detected.png"
+    target = out / _drawn_name(path)
     draw_detections(pixels, rows, names, target)
     sys.stdout.write(f"{path}: {len(rows)} boxes, drawn into {target}\n")
     for line in detection_lines(rows, names, width, height):

@@ -186,6 +186,8 @@ def _section(name: str, kind: type, table: Any, path: Path) -> Any:
             raise InputError(
                 f"{path}: {name}.{key} = {value!r}: expected {_describe(hints[key])}"
             )
+        if isinstance(value, int) and value >= 2**63:
+            raise InputError(f"{path}: {name}.{key} = {value}: expected less than 2**63")
         least = _LEAST.get((name, key))
         if least is not None and value < least:
             raise InputError(f"{path}: {name}.{key} = {value}: expected at least {least}")

@@ -1,0 +1,95 @@
+"""``mpitile check``: the proof, on one rank and on several."""
+
+import re
+
+import pytest
+import runs
+
+KINDS = ["losses", "outputs", "deltas", "weight gradients", "weights"]
+
+
+@pytest.fixture(params=["detector", "classifier", "plain"])
+def cfg(request, tmp_path):
+    """A network with a loss over boxes, over classes, and with none."""
+    text = {
+        "detector": runs.DETECTOR,
+        "classifier": runs.CLASSIFIER,
+        "plain": runs.NET + runs.CONVOLUTION.format(filters=4) + runs.LAST.format(filters=2),
+    }[request.param]
+    path = tmp_path / "net.cfg"
+    path.write_text(text)
+    return path
+
+
+def differences(result):
+    """The largest relative difference of each kind."""
+    rows = re.findall(r"^  ([a-z ]+?) +([0-9.e+-]+)  at (.*)$", result.out, re.MULTILINE)
+    return {kind: float(number) for kind, number, _ in rows}
+
+
+@pytest.mark.parametrize(
+    "ranks, options",
+    [
+        (None, ["--grid", "2x3", "--batch", "2"]),
+        (4, ["--grid", "2x2", "--groups", "0,1"]),
+    ],
+    ids=["tile-by-tile", "4-ranks"],
+)
+def test_tiles_take_the_step_of_one_rank(cfg, ranks, options):
+    result = runs.mpitile("check", cfg, *options, ranks=ranks)
+    assert result.code == 0, result
+    found = differences(result)
+    assert list(found) == KINDS
+    assert all(difference <= 1e-12 for difference in found.values())
+    assert "BEYOND" not in result.out
+    assert result.out.count("largest relative differences; allowed 1e-12") == 1
+
+
+@pytest.fixture
+def detector(tmp_path):
+    path = tmp_path / "net.cfg"
+    path.write_text(runs.DETECTOR)
+    return path
+
+
+def test_single_precision_with_replicas_and_another_size(detector):
+    options = ["--grid", "1x2", "--replicas", "2", "--batch", "4", "--size", "80x96"]
+    result = runs.mpitile("check", detector, *options, "--dtype", "float32", ranks=4)
+    assert result.code == 0, result
+    assert "at 80x96, batch 4, float32" in result.out
+    assert 1e-10 < max(differences(result).values()) <= 1e-4
+
+
+@pytest.mark.parametrize("tolerance", ["1e-30", "0"])
+def test_beyond_tolerance(detector, tolerance):
+    options = ["--grid", "2x1", "--tolerance", tolerance, "--steps", "1"]
+    result = runs.mpitile("check", detector, *options, ranks=2)
+    assert result.code == 1, result
+    assert "BEYOND TOLERANCE" in result.out
+    assert "Traceback" not in result.err
+
+
+@pytest.mark.parametrize(
+    "options, text",
+    [
+        (["--grid", "2x2"], "--grid 2x2 with 1 replica(s) needs 4 ranks"),
+        (["--grid", "two"], "--grid two: expected two positive numbers"),
+        (["--grid", "1x2", "--groups", "0,99"], "groups"),
+        (["--grid", "1x2", "--size", "0x5"], "--size 0x5"),
+        (["--grid", "1x2", "--batch", "0"], "--batch 0: expected at least 1"),
+        (["--grid", "1x2", "--tolerance", "-1"], "--tolerance -1"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_refused(detector, options, text):
+    result = runs.mpitile("check", detector, *options, ranks=2)
+    assert result.code == 2, result
+    (line,) = result.complaints
+    assert text in line
+    assert "Traceback" not in result.err
+
+
+def test_grid_larger_than_the_image(detector):
+    result = runs.mpitile("check", detector, "--grid", "99x1")
+    assert result.code == 2, result
+    assert result.complaints[0].startswith("mpitile: grid 99x1 is larger than the image of 64x64")

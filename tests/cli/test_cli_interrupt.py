@@ -1,0 +1,145 @@
+"""Runs that are killed or told to stop, and go on as if nothing had happened."""
+
+import signal
+import sys
+import time
+
+import pytest
+import runs
+from launch import Job
+
+STEPS = 60
+EVERY = 7
+
+
+def settings_of(data, output):
+    return runs.settings_of(
+        data, output, train={"steps": STEPS}, checkpoint={"every": EVERY, "keep": 1}
+    )
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, shapes):
+    """``final.weights`` and the losses of the whole run, by its number of ranks."""
+    whole = {}
+    for ranks in (1, 3):
+        folder = tmp_path_factory.mktemp("uninterrupted")
+        output = runs.train(folder, settings_of(shapes, folder / "out"), ranks=ranks)
+        whole[ranks] = (output / "final.weights").read_bytes(), runs.losses(output)
+    return whole
+
+
+def begin(path, ranks):
+    return Job([sys.executable, "-m", "mpitile", "train", path], ranks)
+
+
+def wait_until(job, condition):
+    deadline = time.monotonic() + 90
+    while not condition():
+        assert job.running, job.result
+        assert time.monotonic() < deadline, f"nothing happens: {job.result}"
+        time.sleep(0.002)
+
+
+def steps_done(output):
+    path = output / "metrics.csv"
+    return path.read_text().count("\n") - 1 if path.exists() else 0
+
+
+def check_resumed(path, output, ranks, uninterrupted):
+    weights, losses = uninterrupted[ranks]
+    result = runs.mpitile("train", path, "--resume", ranks=ranks)
+    assert result.code == 0, result
+    assert result.err.count("resumed after step ") == 1
+    assert (output / "final.weights").read_bytes() == weights
+    rows = runs.read_metrics(output)
+    assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
+    assert [row["loss"] for row in rows] == losses
+    assert [path.name for path in (output / "checkpoints").iterdir()] == [f"step-{STEPS:06d}"]
+
+
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_killed_and_resumed(tmp_path, shapes, uninterrupted, ranks):
+    output = tmp_path / "out"
+    path = runs.write_run(tmp_path, settings_of(shapes, output))
+    with begin(path, ranks) as job:
+        wait_until(job, lambda: any(output.glob("checkpoints/step-*/manifest.json")))
+        saved = steps_done(output)
+        wait_until(job, lambda: steps_done(output) > saved + 1)
+        job.kill()
+    assert not (output / "final.weights").exists()
+    # What a cut in the middle of writing may leave: half a row, and shards without manifest.
+    with open(output / "metrics.csv", "a") as file:
+        file.write(f"{STEPS - 1},0.5")
+    torn = output / "checkpoints" / f"step-{STEPS - 1:06d}"
+    torn.mkdir()
+    (torn / "shard-00000.h5").write_bytes(b"half")
+    check_resumed(path, output, ranks, uninterrupted)
+
+
+@pytest.mark.parametrize(
+    "ranks, target, number",
+    [
+        (None, None, signal.SIGTERM),
+        (None, None, signal.SIGINT),
+        (3, 1, signal.SIGTERM),
+        (3, 0, signal.SIGUSR1),
+    ],
+    ids=["alone-term", "alone-int", "rank-1-term", "rank-0-usr1"],
+)
+def test_stopped_by_a_signal_and_resumed(tmp_path, shapes, uninterrupted, ranks, target, number):
+    output = tmp_path / "out"
+    path = runs.write_run(tmp_path, settings_of(shapes, output))
+    with begin(path, ranks) as job:
+        wait_until(job, lambda: steps_done(output) >= 10)
+        job.signal(number, target)
+        result = job.wait(60)
+    assert result.code == 3, result
+    done = steps_done(output)
+    assert result.complaints == [
+        f"mpitile: stopped by a signal after step {done} of {STEPS}, which is saved; "
+        "--resume continues"
+    ]
+    assert 10 <= done < STEPS
+    assert (output / "checkpoints" / f"step-{done:06d}" / "manifest.json").exists()
+    assert not (output / "final.weights").exists()
+    check_resumed(path, output, ranks or 1, uninterrupted)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_signal_to_mpirun(tmp_path, shapes, uninterrupted, number):
+    """What mpirun makes of it differs, and how long it waits; the run can always go on."""
+    output = tmp_path / "out"
+    path = runs.write_run(tmp_path, settings_of(shapes, output))
+    with begin(path, 3) as job:
+        wait_until(job, lambda: steps_done(output) >= 10)
+        job.signal(number)
+        result = job.wait(60)
+    assert result.code != 0, result
+    check_resumed(path, output, 3, uninterrupted)
+
+
+def test_resume_of_what_is_finished_changes_nothing(tmp_path, shapes):
+    settings = runs.settings_of(shapes, tmp_path / "out", checkpoint={"every": 6})
+    output = runs.train(tmp_path, settings)
+    files = output / "final.weights", output / "metrics.csv"
+    before = [file.read_bytes() for file in files]
+    runs.train(tmp_path, settings, arguments=["--resume"])
+    assert [file.read_bytes() for file in files] == before
+
+
+def test_resume_with_more_steps_goes_on(tmp_path, shapes):
+    settings = runs.settings_of(shapes, tmp_path / "out", checkpoint={"every": 6})
+    output = runs.train(tmp_path, settings, ranks=2)
+    runs.train(tmp_path, settings, ranks=2, arguments=["--resume", "--set", "train.steps=9"])
+    other = runs.settings_of(shapes, tmp_path / "other", train={"steps": 9})
+    whole = runs.train(tmp_path / "whole", other, ranks=2)
+    assert (output / "final.weights").read_bytes() == (whole / "final.weights").read_bytes()
+    assert runs.losses(output) == runs.losses(whole)
+
+
+def test_resume_without_checkpoint_starts_anew(tmp_path, shapes):
+    settings = runs.settings_of(shapes, tmp_path / "out")
+    result = runs.mpitile("train", runs.write_run(tmp_path, settings), "--resume")
+    assert result.code == 0, result
+    assert "no checkpoint in " in result.err

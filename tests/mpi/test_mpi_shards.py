@@ -1,0 +1,161 @@
+"""Checkpoints of several ranks: what is saved comes back, and what is broken is refused by all."""
+
+import json
+
+import numpy as np
+import pytest
+
+from mpitile.checkpoint import shards
+from mpitile.checkpoint.shards import Progress
+from mpitile.errors import InputError
+
+RANKS = [1, 2, 3, 6]
+ODD = [-0.0, np.inf, -np.inf, 5e-324, np.nan]
+
+
+def arrays():
+    """Flat arrays with all kinds of numbers, the same on every rank."""
+    random = np.random.default_rng(7)
+    values = random.standard_normal(1001)
+    values[: len(ODD)] = ODD
+    values[-len(ODD) :] = ODD
+    # NaNs that differ in their payload, also in single precision.
+    values[500:502] = np.array([0x7FF8000000000123, 0xFFF0DEAD00000001], np.uint64).view(float)
+    single = np.array([0x7FC12345, 0xFFA00001, 0x80000000, 1], np.uint32).view(np.float32)
+    return {"values": values, "running": single, "one": np.ones(1), "none": np.zeros(0)}
+
+
+def progress(step, best=None):
+    return Progress(step, 4 * step, 3, best, "settings-of-the-run")
+
+
+def broken(comm, work):
+    """The text of the InputError that `work` raises, which must be the same on all ranks."""
+    with pytest.raises(InputError) as caught:
+        work()
+    texts = comm.allgather(str(caught.value))
+    assert len(set(texts)) == 1, texts
+    return texts[0]
+
+
+@pytest.mark.mpi(ranks=RANKS)
+@pytest.mark.parametrize("best", [None, 0.125])
+def test_round_trip_is_exact(comm, shared_folder, best):
+    saved = progress(12, best)
+    path = shards.save(shared_folder, comm, arrays(), saved, keep=2)
+    assert path == shared_folder / "step-000012" == shards.latest(shared_folder, comm)
+    names = [f"shard-{rank:05d}.h5" for rank in range(comm.size)]
+    assert sorted(file.name for file in path.iterdir()) == ["manifest.json", *names]
+    loaded = {name: np.full_like(array, 77) for name, array in arrays().items()}
+    assert shards.load(path, comm, loaded, saved.fingerprint) == saved
+    for name, array in arrays().items():
+        assert loaded[name].tobytes() == array.tobytes(), name
+
+
+@pytest.mark.mpi(ranks=RANKS)
+def test_each_rank_writes_its_own_slice_alone(comm, shared_folder):
+    path = shards.save(shared_folder, comm, arrays(), progress(1), keep=1)
+    sizes = comm.allgather((path / f"shard-{comm.rank:05d}.h5").stat().st_size)
+    import h5py
+
+    whole = arrays()["values"]
+    with h5py.File(path / f"shard-{comm.rank:05d}.h5") as file:
+        own = file["values"]
+        start = own.attrs["start"]
+        assert own[:].tobytes() == whole[start : start + len(own)].tobytes()
+        assert sum(comm.allgather(len(own))) == len(whole) == own.attrs["size"]
+    assert all(sizes)
+
+
+def damage(path, comm, rank):
+    """Turn one bit of a rank's shard."""
+    if comm.rank == 0:
+        shard = path / f"shard-{rank:05d}.h5"
+        content = bytearray(shard.read_bytes())
+        content[len(content) // 2] ^= 1
+        shard.write_bytes(content)
+    comm.broadcast(None)
+
+
+@pytest.mark.mpi(ranks=RANKS)
+def test_what_is_broken_is_refused_by_all(comm, shared_folder):
+    last = comm.size - 1
+    name = f"shard-{last:05d}.h5"
+    fingerprint = progress(0).fingerprint
+
+    def saved(step):
+        return shards.save(shared_folder, comm, arrays(), progress(step), keep=9)
+
+    def load(path, fingerprint=fingerprint):
+        return broken(comm, lambda: shards.load(path, comm, arrays(), fingerprint))
+
+    path = saved(1)
+    damage(path, comm, last)
+    assert f"{path / name}: damaged" in load(path)
+
+    path = saved(2)
+    if comm.rank == 0:
+        (path / name).unlink()
+    comm.broadcast(None)
+    assert f"{path / name}: cannot be read" in load(path)
+
+    path = saved(3)
+    assert "other settings" in load(path, "another")
+    if comm.rank == 0:
+        manifest = path / "manifest.json"
+        manifest.write_text(manifest.read_text()[:-20])
+    comm.broadcast(None)
+    assert f"{path / 'manifest.json'}: no readable manifest" in load(path)
+
+    path = saved(4)
+    if comm.rank == 0:
+        manifest = json.loads((path / "manifest.json").read_text())
+        manifest["ranks"] += 1
+        (path / "manifest.json").write_text(json.dumps(manifest))
+    comm.broadcast(None)
+    assert f"written by {comm.size + 1} ranks, but {comm.size} were started" in load(path)
+
+
+@pytest.mark.mpi(ranks=RANKS)
+def test_a_folder_without_manifest_is_no_checkpoint(comm, shared_folder):
+    assert shards.latest(shared_folder / "none", comm) is None
+    older = shards.save(shared_folder, comm, arrays(), progress(5), keep=3)
+    newer = shards.save(shared_folder, comm, arrays(), progress(10), keep=3)
+    assert shards.latest(shared_folder, comm) == newer
+    comm.broadcast(None)
+    if comm.rank == 0:
+        (newer / "manifest.json").unlink()
+    assert shards.latest(shared_folder, comm) == older
+
+
+@pytest.mark.mpi(ranks=RANKS)
+def test_keep_removes_older_ones(comm, shared_folder):
+    for step in (2, 9, 10, 100, 1_000_000):
+        shards.save(shared_folder, comm, arrays(), progress(step), keep=2)
+    comm.broadcast(None)
+    names = sorted(path.name for path in shared_folder.iterdir())
+    assert names == ["step-000100", "step-1000000"]
+    assert shards.latest(shared_folder, comm).name == "step-1000000"
+
+
+@pytest.mark.mpi(ranks=[1, 2])
+def test_remains_of_a_later_attempt_do_not_push_out_what_is_whole(comm, shared_folder):
+    """A run was killed while it saved step 30, and goes on from an earlier checkpoint."""
+    path = shards.save(shared_folder, comm, arrays(), progress(30), keep=1)
+    if comm.rank == 0:
+        (path / "manifest.json").unlink()
+    comm.broadcast(None)
+    saved = shards.save(shared_folder, comm, arrays(), progress(25), keep=1)
+    assert shards.latest(shared_folder, comm) == saved
+
+
+@pytest.mark.mpi(ranks=[1, 3])
+def test_saving_where_one_rank_cannot_write_is_an_error_of_all(comm, shared_folder):
+    """A folder stands where the last rank's shard should go."""
+    target = shared_folder / "step-000003"
+    if comm.rank == 0:
+        (target / f"shard-{comm.size - 1:05d}.h5").mkdir(parents=True)
+    comm.broadcast(None)
+    save = lambda: shards.save(shared_folder, comm, arrays(), progress(3), keep=1)  # noqa: E731
+    assert "cannot be written" in broken(comm, save)
+    assert shards.latest(shared_folder, comm) is None

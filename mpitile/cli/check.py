@@ -10,6 +10,7 @@ import numpy as np
 from mpitile.cli.world import World
 from mpitile.comm.agree import on_first, together
 from mpitile.errors import EXIT_DONE, EXIT_FAILURE, InputError
+from mpitile.kernels.choice import Choices
 from mpitile.network.cfg import read_network
 from mpitile.network.shapes import resize
 from mpitile.network.spec import Network
@@ -47,6 +48,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=1, help="of weights and data (1)")
     parser.add_argument(
+        "--kernels",
+        choices=["exact", "fast"],
+        default="exact",
+        help="exact: algorithms whose result does not depend on the tile (default); fast: those "
+        "of training, whose roundings make pools flip in float32",
+    )
+    parser.add_argument(
         "--tolerance",
         type=float,
         help="largest relative difference allowed (float64: 1e-12, float32: 1e-4)",
@@ -59,7 +67,12 @@ def run(options: argparse.Namespace, world: World) -> int:
         options.steps = STEPS[options.dtype]
     network, plan = together(comm, lambda: _prepare(options, comm.size))
     problem = random_problem(
-        network, options.batch, np.dtype(options.dtype), options.steps, options.seed
+        network,
+        options.batch,
+        np.dtype(options.dtype),
+        options.steps,
+        options.seed,
+        Choices(exact=options.kernels == "exact"),
     )
     if comm.size == 1:
         tiled: Record | None = run_tile_by_tile(problem, plan)

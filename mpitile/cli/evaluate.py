@@ -14,6 +14,7 @@ from mpitile.comm.agree import together
 from mpitile.comm.topology import make_topology
 from mpitile.errors import InputError
 from mpitile.plan.partition import Partition
+from mpitile.runtime.calibrate import choose_kernels
 from mpitile.runtime.parameters import Parameters
 from mpitile.runtime.program import Program
 from mpitile.train.average_precision import Evaluation
@@ -49,7 +50,12 @@ def run(options: argparse.Namespace, world: World) -> None:
     topology = make_topology(comm, job.plan)
     images = open_images(job, topology, settings.data.valid)
     partition = Partition(job.network, job.plan)
-    program = Program(partition, topology, parameters, job.team_images, training=False)
+    choices = choose_kernels(
+        settings.train.kernels, job.network, job.plan.grid, job.team_images, comm
+    )
+    program = Program(
+        partition, topology, parameters, job.team_images, training=False, choices=choices
+    )
     for remark in images.remarks:
         world.say(remark)
     score = score_images(job, topology, program, images, world.say)

@@ -12,6 +12,7 @@ from mpitile.comm.local import run_ranks
 from mpitile.comm.topology import make_topology
 from mpitile.geometry.box import Box
 from mpitile.geometry.tiling import Grid
+from mpitile.kernels.choice import Choices
 from mpitile.kernels.tile import Tile
 from mpitile.layers.base import Step
 from mpitile.network.spec import Network, Region
@@ -37,6 +38,7 @@ class Problem:
     images : (batch, height, width, channels), whole.
     truths : one entry per image.
     dtype, steps, seed : the seed draws weights and dropout.
+    choices : of the convolutions' algorithms.
     """
 
     network: Network
@@ -45,6 +47,7 @@ class Problem:
     dtype: np.dtype
     steps: int
     seed: int
+    choices: Choices
 
 
 @dataclass
@@ -66,7 +69,12 @@ class Record:
 
 
 def random_problem(
-    network: Network, batch: int, dtype: np.dtype, steps: int, seed: int
+    network: Network,
+    batch: int,
+    dtype: np.dtype,
+    steps: int,
+    seed: int,
+    choices: Choices | None = None,
 ) -> Problem:
     """Images and truths drawn from a seed."""
     generator = np.random.default_rng([seed, 1])
@@ -77,7 +85,8 @@ def random_problem(
         truths: Sequence = [_random_boxes(generator, last.classes) for _ in range(batch)]
     else:
         truths = generator.integers(network.layers[-1].output_shape.channels, size=batch)
-    return Problem(network, images.astype(dtype), truths, dtype, steps, seed)
+    choices = choices or Choices(exact=True)
+    return Problem(network, images.astype(dtype), truths, dtype, steps, seed, choices)
 
 
 def _random_boxes(generator: np.random.Generator, classes: int) -> np.ndarray:
@@ -106,7 +115,9 @@ def run_tiled(problem: Problem, plan: Plan, world: Communicator) -> Record | Non
     passes = Passes(len(problem.images), plan.replicas)
     own = passes.positions(0, topology.replica)
     partition = Partition(problem.network, plan)
-    program = Program(partition, topology, parameters, len(own), input_gradient=True)
+    program = Program(
+        partition, topology, parameters, len(own), input_gradient=True, choices=problem.choices
+    )
     optimizer = make_optimizer("sgd", parameters, problem.network.options)
     tile = program.values[0]
     tile.array[...] = problem.images[(slice(own.start, own.stop), *tile.box.slices())]

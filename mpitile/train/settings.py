@@ -55,6 +55,7 @@ class TrainSettings:
     seed: int = 1
     dtype: Literal["float32", "float64"] = "float32"
     validate_every: int = 0
+    kernels: Literal["fast", "measured", "exact"] = "fast"
 
 
 @dataclass(frozen=True, slots=True)

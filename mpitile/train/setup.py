@@ -76,6 +76,7 @@ class Job:
             "optimizer": self.optimizer,
             "seed": train.seed,
             "dtype": train.dtype,
+            "kernels": train.kernels,
             "shuffle": self.settings.data.shuffle,
             "augment": self.settings.data.augment,
         }

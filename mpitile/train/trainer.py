@@ -16,6 +16,7 @@ from mpitile.errors import MpitileError
 from mpitile.layers.base import Step
 from mpitile.network.spec import Network
 from mpitile.plan.partition import Partition
+from mpitile.runtime.calibrate import choose_kernels
 from mpitile.runtime.parameters import Parameters
 from mpitile.runtime.program import Program
 from mpitile.runtime.stopwatch import Stopwatch
@@ -46,6 +47,9 @@ class Trainer:
         self.done = 0
         self.parameters = Parameters(job.network, np.dtype(job.settings.train.dtype))
         self.parameters.draw(job.settings.train.seed)
+        self._choices = choose_kernels(
+            job.settings.train.kernels, job.network, job.plan.grid, job.team_images, topology.world
+        )
         self.program = self._program(job.network)
         self.passes = Passes(job.pass_images, job.plan.replicas)
         self._optimizer = make_optimizer(job.optimizer, self.parameters, job.network.options)
@@ -55,7 +59,9 @@ class Trainer:
     def _program(self, network: Network, training: bool = True) -> Program:
         partition = Partition(network, self.job.plan)
         images = self.job.team_images
-        return Program(partition, self.topology, self.parameters, images, training)
+        return Program(
+            partition, self.topology, self.parameters, images, training, choices=self._choices
+        )
 
     def use(self, network: Network) -> None:
         """Go on with the network at this input size. Collective."""

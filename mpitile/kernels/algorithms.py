@@ -31,8 +31,8 @@ OPERATIONS = ("forward", "backward_input", "backward_weights")
 SLOPES = {"linear": 1.0, "leaky": 0.1, "relu": 0.0}
 
 PANEL_LIMIT = 2**18
-# Transformed weights of one chunk of filters, in elements: 9 MB.
-CHUNK_LIMIT = 36 * 256 * 256
+# Transformed weights of one chunk of filters, in elements: 5 MB.
+CHUNK_LIMIT = 36 * 256 * 128
 # Tiles of a block: few where channels are few, so that the block stays in L2.
 FEW_TILES, MANY_TILES = 42, 56
 FEW_CHANNELS = 192
@@ -66,7 +66,8 @@ class _Winograd:
 def _winograd(algorithm: str, channels: int, filters: int) -> _Winograd:
     cells = 2 if algorithm == "winograd2" else 4
     places = (cells + 2) ** 2
-    chunk = max(CHUNK_LIMIT // (places * channels) // 32 * 32, 32)
+    chunks = -(-filters // max(CHUNK_LIMIT // (places * channels), 32))
+    chunk = -(-filters // chunks // 32) * 32
     block = (FEW_TILES if channels + filters <= FEW_CHANNELS else MANY_TILES) * (4 // cells)
     return _Winograd(cells, block, min(chunk, filters))
 

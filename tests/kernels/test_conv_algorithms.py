@@ -271,7 +271,7 @@ def test_same_choice_gives_the_same_bits(tools, algorithm):
 
 
 def test_filters_beyond_one_chunk(tools, monkeypatch):
-    monkeypatch.setattr(algorithms, "CHUNK_LIMIT", 36 * 40 * 32)
+    monkeypatch.setattr(algorithms, "CHUNK_LIMIT", 36 * 40 * 33)
     draw = tools.draw(6, "float32")
     x, weights, dy = draw.array(1, 9, 10, 40), draw.array(3, 3, 40, 75), draw.array(1, 9, 10, 75)
     elements = algorithms.workspace_elements("winograd4", (3, 3), 40, 75)

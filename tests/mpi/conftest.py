@@ -27,6 +27,8 @@ _REPORTS = pytest.StashKey()
 _FAILURE = pytest.StashKey()
 
 
+# First, so that ids of parameters come out in the same order under mpirun.
+@pytest.hookimpl(tryfirst=True)
 def pytest_generate_tests(metafunc):
     mark = metafunc.definition.get_closest_marker("mpi")
     if mark:

@@ -32,7 +32,16 @@ def gmac(network):
 
 def test_every_file_here_is_tested():
     names = {path.stem for path in CFG.glob("*.cfg")}
-    assert names == {"bccd-tiny", "darknet19", "resnet18", "vgg16", "y16", "yolov2", "yolov2-tiny"}
+    assert names == {
+        "bccd-tiny",
+        "darknet19",
+        "resnet18",
+        "shapes-tiny",
+        "vgg16",
+        "y16",
+        "yolov2",
+        "yolov2-tiny",
+    }
 
 
 @pytest.mark.parametrize(

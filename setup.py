@@ -7,7 +7,15 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 
 KERNELS = (
-    "activation", "batchnorm", "boxes", "conv", "dropout", "fast", "gemm", "pool", "reorg",
+    "activation",
+    "batchnorm",
+    "boxes",
+    "conv",
+    "dropout",
+    "fast",
+    "gemm",
+    "pool",
+    "reorg",
 )
 
 # Without traps and errno, selections and roots are vectorised; values stay the same.

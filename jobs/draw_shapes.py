@@ -60,8 +60,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         shapes = place_shapes(rng, options.size, count, NAMES[number % len(NAMES)])
         entries.append(write(options.out, stem, draw_image(rng, options.size, shapes), shapes))
     write_lists(options.out, options.format, entries)
-    print(f"{options.out}: {options.images} images of {options.size}x{options.size}, "
-          f"format {options.format}, classes {' '.join(NAMES)}")
+    print(
+        f"{options.out}: {options.images} images of {options.size}x{options.size}, "
+        f"format {options.format}, classes {' '.join(NAMES)}"
+    )
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -137,8 +139,10 @@ def write_voc(out: Path, stem: str, image: Image.Image, shapes: Sequence[Shape])
         # VOC counts pixels from 1.
         corners = zip(("xmin", "ymin", "xmax", "ymax"), shape.corners, strict=True)
         box = "".join(f"<{tag}>{pixel + 1}</{tag}>" for tag, pixel in corners)
-        objects.append(f"  <object><name>{escape(shape.name)}</name><difficult>0</difficult>"
-                       f"<bndbox>{box}</bndbox></object>\n")
+        objects.append(
+            f"  <object><name>{escape(shape.name)}</name><difficult>0</difficult>"
+            f"<bndbox>{box}</bndbox></object>\n"
+        )
     save(image, out / "JPEGImages" / f"{stem}.png")
     write_text(
         out / "Annotations" / f"{stem}.xml",

@@ -87,7 +87,11 @@ def run_rank(
     share = len(images) // plan.replicas
     mine = slice(topology.replica * share, (topology.replica + 1) * share)
     program = Program(
-        Partition(network, plan), topology, parameters, share, input_gradient=True,
+        Partition(network, plan),
+        topology,
+        parameters,
+        share,
+        input_gradient=True,
         merge_pools=merge_pools,
     )
     image = program.values[0]

@@ -39,7 +39,11 @@ def mpirun():
         return None
     version = subprocess.run(
         [program, "--version"],
-        capture_output=True, text=True, timeout=60, check=False, env={**os.environ, **_ALLOWED},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, **_ALLOWED},
     ).stdout
     # MPICH and its kin neither count cores nor bind ranks to them unless asked.
     flags = ["--oversubscribe", "--bind-to", "none"] if "Open MPI" in version else []
@@ -91,7 +95,10 @@ class Job:
         start = [] if ranks is None else [*(mpirun() or _skip()), "-np", str(ranks)]
         self._process = subprocess.Popen(
             [*start, *map(str, command)],
-            stdin=subprocess.DEVNULL, stdout=self._out, stderr=self._err, cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=self._out,
+            stderr=self._err,
+            cwd=cwd,
             env={**os.environ, **_ALLOWED, **(env or {}), **own},
             start_new_session=True,
         )

@@ -18,5 +18,6 @@ set_up "${extras[@]}"
 
 status=0
 ruff check . || status=$?
+ruff format --check --quiet . || status=$?
 python -m pytest -q "$@" || status=$?
 exit "$status"

@@ -51,7 +51,11 @@ size=1
 activation=linear
 """
 
-DETECTOR = NET + BODY + LAST.format(filters=16) + """
+DETECTOR = (
+    NET
+    + BODY
+    + LAST.format(filters=16)
+    + """
 [region]
 anchors=1.5,1.5, 3,3
 num=2
@@ -67,15 +71,22 @@ class_scale=1
 coord_scale=1
 jitter=0.1
 """
+)
 
-CLASSIFIER = NET + BODY + """
+CLASSIFIER = (
+    NET
+    + BODY
+    + """
 [dropout]
 probability=0.25
-""" + LAST.format(filters=3) + """
+"""
+    + LAST.format(filters=3)
+    + """
 [avgpool]
 
 [softmax]
 """
+)
 
 
 def draw_data(folder, form="yolo", images=16, size=72):
@@ -90,7 +101,10 @@ def settings_of(data, output, /, **sections):
     settings = {
         "network": {"cfg": "net.cfg"},
         "data": {
-            "format": "yolo", "root": str(data), "train": "train.txt", "valid": "valid.txt",
+            "format": "yolo",
+            "root": str(data),
+            "train": "train.txt",
+            "valid": "valid.txt",
             "names": NAMES,
         },
         "train": {"steps": 6, "seed": 3},

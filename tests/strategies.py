@@ -226,9 +226,7 @@ def plans(draw, network, replicas=1):
             return None
         return tuple(draw(st.integers(1, 4)) / 2 for _ in range(parts))
 
-    return Plan(
-        grid, draw(groups(network)), replicas, weights(grid.rows), weights(grid.columns)
-    )
+    return Plan(grid, draw(groups(network)), replicas, weights(grid.rows), weights(grid.columns))
 
 
 @st.composite

@@ -11,8 +11,19 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 ROOMS = (
-    "errors", "geometry", "network", "plan", "kernels", "comm", "layers", "runtime", "data",
-    "checkpoint", "train", "report", "cli",
+    "errors",
+    "geometry",
+    "network",
+    "plan",
+    "kernels",
+    "comm",
+    "layers",
+    "runtime",
+    "data",
+    "checkpoint",
+    "train",
+    "report",
+    "cli",
 )
 LONGEST = 400
 

@@ -122,9 +122,7 @@ def find(
     return restore_boxes(suppress(np.concatenate(parts), overlap), placement)
 
 
-def _show(
-    path: Path, pixels: np.ndarray, rows: np.ndarray, names: list[str], out: Path
-) -> None:
+def _show(path: Path, pixels: np.ndarray, rows: np.ndarray, names: list[str], out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

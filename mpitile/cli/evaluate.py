@@ -75,7 +75,5 @@ def table(score: Score, names: tuple[str, ...]) -> str:
     for name, truths, ap50, ap in zip(names, score.truths, score.ap50, score.ap, strict=True):
         rows.append(f"{name:{width}}  {truths:>7}  {ap50:>8.4f}  {ap:>12.4f}\n")
     total = sum(score.truths)
-    rows.append(
-        f"{'all':{width}}  {total:>7}  {score.mean_ap50:>8.4f}  {score.mean_ap:>12.4f}\n"
-    )
+    rows.append(f"{'all':{width}}  {total:>7}  {score.mean_ap50:>8.4f}  {score.mean_ap:>12.4f}\n")
     return "".join(rows)

@@ -91,9 +91,7 @@ class MpiCommunicator:
 class MpiPending:
     """A nonblocking collective."""
 
-    def __init__(
-        self, request: MPI.Request, wait: Callable[[Sequence[MPI.Request]], None]
-    ) -> None:
+    def __init__(self, request: MPI.Request, wait: Callable[[Sequence[MPI.Request]], None]) -> None:
         self._request = request
         self._wait = wait
 

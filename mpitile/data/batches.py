@@ -167,8 +167,15 @@ class BatchSource:
         unreadable = ""
         try:
             _, truths = load_image(
-                self.dataset, index, self.canvas, self.box, self.augmentation,
-                self.seed, position, self.dtype, out,
+                self.dataset,
+                index,
+                self.canvas,
+                self.box,
+                self.augmentation,
+                self.seed,
+                position,
+                self.dtype,
+                out,
             )
         except InputError as error:
             unreadable, truths = str(error), np.zeros((0, 5))

@@ -42,12 +42,12 @@ def read_folders(
         known = class_names(names or _subfolders(root), "folders")
         labelled, remarks = _in_list(root, source, known), ()
     if not labelled:
-        raise InputError(f"{source}: expected at least one image in a class folder "
-                         f"({', '.join(IMAGE_SUFFIXES)}), found none")
+        raise InputError(
+            f"{source}: expected at least one image in a class folder "
+            f"({', '.join(IMAGE_SUFFIXES)}), found none"
+        )
     none, _ = truth_array("", ())
-    samples = tuple(
-        Sample(name_inside(path, root), path, none, label) for path, label in labelled
-    )
+    samples = tuple(Sample(name_inside(path, root), path, none, label) for path, label in labelled)
     return Dataset(samples, known, CLASSIFICATION), remarks
 
 
@@ -84,7 +84,9 @@ def _in_list(root: Path, source: Path, names: tuple[str, ...]) -> list[tuple[Pat
         if path is None:
             raise InputError(f"{source}:{number}: no image '{text}' below {root}")
         if path.parent.name not in names:
-            raise InputError(f"{source}:{number}: the folder of '{text}' is '{path.parent.name}', "
-                             f"expected one of data.names ({', '.join(names)})")
+            raise InputError(
+                f"{source}:{number}: the folder of '{text}' is '{path.parent.name}', "
+                f"expected one of data.names ({', '.join(names)})"
+            )
         found.append((path, names.index(path.parent.name)))
     return found

@@ -60,8 +60,10 @@ def read_text(path: Path) -> str:
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: expected UTF-8 text, got byte {error.object[error.start]:#04x}"
-                         f" at offset {error.start}") from error
+        raise InputError(
+            f"{path}: expected UTF-8 text, got byte {error.object[error.start]:#04x}"
+            f" at offset {error.start}"
+        ) from error
 
 
 def select_images(root: Path, folder: Path, selection: str | Path | None) -> tuple[Path, ...]:
@@ -84,8 +86,9 @@ def select_images(root: Path, folder: Path, selection: str | Path | None) -> tup
         source = find_selection(root, selection)
         paths = images_below(source) if source.is_dir() else _listed(root, folder, source)
     if not paths:
-        raise InputError(f"{source}: expected at least one image "
-                         f"({', '.join(IMAGE_SUFFIXES)}), found none")
+        raise InputError(
+            f"{source}: expected at least one image ({', '.join(IMAGE_SUFFIXES)}), found none"
+        )
     return paths
 
 
@@ -109,8 +112,10 @@ def _listed(root: Path, folder: Path, source: Path) -> tuple[Path, ...]:
             if not stems:
                 raise InputError(f"{source}:{number}: no image '{text}' below {root} or {folder}")
             if len(stems) > 1:
-                raise InputError(f"{source}:{number}: '{text}' may be {stems[0].name} or "
-                                 f"{stems[1].name}; expected one image of that name")
+                raise InputError(
+                    f"{source}:{number}: '{text}' may be {stems[0].name} or "
+                    f"{stems[1].name}; expected one image of that name"
+                )
             path = stems[0]
         found.append(path)
     return tuple(found)

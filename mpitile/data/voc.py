@@ -62,9 +62,7 @@ def _boxes(annotation: Path, image: Path, names: tuple[str, ...]) -> Iterator[Ma
         corners = element.find("bndbox")
         if corners is None:
             raise InputError(f"{where}: expected <bndbox>, found none")
-        x0, y0, x1, y1 = (
-            _number(corners, tag, where) for tag in ("xmin", "ymin", "xmax", "ymax")
-        )
+        x0, y0, x1, y1 = (_number(corners, tag, where) for tag in ("xmin", "ymin", "xmax", "ymax"))
         yield MarkedBox(
             f"box {number} ({name}, x {x0:g} to {x1:g}, y {y0:g} to {y1:g})",
             ((x0 + x1) / 2 - 1) / width,

@@ -46,8 +46,10 @@ def read_yolo(
         samples.append(Sample(name, path, truths))
         remarks.extend(faults)
     if bare:
-        remarks.append(f"{labels}: no label file for {bare} of {len(samples)} images, "
-                       "taken as images without boxes")
+        remarks.append(
+            f"{labels}: no label file for {bare} of {len(samples)} images, "
+            "taken as images without boxes"
+        )
     # A list may name a file more than once; its faults are told once.
     return Dataset(tuple(samples), known, DETECTION), tuple(dict.fromkeys(remarks))
 
@@ -68,8 +70,10 @@ def _boxes(path: Path, names: tuple[str, ...]) -> Iterator[MarkedBox]:
             continue
         index, x, y, width, height = _parse(line, f"{path}:{number}")
         if not 0 <= index < len(names):
-            raise InputError(f"{path}:{number}: class index {index}, expected 0 to "
-                             f"{len(names) - 1} (data.names has {len(names)} names)")
+            raise InputError(
+                f"{path}:{number}: class index {index}, expected 0 to "
+                f"{len(names) - 1} (data.names has {len(names)} names)"
+            )
         yield MarkedBox(f"box in line {number} ({line.strip()})", x, y, width, height, index)
 
 

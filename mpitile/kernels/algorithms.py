@@ -117,40 +117,84 @@ def _work(derivative: Derivative | None) -> _fast.Derivative | None:
 
 
 def forward(
-    algorithm: str, x: Tile, weights: np.ndarray, y: Tile, box: Box, stride: int, padding: int,
-    workspace: np.ndarray, biases: np.ndarray | None, slope: float,
+    algorithm: str,
+    x: Tile,
+    weights: np.ndarray,
+    y: Tile,
+    box: Box,
+    stride: int,
+    padding: int,
+    workspace: np.ndarray,
+    biases: np.ndarray | None,
+    slope: float,
 ) -> None:
     """Write the cells `box` of `y`; im2row knows neither biases nor slope."""
     window = first_window(x, box, stride, padding)
     if algorithm == "im2row":
         _conv.forward(
-            x.array, weights, y.array, workspace, *local(y, box), box.height, box.width,
-            *window, stride, padding,
+            x.array,
+            weights,
+            y.array,
+            workspace,
+            *local(y, box),
+            box.height,
+            box.width,
+            *window,
+            stride,
+            padding,
         )
     elif algorithm == "direct":
         _fast.direct_forward_box(
-            x.array, _whole(x), weights, y.array, _part(y, box), window, stride, biases, slope,
+            x.array,
+            _whole(x),
+            weights,
+            y.array,
+            _part(y, box),
+            window,
+            stride,
+            biases,
+            slope,
             workspace,
         )
     else:
         w = _winograd(algorithm, *weights.shape[2:])
         _fast.winograd_forward_box(
-            x.array, _whole(x), weights, y.array, _part(y, box), window, biases, slope,
-            workspace, w.cells, w.block, w.chunk,
+            x.array,
+            _whole(x),
+            weights,
+            y.array,
+            _part(y, box),
+            window,
+            biases,
+            slope,
+            workspace,
+            w.cells,
+            w.block,
+            w.chunk,
         )
 
 
 def _reach(dx: Tile, box: Box, kernel: tuple[int, int], padding: int) -> Box:
     """The cells of `dx` that windows of the output box cover, at stride 1."""
     return Box(
-        box.y0 - padding, box.y1 - padding + kernel[0] - 1,
-        box.x0 - padding, box.x1 - padding + kernel[1] - 1,
+        box.y0 - padding,
+        box.y1 - padding + kernel[0] - 1,
+        box.x0 - padding,
+        box.x1 - padding + kernel[1] - 1,
     ).intersect(dx.box)
 
 
 def backward_input(
-    algorithm: str, dy: Tile, box: Box, weights: np.ndarray, dx: Tile, stride: int,
-    padding: int, workspace: np.ndarray, derivative: Derivative | None, accumulate: bool,
+    algorithm: str,
+    dy: Tile,
+    box: Box,
+    weights: np.ndarray,
+    dx: Tile,
+    stride: int,
+    padding: int,
+    workspace: np.ndarray,
+    derivative: Derivative | None,
+    accumulate: bool,
 ) -> None:
     """Add to `dx` or overwrite it: at stride 1 the product of dy with the weights backwards."""
     if algorithm == "im2row":
@@ -159,8 +203,16 @@ def backward_input(
         if not accumulate:
             dx.array[...] = 0
         _conv.backward_input(
-            dy.array, weights, dx.array, workspace, *local(dy, box), box.height, box.width,
-            *first_window(dx, box, stride, padding), stride, padding,
+            dy.array,
+            weights,
+            dx.array,
+            workspace,
+            *local(dy, box),
+            box.height,
+            box.width,
+            *first_window(dx, box, stride, padding),
+            stride,
+            padding,
         )
         return
     height, width, channels, filters = weights.shape
@@ -181,14 +233,29 @@ def backward_input(
         w = _winograd(algorithm, filters, channels)
         call, cut = _fast.winograd_backward_input_box, (w.cells, w.block, w.chunk)
     call(
-        dy.array, _part(dy, box), weights, dx.array, _part(dx, reach), window, accumulate,
-        _work(derivative), workspace, *cut,
+        dy.array,
+        _part(dy, box),
+        weights,
+        dx.array,
+        _part(dx, reach),
+        window,
+        accumulate,
+        _work(derivative),
+        workspace,
+        *cut,
     )
 
 
 def backward_weights(
-    algorithm: str, x: Tile, dy: Tile, box: Box, dweights: np.ndarray, stride: int,
-    padding: int, workspace: np.ndarray, derivative: Derivative | None,
+    algorithm: str,
+    x: Tile,
+    dy: Tile,
+    box: Box,
+    dweights: np.ndarray,
+    stride: int,
+    padding: int,
+    workspace: np.ndarray,
+    derivative: Derivative | None,
 ) -> None:
     """Add to `dweights`."""
     window = first_window(x, box, stride, padding)
@@ -196,17 +263,41 @@ def backward_weights(
         if derivative:
             derivative.apply(dy)
         _conv.backward_weights(
-            x.array, dy.array, dweights, workspace, *local(dy, box), box.height, box.width,
-            *window, stride, padding,
+            x.array,
+            dy.array,
+            dweights,
+            workspace,
+            *local(dy, box),
+            box.height,
+            box.width,
+            *window,
+            stride,
+            padding,
         )
     elif algorithm == "direct":
         _fast.direct_backward_weights_box(
-            x.array, _whole(x), dy.array, _part(dy, box), dweights, window, stride,
-            _work(derivative), workspace,
+            x.array,
+            _whole(x),
+            dy.array,
+            _part(dy, box),
+            dweights,
+            window,
+            stride,
+            _work(derivative),
+            workspace,
         )
     else:
         w = _winograd(algorithm, *dweights.shape[2:])
         _fast.winograd_backward_weights_box(
-            x.array, _whole(x), dy.array, _part(dy, box), dweights, window,
-            _work(derivative), workspace, w.cells, w.block, w.chunk,
+            x.array,
+            _whole(x),
+            dy.array,
+            _part(dy, box),
+            dweights,
+            window,
+            _work(derivative),
+            workspace,
+            w.cells,
+            w.block,
+            w.chunk,
         )

@@ -71,8 +71,15 @@ def normalize(
     if box.empty:
         return
     _batchnorm.normalize(
-        x.array, y.array, mean.astype(dtype), (scales * inverse_deviation).astype(dtype),
-        biases, *local(x, box), *local(y, box), box.height, box.width,
+        x.array,
+        y.array,
+        mean.astype(dtype),
+        (scales * inverse_deviation).astype(dtype),
+        biases,
+        *local(x, box),
+        *local(y, box),
+        box.height,
+        box.width,
     )
 
 
@@ -134,9 +141,16 @@ def backward(
     centred = box.intersect(owned)
     if not centred.empty:
         _batchnorm.backward(
-            dy.array, x.array, mean.astype(dtype), factor, mean_dy.astype(dtype),
+            dy.array,
+            x.array,
+            mean.astype(dtype),
+            factor,
+            mean_dy.astype(dtype),
             (inverse_deviation * mean_dy_xhat).astype(dtype),
-            *local(dy, centred), *local(x, centred), centred.height, centred.width,
+            *local(dy, centred),
+            *local(x, centred),
+            centred.height,
+            centred.width,
         )
     for part in _around(box, centred):
         _batchnorm.scale(dy.array, factor, *local(dy, part), part.height, part.width)

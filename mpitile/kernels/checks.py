@@ -31,9 +31,7 @@ def check_tile(name: str, tile: Tile, like: Tile | None = None) -> None:
     if array.ndim != 4:
         raise ValueError(f"{name}: expected 4 dimensions, got shape {array.shape}")
     images, dtype = (
-        (array.shape[0], array.dtype)
-        if like is None
-        else (like.array.shape[0], like.array.dtype)
+        (array.shape[0], array.dtype) if like is None else (like.array.shape[0], like.array.dtype)
     )
     shape = (images, tile.box.height, tile.box.width, array.shape[3])
     check_array(name, array, shape, dtype)

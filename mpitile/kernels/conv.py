@@ -128,8 +128,16 @@ def forward(
     name = _algorithm(algorithm, "forward", weights, y, box, stride, workspace)
     fused = name != "im2row" and activation in SLOPES
     algorithms.forward(
-        name, x, weights, y, box, stride, padding, workspace,
-        biases if fused else None, SLOPES[activation] if fused else 1.0,
+        name,
+        x,
+        weights,
+        y,
+        box,
+        stride,
+        padding,
+        workspace,
+        biases if fused else None,
+        SLOPES[activation] if fused else 1.0,
     )
     if not fused:
         activations.forward(y, box, biases, activation)
@@ -221,8 +229,6 @@ def backward_weights(
         return
     derivative, sums = _derivative(dy, box, output, activation, bias_gradient)
     name = _algorithm(algorithm, "backward_weights", dweights, dy, box, stride, workspace)
-    algorithms.backward_weights(
-        name, x, dy, box, dweights, stride, padding, workspace, derivative
-    )
+    algorithms.backward_weights(name, x, dy, box, dweights, stride, padding, workspace, derivative)
     if sums is not None:
         bias_gradient += sums

@@ -22,9 +22,7 @@ def _check(x: Tile, y: Tile, box: Box, probability: float) -> None:
         raise ValueError(f"dropout: expected a probability in [0, 1), got {probability}")
 
 
-def forward(
-    x: Tile, y: Tile, box: Box, probability: float, key: int, first_image: int
-) -> None:
+def forward(x: Tile, y: Tile, box: Box, probability: float, key: int, first_image: int) -> None:
     """Overwrite the cells `box` of `y` with those of `x`, zeroed or scaled up.
 
     `key` is an unsigned 64-bit integer; `first_image` is the number, in the whole batch,
@@ -34,19 +32,35 @@ def forward(
     if box.empty:
         return
     _dropout.forward(
-        x.array, y.array, probability, key, first_image, *local(x, box), *local(y, box),
-        box.y0, box.x0, box.height, box.width,
+        x.array,
+        y.array,
+        probability,
+        key,
+        first_image,
+        *local(x, box),
+        *local(y, box),
+        box.y0,
+        box.x0,
+        box.height,
+        box.width,
     )
 
 
-def backward(
-    dy: Tile, box: Box, dx: Tile, probability: float, key: int, first_image: int
-) -> None:
+def backward(dy: Tile, box: Box, dx: Tile, probability: float, key: int, first_image: int) -> None:
     """Add the kept cells of `dy`, scaled up, to `dx`."""
     _check(dx, dy, box, probability)
     if box.empty:
         return
     _dropout.backward(
-        dy.array, dx.array, probability, key, first_image, *local(dy, box), *local(dx, box),
-        box.y0, box.x0, box.height, box.width,
+        dy.array,
+        dx.array,
+        probability,
+        key,
+        first_image,
+        *local(dy, box),
+        *local(dx, box),
+        box.y0,
+        box.x0,
+        box.height,
+        box.width,
     )

@@ -41,8 +41,10 @@ def _check_max(
         return
     before = padding // 2
     check_inside("max-pool input", x, window(x, box, (size, size), stride, before))
-    corners = (Box(box.y0, box.y0 + 1, box.x0, box.x0 + 1),
-               Box(box.y1 - 1, box.y1, box.x1 - 1, box.x1))
+    corners = (
+        Box(box.y0, box.y0 + 1, box.x0, box.x0 + 1),
+        Box(box.y1 - 1, box.y1, box.x1 - 1, box.x1),
+    )
     for corner in corners:
         if window(x, corner, (size, size), stride, before).empty:
             raise ValueError(
@@ -64,8 +66,15 @@ def max_forward(
         return
     work = _fast.max_forward_box if x.array.dtype == np.float32 else _pool.max_forward
     work(
-        x.array, y.array, argmax, *local(y, box), box.height, box.width,
-        *first_window(x, box, stride, padding // 2), size, stride,
+        x.array,
+        y.array,
+        argmax,
+        *local(y, box),
+        box.height,
+        box.width,
+        *first_window(x, box, stride, padding // 2),
+        size,
+        stride,
     )
 
 
@@ -92,8 +101,12 @@ def max_backward(
     if box.empty or not len(dy.array):
         return
     geometry = (
-        *local(dy, box), box.height, box.width,
-        *first_window(dx, box, stride, padding // 2), size, stride,
+        *local(dy, box),
+        box.height,
+        box.width,
+        *first_window(dx, box, stride, padding // 2),
+        size,
+        stride,
     )
     if fast:
         _fast.max_backward_box(

@@ -107,9 +107,7 @@ def pool_size(size: int, window: int, stride: int, padding: int) -> int:
     return (size + padding - window) // stride + 1
 
 
-def max_pool(
-    x: np.ndarray, size: int, stride: int, padding: int
-) -> tuple[np.ndarray, np.ndarray]:
+def max_pool(x: np.ndarray, size: int, stride: int, padding: int) -> tuple[np.ndarray, np.ndarray]:
     """Each window's largest value, and ``ky * size + kx`` of the first cell that has it."""
     rows = pool_size(x.shape[1], size, stride, padding)
     columns = pool_size(x.shape[2], size, stride, padding)

@@ -41,9 +41,7 @@ def forward(x: Tile, y: Tile, box: Box, stride: int) -> None:
     _check(x, y, box, stride)
     if box.empty or not len(x.array):
         return
-    _reorg.forward(
-        x.array, y.array, stride, *local(y, box), box.y0, box.x0, box.height, box.width
-    )
+    _reorg.forward(x.array, y.array, stride, *local(y, box), box.y0, box.x0, box.height, box.width)
 
 
 def backward(dy: Tile, box: Box, dx: Tile, stride: int) -> None:

@@ -156,9 +156,7 @@ class _Work:
         self._shape = shape
         self._x = tile(rows, columns, shape.channels)
         self._y = tile(shape.rows, shape.columns, shape.filters)
-        self._weights = random.standard_normal(
-            (*kernel, shape.channels, shape.filters), np.float32
-        )
+        self._weights = random.standard_normal((*kernel, shape.channels, shape.filters), np.float32)
         elements = max(
             workspace_elements(name, kernel, shape.channels, shape.filters, shape.stride)
             for name in names

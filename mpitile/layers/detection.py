@@ -43,8 +43,14 @@ class RegionLoss(Loss):
         delta = np.zeros_like(raw)
         for image, truths in enumerate(step.truths[: len(raw)]):
             truths = self._limited(truths)
-            self._background(delta[image], raw[image], probabilities[image], boxes[image], truths,
-                             step.seen < EARLY_IMAGES)
+            self._background(
+                delta[image],
+                raw[image],
+                probabilities[image],
+                boxes[image],
+                truths,
+                step.seen < EARLY_IMAGES,
+            )
             for truth in truths:
                 self._object(delta[image], raw[image], probabilities[image], boxes[image], truth)
         self.loss = float(np.square(delta).sum())

@@ -27,9 +27,7 @@ from mpitile.network.spec import (
 )
 
 
-def infer(
-    options: NetOptions, operations: Sequence[tuple[int, Operation]], name: str
-) -> Network:
+def infer(options: NetOptions, operations: Sequence[tuple[int, Operation]], name: str) -> Network:
     """The network of these operations at the input size of `options`.
 
     Parameters

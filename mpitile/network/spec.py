@@ -125,8 +125,17 @@ class Region:
 
 
 Operation = (
-    Convolutional | Connected | MaxPool | AvgPool | Route | Shortcut | Reorg
-    | Dropout | Softmax | Cost | Region
+    Convolutional
+    | Connected
+    | MaxPool
+    | AvgPool
+    | Route
+    | Shortcut
+    | Reorg
+    | Dropout
+    | Softmax
+    | Cost
+    | Region
 )
 
 

@@ -33,9 +33,7 @@ def _corners(row: np.ndarray, width: int, height: int) -> Corners:
     return int(x0), int(y0), int(x1), int(y1)
 
 
-def detection_lines(
-    rows: np.ndarray, names: Sequence[str], width: int, height: int
-) -> list[str]:
+def detection_lines(rows: np.ndarray, names: Sequence[str], width: int, height: int) -> list[str]:
     """One line ``name 87% x0 y0 x1 y1`` a detection, the highest score first.
 
     Parameters
@@ -68,8 +66,9 @@ def _apart(a: Corners, b: Corners) -> bool:
     return a[2] < b[0] or b[2] < a[0] or a[3] < b[1] or b[3] < a[1]
 
 
-def _place_label(box: Corners, size: tuple[int, int], image: Image.Image,
-                 taken: Sequence[Corners]) -> Corners:
+def _place_label(
+    box: Corners, size: tuple[int, int], image: Image.Image, taken: Sequence[Corners]
+) -> Corners:
     """Where a label of this size stands: above its box, inside or below, whichever is free."""
     width, height = size
     left = max(0, min(box[0], image.width - width))

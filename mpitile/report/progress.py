@@ -175,9 +175,7 @@ class _RichLine:
 
     def show(self, state: _State) -> None:
         due = state.last or state.elapsed - self._drawn >= _REDRAW_SECONDS
-        self._bar.update(
-            self._task, completed=state.step, description=_details(state), refresh=due
-        )
+        self._bar.update(self._task, completed=state.step, description=_details(state), refresh=due)
         if due:
             self._drawn = state.elapsed
 
@@ -224,9 +222,7 @@ class Progress:
         self._started = clock()
         # The time left follows the recent steps: the first ones are slower than the rest.
         self._recent = deque([(done, self._started)], maxlen=_WINDOW_STEPS)
-        self._writer: _Writer = (
-            _writer(stream, total_steps, interval) if enabled else _Silent()
-        )
+        self._writer: _Writer = _writer(stream, total_steps, interval) if enabled else _Silent()
 
     def __enter__(self) -> Progress:
         return self

@@ -8,9 +8,7 @@ from mpitile.kernels.choice import Shape
 from mpitile.network.spec import Convolutional, Layer, Network
 
 
-def layer_shapes(
-    network: Network, layer: Layer, grid: Grid, images: int
-) -> dict[str, Shape]:
+def layer_shapes(network: Network, layer: Layer, grid: Grid, images: int) -> dict[str, Shape]:
     """By operation; none for other layers than convolutions.
 
     They have the size of the largest tile of an even grid, hence are the same on all ranks.
@@ -21,9 +19,15 @@ def layer_shapes(
     output = layer.output_shape
     return {
         name: Shape(
-            name, operation.size, operation.size, network.shape(layer.inputs[0]).channels,
-            operation.filters, operation.stride, images,
-            -(-output.height // grid.rows), -(-output.width // grid.columns),
+            name,
+            operation.size,
+            operation.size,
+            network.shape(layer.inputs[0]).channels,
+            operation.filters,
+            operation.stride,
+            images,
+            -(-output.height // grid.rows),
+            -(-output.width // grid.columns),
         )
         for name in OPERATIONS
     }

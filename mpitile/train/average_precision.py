@@ -100,8 +100,7 @@ def _area(ranking: _Ranking, iou: float) -> float:
 def _check_images(detections: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> None:
     if len(detections) != len(truths):
         raise InputError(
-            f"average precision: expected detections of {len(truths)} images, "
-            f"got {len(detections)}"
+            f"average precision: expected detections of {len(truths)} images, got {len(detections)}"
         )
 
 

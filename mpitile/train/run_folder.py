@@ -108,9 +108,7 @@ def earlier_folder(path: Path) -> Path | None:
     if not any(os.path.exists(path / name) for name in _LEFT):
         return None
     numbers = itertools.count(1)
-    return next(
-        folder for number in numbers if not (folder := path / f"earlier-{number}").exists()
-    )
+    return next(folder for number in numbers if not (folder := path / f"earlier-{number}").exists())
 
 
 def set_aside(path: Path, earlier: Path | None) -> None:

@@ -184,9 +184,7 @@ def _section(name: str, kind: type, table: Any, path: Path) -> Any:
             continue
         value = table[key]
         if not _fits(value, hints[key]):
-            raise InputError(
-                f"{path}: {name}.{key} = {value!r}: expected {_describe(hints[key])}"
-            )
+            raise InputError(f"{path}: {name}.{key} = {value!r}: expected {_describe(hints[key])}")
         if isinstance(value, int) and value >= 2**63:
             raise InputError(f"{path}: {name}.{key} = {value}: expected less than 2**63")
         least = _LEAST.get((name, key))

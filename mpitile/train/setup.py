@@ -13,6 +13,7 @@ from mpitile.data.augment import Augmentation
 from mpitile.data.datasets import read_dataset
 from mpitile.data.samples import CLASSIFICATION, Dataset
 from mpitile.errors import InputError
+from mpitile.layers.registry import is_loss
 from mpitile.network.cfg import read_network
 from mpitile.network.shapes import resize
 from mpitile.network.spec import Cost, Network, Region, Softmax
@@ -106,6 +107,11 @@ def make_job(settings: RunSettings, ranks: int) -> Job:
             f"{subdivisions} subdivision(s) of {plan.replicas} replica(s): expected a multiple "
             f"of {subdivisions * plan.replicas}"
         )
+    if settings.data.valid and not is_loss(network.layers[-1].operation):
+        raise InputError(
+            f"{settings.path}: data.valid = {settings.data.valid!r}, but {network.name} ends "
+            "without [region] or [softmax]: there is nothing to score"
+        )
     optimizer = train.optimizer or ("adam" if options.adam else "sgd")
     return Job(settings, network, plan, batch, subdivisions, optimizer)
 
@@ -192,6 +198,4 @@ def augmentation(network: Network) -> Augmentation:
     """What the cfg says of random changes; jitter stands in ``[region]``."""
     options, last = network.options, network.layers[-1].operation
     jitter = last.jitter if isinstance(last, Region) else 0.2
-    return Augmentation(
-        jitter, options.hue, options.saturation, options.exposure, options.flip
-    )
+    return Augmentation(jitter, options.hue, options.saturation, options.exposure, options.flip)

@@ -101,9 +101,7 @@ def validation_feeder(
     remark: Callable[[str], None],
 ) -> Feeder:
     """Feeds the images in their order, letterboxed. Collective."""
-    return _feeder(
-        job, topology, program, images, passes, remark, shuffle=False, augmentation=None
-    )
+    return _feeder(job, topology, program, images, passes, remark, shuffle=False, augmentation=None)
 
 
 def _feeder(

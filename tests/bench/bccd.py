@@ -111,8 +111,10 @@ def main() -> None:
 
     curve, other = losses(four), losses(one)
     print(f"loss, mean of 10 steps: {curve[:10].mean():.1f} -> {curve[-10:].mean():.1f}")
-    print(f"float32, 4 ranks against 1: {furthest(other[:50], curve[:50]):.1e} over the first 50 "
-          f"steps, {furthest(other[-1:], curve[-1:]):.1e} at the last")
+    print(
+        f"float32, 4 ranks against 1: {furthest(other[:50], curve[:50]):.1e} over the first 50 "
+        f"steps, {furthest(other[-1:], curve[-1:]):.1e} at the last"
+    )
     print(f"float64 over 20 steps: {furthest(losses(exact_one), losses(exact_four)):.1e}")
     same = (four / "final.weights").read_bytes() == (killed / "final.weights").read_bytes()
     print(f"killed and resumed: final.weights {'identical' if same else 'DIFFERENT'}")

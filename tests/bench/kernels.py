@@ -93,19 +93,33 @@ class OurLayer:
 
     def forward(self):
         conv.forward(
-            self.x, self.weights, self.y, self.y.box, *self.rest, biases=self.biases,
-            activation="leaky", algorithm=self.algorithms["forward"],
+            self.x,
+            self.weights,
+            self.y,
+            self.y.box,
+            *self.rest,
+            biases=self.biases,
+            activation="leaky",
+            algorithm=self.algorithms["forward"],
         )
 
     def backward_input(self):
         conv.backward_input(
-            self.dy, self.y.box, self.weights, self.dx, *self.rest,
+            self.dy,
+            self.y.box,
+            self.weights,
+            self.dx,
+            *self.rest,
             algorithm=self.algorithms["backward_input"],
         )
 
     def backward_weights(self):
         conv.backward_weights(
-            self.x, self.dy, self.y.box, self.dweights, *self.rest,
+            self.x,
+            self.dy,
+            self.y.box,
+            self.dweights,
+            *self.rest,
             algorithm=self.algorithms["backward_weights"],
         )
 

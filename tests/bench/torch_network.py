@@ -33,8 +33,17 @@ class Layer:
 
     def _backward(self, which):
         return torch.ops.aten.convolution_backward(
-            self.dy, self.x, self.weights, None, (self.stride,) * 2, (self.padding,) * 2,
-            (1, 1), False, (0, 0), 1, which,
+            self.dy,
+            self.x,
+            self.weights,
+            None,
+            (self.stride,) * 2,
+            (self.padding,) * 2,
+            (1, 1),
+            False,
+            (0, 0),
+            1,
+            which,
         )
 
     def backward_input(self):
@@ -94,9 +103,7 @@ class Network:
                 y = F.batch_norm(y, None, None, scales, biases, training=True)
                 return activate(y, operation.activation)
             case spec.Convolutional():
-                y = F.conv2d(
-                    x, *self.parameters[layer.index], operation.stride, operation.padding
-                )
+                y = F.conv2d(x, *self.parameters[layer.index], operation.stride, operation.padding)
                 return activate(y, operation.activation)
             case spec.Connected():
                 y = F.linear(x.flatten(1), *self.parameters[layer.index])

@@ -228,13 +228,19 @@ def test_both_header_widths_by_version(tmp_path):
 def torch_outputs(torch, images, layers):
     """The network above with Darknet's arrays as they lie in the file."""
     functional = torch.nn.functional
-    arrays = [{name: torch.tensor(a, dtype=torch.float64) for name, a in layer.items()}
-              for layer in layers]
+    arrays = [
+        {name: torch.tensor(a, dtype=torch.float64) for name, a in layer.items()}
+        for layer in layers
+    ]
 
     def normalized(x, layer):
         return functional.batch_norm(
-            x, layer["rolling_mean"], layer["rolling_variance"], layer["scales"],
-            layer["biases"], eps=1e-5,
+            x,
+            layer["rolling_mean"],
+            layer["rolling_variance"],
+            layer["scales"],
+            layer["biases"],
+            eps=1e-5,
         )
 
     x = torch.tensor(images).permute(0, 3, 1, 2)

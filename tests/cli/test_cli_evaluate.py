@@ -16,7 +16,8 @@ def learnt(tmp_path_factory, shapes):
     """Run file, weights and events of a detector that has seen its few images often."""
     folder = tmp_path_factory.mktemp("learnt")
     settings = runs.settings_of(
-        shapes, folder / "out",
+        shapes,
+        folder / "out",
         data={"valid": "train.txt", "augment": False},
         train={"steps": STEPS, "optimizer": "adam", "learning_rate": 0.005, "dtype": "float64"},
     )
@@ -68,7 +69,8 @@ def test_eval_where_rank_0_reads(learnt):
 
 def test_accuracy_of_a_classifier(tmp_path, shape_folders):
     settings = runs.settings_of(
-        shape_folders, tmp_path / "out",
+        shape_folders,
+        tmp_path / "out",
         data={"format": "folders", "valid": "train.txt", "augment": False},
         train={"steps": 350, "optimizer": "adam"},
     )
@@ -96,13 +98,25 @@ def test_detect_writes_boxes_as_text_and_picture(learnt, shapes, tmp_path):
     for ranks in (None, 2):
         out = tmp_path / f"{ranks}"
         result = runs.mpitile(
-            "detect", *images, "--cfg", run_file.parent / "net.cfg", "--weights", weights,
-            "--names", shapes / "shapes.names", "--threshold", "0.2", "--out", out, ranks=ranks,
+            "detect",
+            *images,
+            "--cfg",
+            run_file.parent / "net.cfg",
+            "--weights",
+            weights,
+            "--names",
+            shapes / "shapes.names",
+            "--threshold",
+            "0.2",
+            "--out",
+            out,
+            ranks=ranks,
         )
         assert result.code == 0, result
         outputs.append(result.out.replace(str(out), "OUT"))
         assert sorted(path.name for path in out.iterdir()) == [
-            "shapes_00000.detected.png", "shapes_00001.detected.png"
+            "shapes_00000.detected.png",
+            "shapes_00001.detected.png",
         ]
     assert outputs[0] == outputs[1]
     heads = [line for line in outputs[0].splitlines() if not line.startswith(" ")]
@@ -146,8 +160,10 @@ def test_detect_refuses(learnt, shapes, tmp_path, change, text):
     (tmp_path / "two.names").write_text("disc\nsquare\n")
     (tmp_path / "file").write_text("")
     options = {
-        "--cfg": run_file.parent / "net.cfg", "--weights": weights,
-        "--names": shapes / "shapes.names", "image": shapes / "images" / "shapes_00000.png",
+        "--cfg": run_file.parent / "net.cfg",
+        "--weights": weights,
+        "--names": shapes / "shapes.names",
+        "image": shapes / "images" / "shapes_00000.png",
     } | change
     image = options.pop("image")
     arguments = [part for pair in options.items() for part in pair]

@@ -19,7 +19,8 @@ EXACT = 1e-9
 def exact_settings(data, output, /, **sections):
     """Shuffled, augmented, in double precision."""
     settings = runs.settings_of(
-        data, output,
+        data,
+        output,
         train={"dtype": "float64", "steps": STEPS, "validate_every": 3},
         checkpoint={"every": 2, "keep": 2},
     )
@@ -44,8 +45,15 @@ def outputs(tmp_path_factory, shapes):
 def test_files_of_a_run(outputs, ranks):
     output = outputs[ranks]
     names = {path.name for path in output.iterdir()}
-    expected = {"metrics.csv", "events.jsonl", "run.toml", "plan.json", "final.weights",
-                "best.weights", "checkpoints"}
+    expected = {
+        "metrics.csv",
+        "events.jsonl",
+        "run.toml",
+        "plan.json",
+        "final.weights",
+        "best.weights",
+        "checkpoints",
+    }
     assert names == expected
     header, *rows = (output / "metrics.csv").read_text().splitlines()
     assert header.startswith(COLUMNS)
@@ -105,7 +113,8 @@ def test_classifier_with_subdivisions_adam_and_dropout(tmp_path, shape_folders):
     for ranks, read in ((None, "all"), (4, "root")):
         folder = tmp_path / f"{ranks}"
         settings = exact_settings(
-            shape_folders, folder / "out",
+            shape_folders,
+            folder / "out",
             data={"format": "folders", "read": read},
             train={"optimizer": "adam", "subdivisions": 2},
         )
@@ -136,8 +145,13 @@ def test_same_plan_same_bytes_whoever_reads(tmp_path, shapes):
     elsewhere.mkdir()
     settings = runs.settings_of(shapes.name, folder / "out", data={"read": "root"})
     command = [
-        sys.executable, "-c", IN_OWN_FOLDER, shapes.parent, elsewhere,
-        "train", runs.write_run(folder, settings),
+        sys.executable,
+        "-c",
+        IN_OWN_FOLDER,
+        shapes.parent,
+        elsewhere,
+        "train",
+        runs.write_run(folder, settings),
     ]
     result = run(command, ranks=3)
     assert result.code == 0, result

@@ -23,9 +23,9 @@ def reference(pixel, hue, saturation, exposure):
 @pytest.mark.parametrize(("saturation", "exposure"), [(1.0, 1.4), (0.6, 1.0), (1.8, 0.7)])
 def test_distort_equals_the_way_through_hsv(hue, saturation, exposure):
     pixels = np.random.default_rng(5).integers(0, 5, (23, 9, 3)) / 4
-    expected = np.array([
-        [reference(pixel, hue, saturation, exposure) for pixel in row] for row in pixels
-    ])
+    expected = np.array(
+        [[reference(pixel, hue, saturation, exposure) for pixel in row] for row in pixels]
+    )
     distort(pixels, drawn(hue, saturation, exposure))
     np.testing.assert_allclose(pixels, expected, atol=1e-12)
 

@@ -23,13 +23,16 @@ def write(path, text):
 
 
 def voc_object(name, x0, y0, x1, y1, difficult="<difficult>0</difficult>"):
-    return (f"<object><name>{name}</name>{difficult}<bndbox><xmin>{x0}</xmin><ymin>{y0}</ymin>"
-            f"<xmax>{x1}</xmax><ymax>{y1}</ymax></bndbox></object>")
+    return (
+        f"<object><name>{name}</name>{difficult}<bndbox><xmin>{x0}</xmin><ymin>{y0}</ymin>"
+        f"<xmax>{x1}</xmax><ymax>{y1}</ymax></bndbox></object>"
+    )
 
 
 def annotate(root, stem, *objects, size="<size><width>40</width><height>30</height></size>"):
-    write(root / "Annotations" / f"{stem}.xml",
-          f"<annotation>{size}{''.join(objects)}</annotation>")
+    write(
+        root / "Annotations" / f"{stem}.xml", f"<annotation>{size}{''.join(objects)}</annotation>"
+    )
 
 
 @pytest.fixture
@@ -107,8 +110,12 @@ class TestVoc:
         np.testing.assert_allclose(dataset.samples[0].truths[0, :4], [1.1, 34 / 30, 0.75, 1.0])
 
     def test_difficult_objects_are_left_out(self, voc):
-        annotate(voc, "a", voc_object("RBC", 1, 1, 9, 9, "<difficult>1</difficult>"),
-                 voc_object("WBC", 1, 1, 9, 9, ""))
+        annotate(
+            voc,
+            "a",
+            voc_object("RBC", 1, 1, 9, 9, "<difficult>1</difficult>"),
+            voc_object("WBC", 1, 1, 9, 9, ""),
+        )
         truths = read_dataset("voc", voc, None, NAMES)[0].samples[0].truths
         assert truths[:, 4].tolist() == [1]
 

@@ -70,8 +70,10 @@ def truncated(content):
 
 def flipped(content):
     middle = len(content) // 2
-    return content[:middle] + bytes(byte ^ 0x5A for byte in content[middle : middle + 40]) + (
-        content[middle + 40 :]
+    return (
+        content[:middle]
+        + bytes(byte ^ 0x5A for byte in content[middle : middle + 40])
+        + (content[middle + 40 :])
     )
 
 

@@ -116,9 +116,7 @@ def test_letterbox_keeps_the_aspect_and_centres():
     assert letterbox(640, 480, 416, 416) == Placement(
         640, 480, 416, 416, 416, 312, 0, 52, letterbox=True
     )
-    assert letterbox(100, 333, 64, 32) == Placement(
-        100, 333, 64, 32, 9, 32, 27, 0, letterbox=True
-    )
+    assert letterbox(100, 333, 64, 32) == Placement(100, 333, 64, 32, 9, 32, 27, 0, letterbox=True)
 
 
 def test_no_image_is_too_thin_to_place():
@@ -149,16 +147,29 @@ def test_a_moved_truth_lies_where_its_pixels_lie(unit, boxed, flip, image_w, ima
         placement = letterbox(image_w, image_h, canvas_w, canvas_h)
     else:
         placement = jittered(unit, image_w, image_h, canvas_w, canvas_h, 0.3, flip)
-    truth = np.array([[(x0 + x1) / 2 / image_w, (y0 + y1) / 2 / image_h,
-                       (x1 - x0) / image_w, (y1 - y0) / image_h, 2.0]])
+    truth = np.array(
+        [
+            [
+                (x0 + x1) / 2 / image_w,
+                (y0 + y1) / 2 / image_h,
+                (x1 - x0) / image_w,
+                (y1 - y0) / image_h,
+                2.0,
+            ]
+        ]
+    )
     moved = place_truths(truth, placement)
     assert moved.shape == (1, 5) and moved[0, 4] == 2
     white = sample_box(image, placement, whole(canvas_h, canvas_w), np.float64)[:, :, 0] > 0.75
     columns, rows = np.flatnonzero(white.any(axis=0)), np.flatnonzero(white.any(axis=1))
     found = (columns[0], columns[-1] + 1, rows[0], rows[-1] + 1)
     x, y, w, h, _ = moved[0]
-    told = ((x - w / 2) * canvas_w, (x + w / 2) * canvas_w,
-            (y - h / 2) * canvas_h, (y + h / 2) * canvas_h)
+    told = (
+        (x - w / 2) * canvas_w,
+        (x + w / 2) * canvas_w,
+        (y - h / 2) * canvas_h,
+        (y + h / 2) * canvas_h,
+    )
     # Enlarging blurs an edge over about two of the source's pixels.
     slack = 2 + max(placement.new_width / image_w, placement.new_height / image_h)
     np.testing.assert_allclose(found, told, rtol=0, atol=slack)
@@ -175,12 +186,14 @@ def test_a_flip_mirrors_truths_exactly():
 
 def test_truths_are_clipped_and_specks_dropped():
     placement = letterbox(10, 10, 20, 20)
-    truths = np.array([
-        [0.0, 0.5, 0.4, 0.2, 0.0],
-        [1.1, 0.5, 0.2002, 0.2, 1.0],
-        [0.5, 0.5, 0.3, 0.0009, 2.0],
-        [0.5, 0.5, 0.002, 0.002, 3.0],
-    ])
+    truths = np.array(
+        [
+            [0.0, 0.5, 0.4, 0.2, 0.0],
+            [1.1, 0.5, 0.2002, 0.2, 1.0],
+            [0.5, 0.5, 0.3, 0.0009, 2.0],
+            [0.5, 0.5, 0.002, 0.002, 3.0],
+        ]
+    )
     moved = place_truths(truths, placement)
     np.testing.assert_allclose(moved[0], [0.1, 0.5, 0.2, 0.2, 0.0], atol=1e-15)
     assert moved[:, 4].tolist() == [0.0, 3.0]
@@ -191,11 +204,13 @@ def test_truths_are_clipped_and_specks_dropped():
 @given(placements(), st.integers(0, 2**31))
 def test_restoring_undoes_placing(placement, seed):
     rng = np.random.default_rng(seed)
-    boxes = np.concatenate([rng.uniform(0.2, 0.8, (4, 2)), rng.uniform(0.1, 0.2, (4, 2)),
-                            rng.integers(0, 5, (4, 1))], axis=1)
+    boxes = np.concatenate(
+        [rng.uniform(0.2, 0.8, (4, 2)), rng.uniform(0.1, 0.2, (4, 2)), rng.integers(0, 5, (4, 1))],
+        axis=1,
+    )
     moved = place_truths(boxes, placement)
     restored = restore_boxes(moved, placement)
-    inside = ((moved[:, :2] - moved[:, 2:4] / 2 > 0) & (moved[:, :2] + moved[:, 2:4] / 2 < 1))
+    inside = (moved[:, :2] - moved[:, 2:4] / 2 > 0) & (moved[:, :2] + moved[:, 2:4] / 2 < 1)
     for row, kept in zip(restored, inside.all(axis=1), strict=True):
         if kept:
             assert np.abs(boxes - row).max(axis=1).min() < 1e-9

@@ -10,8 +10,9 @@ def rows_read(window, box, height):
     return {
         row
         for i in range(box.y0, box.y1)
-        for row in range(i * window.stride - window.before, i * window.stride - window.before
-                         + window.size_y)
+        for row in range(
+            i * window.stride - window.before, i * window.stride - window.before + window.size_y
+        )
         if 0 <= row < height
     }
 
@@ -46,7 +47,11 @@ def test_no_output_needs_no_input(receptive):
 
 
 @given(
-    st.integers(1, 5), st.integers(1, 4), st.integers(0, 4), st.integers(0, 6), st.integers(1, 6),
+    st.integers(1, 5),
+    st.integers(1, 4),
+    st.integers(0, 4),
+    st.integers(0, 6),
+    st.integers(1, 6),
     st.integers(1, 20),
 )
 def test_needs_hold_every_cell_that_a_window_reads(size, stride, before, first, count, height):

@@ -54,8 +54,11 @@ def test_owners_cover_every_tensor_once(network, rows, columns, data):
         return data.draw(st.none() | st.lists(st.integers(1, 5), min_size=parts, max_size=parts))
 
     tiling = tile_tensors(
-        receptive.sizes(network), receptive.geometry(network), Grid(rows, columns),
-        weights(rows), weights(columns),
+        receptive.sizes(network),
+        receptive.geometry(network),
+        Grid(rows, columns),
+        weights(rows),
+        weights(columns),
     )
     for tensor, shape in enumerate(network.shapes):
         owners = np.zeros((shape.height, shape.width), int)
@@ -85,7 +88,10 @@ def test_a_pool_that_is_no_wider_than_its_stride_needs_no_halo():
 def test_weights_make_tiles_uneven():
     tiling = tile_tensors([(12, 8)], [], Grid(2, 2), [1, 3], [1, 1])
     assert boxes(tiling, 0) == [
-        Box(0, 3, 0, 4), Box(0, 3, 4, 8), Box(3, 12, 0, 4), Box(3, 12, 4, 8)
+        Box(0, 3, 0, 4),
+        Box(0, 3, 4, 8),
+        Box(3, 12, 0, 4),
+        Box(3, 12, 4, 8),
     ]
 
 

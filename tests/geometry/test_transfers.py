@@ -17,7 +17,9 @@ def exchanges(draw):
     grid = Grid(draw(st.integers(1, 3)), draw(st.integers(1, 3)))
     tilings = [
         tile_tensors(
-            [(SIDE, SIDE)], [], grid,
+            [(SIDE, SIDE)],
+            [],
+            grid,
             draw(st.lists(st.integers(1, 9), min_size=grid.rows, max_size=grid.rows)),
         )
         for _ in range(2)
@@ -68,7 +70,10 @@ def test_corners_and_pieces_of_several_tensors_share_a_message():
     tiling = tile_tensors([(4, 4)], [], Grid(2, 2))
     halo = [Box(0, 3, 0, 3), Box(0, 3, 1, 4), Box(1, 4, 0, 3), Box(1, 4, 1, 4)]
     own = transfers(
-        0, 4, [3, 5], lambda tensor, tile: tiling.owned(0, tile),
+        0,
+        4,
+        [3, 5],
+        lambda tensor, tile: tiling.owned(0, tile),
         lambda tensor, tile: halo[tile] if tensor == 5 or tile == 0 else EMPTY,
     )
     assert own.receives == (

@@ -47,9 +47,7 @@ def cut(height, width, rows, columns):
     """The boxes of a grid over the tensor; some may be empty."""
     ys = [height * i // rows for i in range(rows + 1)]
     xs = [width * i // columns for i in range(columns + 1)]
-    return [
-        Box(ys[i], ys[i + 1], xs[j], xs[j + 1]) for i in range(rows) for j in range(columns)
-    ]
+    return [Box(ys[i], ys[i + 1], xs[j], xs[j + 1]) for i in range(rows) for j in range(columns)]
 
 
 def close(actual, expected, dtype):

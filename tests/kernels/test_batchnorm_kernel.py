@@ -67,8 +67,12 @@ def test_backward_tile_by_tile_is_the_whole(tools, p):
     sums = np.zeros((2, p["channels"]))
     for box in case.boxes:
         batchnorm.backward_sums(
-            case.draw.tile(case.dy, box), case.draw.tile(case.x, box), box, case.mean,
-            case.inverse, sums,
+            case.draw.tile(case.dy, box),
+            case.draw.tile(case.x, box),
+            box,
+            case.mean,
+            case.inverse,
+            sums,
         )
     tools.close(sums, np.stack([dbiases, dscales]), "float64")
     for owned in case.boxes:

@@ -110,13 +110,21 @@ def test_forward(tools, algorithm, kernel, stride, p):
     case = Case(tools, p, kernel, stride)
     expected = activated(
         reference.conv2d(case.x, case.weights.astype(float), stride, case.padding),
-        case.biases, case.activation,
+        case.biases,
+        case.activation,
     )
     before = case.draw.array(*case.dy.shape)
     y = case.draw.tile(before, case.box)
     conv.forward(
-        case.draw.tile(case.x, case.needed), case.weights, y, case.box, stride, case.padding,
-        case.workspace(algorithm), biases=case.biases, activation=case.activation,
+        case.draw.tile(case.x, case.needed),
+        case.weights,
+        y,
+        case.box,
+        stride,
+        case.padding,
+        case.workspace(algorithm),
+        biases=case.biases,
+        activation=case.activation,
         algorithm=algorithm,
     )
     before[:, *case.box.slices()] = expected[:, *case.box.slices()]
@@ -139,8 +147,17 @@ def test_backward_input(tools, algorithm, kernel, stride, p):
     dx = case.draw.tile(start, case.needed)
     sums = np.ones(case.dy.shape[3], np.float32) if p["biased"] else None
     conv.backward_input(
-        dy, case.box, case.weights, dx, stride, case.padding, case.workspace(algorithm),
-        output=y, activation=case.activation, bias_gradient=sums, algorithm=algorithm,
+        dy,
+        case.box,
+        case.weights,
+        dx,
+        stride,
+        case.padding,
+        case.workspace(algorithm),
+        output=y,
+        activation=case.activation,
+        bias_gradient=sums,
+        algorithm=algorithm,
     )
     kept = expected[:, *dx.box.slices()]
     tools.close(dx.array, kept, "float32")
@@ -164,8 +181,16 @@ def test_backward_weights(tools, algorithm, kernel, stride, p):
     dy, y = case.draw.tile(case.dy, case.box), case.draw.tile(case.y, case.box)
     sums = np.ones(case.dy.shape[3], np.float32) if p["biased"] else None
     conv.backward_weights(
-        case.draw.tile(case.x, case.needed), dy, case.box, dweights, stride, case.padding,
-        case.workspace(algorithm), output=y, activation=case.activation, bias_gradient=sums,
+        case.draw.tile(case.x, case.needed),
+        dy,
+        case.box,
+        dweights,
+        stride,
+        case.padding,
+        case.workspace(algorithm),
+        output=y,
+        activation=case.activation,
+        bias_gradient=sums,
         algorithm=algorithm,
     )
     tools.close(dweights, expected, "float32")
@@ -211,24 +236,18 @@ def test_direct_results_do_not_depend_on_the_tile(tools, simd, size):
     workspace = np.empty(algorithms.workspace_elements("direct", (size, size), 21, 37), np.float32)
     rest = (1, padding, workspace)
     y, dx = np.zeros_like(dy), np.zeros_like(x)
-    conv.forward(
-        whole_tile(x), weights, whole_tile(y), whole(23, 31), *rest, algorithm="direct"
-    )
+    conv.forward(whole_tile(x), weights, whole_tile(y), whole(23, 31), *rest, algorithm="direct")
     conv.backward_input(
         whole_tile(dy), whole(23, 31), weights, whole_tile(dx), *rest, algorithm="direct"
     )
     for box in tools.cut(23, 31, 3, 4):
         needed = window(whole_tile(x), box, (size, size), 1, padding)
         part = draw.tile(np.zeros_like(y), box)
-        conv.forward(
-            draw.tile(x, needed), weights, part, box, *rest, algorithm="direct"
-        )
+        conv.forward(draw.tile(x, needed), weights, part, box, *rest, algorithm="direct")
         assert (part.view(box) == y[:, *box.slices()]).all()
         # The deltas around a box are all that reach its cells.
         back = draw.tile(np.zeros_like(x), window(whole_tile(x), needed, (size, size), 1, padding))
-        conv.backward_input(
-            draw.tile(dy, needed), needed, weights, back, *rest, algorithm="direct"
-        )
+        conv.backward_input(draw.tile(dy, needed), needed, weights, back, *rest, algorithm="direct")
         assert (back.view(box) == dx[:, *box.slices()]).all()
 
 
@@ -242,8 +261,15 @@ def test_overwritten_is_added_to_zero(tools, algorithm, kernel, stride, p):
     added = Tile(np.zeros_like(dx.array), dx.box, dx.height, dx.width)
     for target, accumulate in ((dx, False), (added, True)):
         conv.backward_input(
-            dy, case.box, case.weights, target, stride, case.padding,
-            case.workspace(algorithm), accumulate=accumulate, algorithm=algorithm,
+            dy,
+            case.box,
+            case.weights,
+            target,
+            stride,
+            case.padding,
+            case.workspace(algorithm),
+            accumulate=accumulate,
+            algorithm=algorithm,
         )
     assert (dx.array == added.array).all()
 
@@ -281,16 +307,27 @@ def test_filters_beyond_one_chunk(tools, monkeypatch):
         y, dx, dweights = np.zeros_like(dy), np.zeros_like(x), np.zeros_like(weights)
         delta, sums = whole_tile(dy.copy()), np.zeros(75, np.float32)
         conv.forward(
-            whole_tile(x), weights, whole_tile(y), whole(9, 10), *rest, biases=weights[0, 0, 0],
-            activation="leaky", algorithm=name,
+            whole_tile(x),
+            weights,
+            whole_tile(y),
+            whole(9, 10),
+            *rest,
+            biases=weights[0, 0, 0],
+            activation="leaky",
+            algorithm=name,
         )
         conv.backward_weights(
-            whole_tile(x), delta, whole(9, 10), dweights, *rest, output=whole_tile(dy),
-            activation="relu", bias_gradient=sums, algorithm=name,
+            whole_tile(x),
+            delta,
+            whole(9, 10),
+            dweights,
+            *rest,
+            output=whole_tile(dy),
+            activation="relu",
+            bias_gradient=sums,
+            algorithm=name,
         )
-        conv.backward_input(
-            delta, whole(9, 10), weights, whole_tile(dx), *rest, algorithm=name
-        )
+        conv.backward_input(delta, whole(9, 10), weights, whole_tile(dx), *rest, algorithm=name)
         results.append((y, dx, dweights, delta.array, sums))
     for result, expected in zip(*results, strict=True):
         tools.close(result, expected, "float32")
@@ -301,11 +338,23 @@ def test_derivative_needs_the_output(tools):
     x, weights, dy = draw.array(1, 4, 4, 2), draw.array(1, 1, 2, 2), draw.array(1, 4, 4, 2)
     with pytest.raises(ValueError, match="derivative needs its output"):
         conv.backward_input(
-            whole_tile(dy), whole(4, 4), weights, whole_tile(x), 1, 0, draw.array(100),
+            whole_tile(dy),
+            whole(4, 4),
+            weights,
+            whole_tile(x),
+            1,
+            0,
+            draw.array(100),
             activation="leaky",
         )
     with pytest.raises(ValueError, match="expected one of im2row, direct"):
         conv.forward(
-            whole_tile(x), weights, whole_tile(dy), whole(4, 4), 1, 0, draw.array(100),
+            whole_tile(x),
+            weights,
+            whole_tile(dy),
+            whole(4, 4),
+            1,
+            0,
+            draw.array(100),
             algorithm="fft",
         )

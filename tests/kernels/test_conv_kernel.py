@@ -73,14 +73,22 @@ def test_backward_input_tiles_add_up_to_the_whole(tools, p):
     dy = case.draw.array(*case.y_shape)
     start = case.draw.array(*case.x.shape)
     expected = start + reference.conv2d_backward_input(
-        dy.astype(np.float64), case.weights.astype(np.float64), case.x.shape, case.stride,
+        dy.astype(np.float64),
+        case.weights.astype(np.float64),
+        case.x.shape,
+        case.stride,
         case.padding,
     )
     total = start.astype(np.float64)
     for box in case.boxes:
         dx = case.draw.tile(np.zeros_like(start), case.needed(box))
         conv.backward_input(
-            case.draw.tile(dy, box), box, case.weights, dx, case.stride, case.padding,
+            case.draw.tile(dy, box),
+            box,
+            case.weights,
+            dx,
+            case.stride,
+            case.padding,
             case.workspace,
         )
         total[:, *dx.box.slices()] += dx.array
@@ -98,8 +106,13 @@ def test_backward_weights_tiles_add_up_to_the_whole(tools, p):
     )
     for box in case.boxes:
         conv.backward_weights(
-            case.draw.tile(case.x, case.needed(box)), case.draw.tile(dy, box), box, dweights,
-            case.stride, case.padding, case.workspace,
+            case.draw.tile(case.x, case.needed(box)),
+            case.draw.tile(dy, box),
+            box,
+            dweights,
+            case.stride,
+            case.padding,
+            case.workspace,
         )
     tools.close(dweights, expected, p["dtype"])
 

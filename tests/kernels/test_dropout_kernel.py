@@ -55,9 +55,7 @@ def test_share_of_dropped_cells():
 def test_splitmix64_gives_the_published_sequence():
     """The first outputs for seed 1234567, as the generator's public test vectors have them."""
     outputs = reference._splitmix64(np.uint64(1234567), np.arange(3, dtype=np.uint64))
-    assert outputs.tolist() == [
-        6457827717110365317, 3203168211198807973, 9817491932198370423
-    ]
+    assert outputs.tolist() == [6457827717110365317, 3203168211198807973, 9817491932198370423]
 
 
 def test_probability_must_leave_something():

@@ -62,9 +62,7 @@ def test_max_pool_tile_by_tile_is_the_whole(tools, p, data):
         pool.max_backward(gradient, box, dx, size, stride, padding, argmax)
         total[:, *dx.box.slices()] += dx.array
         again = Tile(draw.array(*dx.array.shape), dx.box, dx.height, dx.width)
-        pool.max_backward(
-            gradient, box, again, size, stride, padding, argmax, accumulate=False
-        )
+        pool.max_backward(gradient, box, again, size, stride, padding, argmax, accumulate=False)
         assert (again.array == dx.array).all()
     back = reference.max_pool_backward(dy, places, x.shape, size, stride, padding)
     tools.close(total, start + back, p["dtype"])

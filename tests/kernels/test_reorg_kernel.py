@@ -42,9 +42,7 @@ def test_it_is_not_space_to_depth():
     stride=st.integers(1, 3),
     grid=st.tuples(st.integers(1, 3), st.integers(1, 3)),
 )
-def test_tile_by_tile_is_the_whole(
-    tools, seed, dtype, images, rows, columns, planes, stride, grid
-):
+def test_tile_by_tile_is_the_whole(tools, seed, dtype, images, rows, columns, planes, stride, grid):
     draw = tools.draw(seed, dtype)
     x = draw.array(images, rows * stride, columns * stride, planes * stride**2)
     expected = reference.reorg(x, stride)

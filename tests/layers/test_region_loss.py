@@ -38,8 +38,13 @@ def run_part(region, raw, truths, owned, seen, dtype=np.float64, start=0.0):
 
     inputs, delta, output = tile(raw[:, *owned.slices()]), tile(), tile()
     site = Site(
-        layer=layer_of(region, height, width), box=owned, owned=owned, inputs=(inputs,),
-        input_deltas=(delta,), output=output, output_delta=None,
+        layer=layer_of(region, height, width),
+        box=owned,
+        owned=owned,
+        inputs=(inputs,),
+        input_deltas=(delta,),
+        output=output,
+        output_delta=None,
     )
     work = RegionLoss(site)
     step = Step(training=True, reduce=None, images=len(raw), seen=seen, truths=truths)
@@ -226,9 +231,7 @@ def test_inference_copies_and_learns_nothing():
     region, raw, _ = one_truth()
     owned = whole(4, 5)
     inputs, output = Tile(raw, owned, 4, 5), Tile(np.zeros_like(raw), owned, 4, 5)
-    work = RegionLoss(
-        Site(layer_of(region, 4, 5), owned, owned, (inputs,), (None,), output, None)
-    )
+    work = RegionLoss(Site(layer_of(region, 4, 5), owned, owned, (inputs,), (None,), output, None))
     work.forward(Step(training=False, reduce=None, images=1))
     np.testing.assert_array_equal(output.array, raw)
     assert work.loss == 0

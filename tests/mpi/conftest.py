@@ -77,7 +77,8 @@ def pytest_pyfunc_call(pyfuncitem):
     reports = config.stash.setdefault(_REPORTS, {})
     if pyfuncitem.nodeid not in reports:
         together = [
-            item.nodeid for item in pyfuncitem.session.items
+            item.nodeid
+            for item in pyfuncitem.session.items
             if _ranks(item) == ranks and item.nodeid not in reports
         ]
         with tempfile.TemporaryDirectory(prefix="mpitile-ranks-") as folder:
@@ -123,7 +124,8 @@ def _judge(names, ranks, output):
     for name in names:
         parts = [
             f"--- rank {rank}\n{reports[name]}"
-            for rank, reports in enumerate(ranks) if reports.get(name)
+            for rank, reports in enumerate(ranks)
+            if reports.get(name)
         ]
         if not parts and all(reports.get(name) == "" for reports in ranks):
             failures[name] = ""

@@ -48,9 +48,15 @@ def everything(world):
     # Rank 0's slice is empty, the last one's the longest.
     world.share_slices(shared, [4 * r for r in range(size - 1)] + [4 * size + 1])
     return {
-        "sum": total, "begin_sum": pending, "buckets": buckets, "float32": single,
-        "maximum": largest, "flags": flags, "shared": shared,
-        "gather": world.gather({"rank": rank}), "allgather": world.allgather((rank, "x")),
+        "sum": total,
+        "begin_sum": pending,
+        "buckets": buckets,
+        "float32": single,
+        "maximum": largest,
+        "flags": flags,
+        "shared": shared,
+        "gather": world.gather({"rank": rank}),
+        "allgather": world.allgather((rank, "x")),
         "broadcast": world.broadcast(f"from {rank}"),
     }
 

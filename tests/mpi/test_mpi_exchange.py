@@ -69,8 +69,13 @@ def test_adjoint(comm):
 
         for transfers in part.transfers:
             values, deltas = (tiles_of(partition, part, normal) for _ in range(2))
-            x, y = ({t: Tile(tile.array.copy(), tile.box, tile.height, tile.width)
-                     for t, tile in tiles.items()} for tiles in (values, deltas))
+            x, y = (
+                {
+                    t: Tile(tile.array.copy(), tile.box, tile.height, tile.width)
+                    for t, tile in tiles.items()
+                }
+                for tiles in (values, deltas)
+            )
             exchange = Exchange(comm, transfers, values, deltas)
             exchange.begin_forward()
             exchange.end_forward()

@@ -109,7 +109,8 @@ def test_trainers_stay_the_same_bits(comm, shared_folder, optimizer, read):
     if comm.rank == 0:
         data = runs.draw_data(shared_folder / "data")
         sections = {
-            "train": {"optimizer": optimizer}, "data": {"read": read},
+            "train": {"optimizer": optimizer},
+            "data": {"read": read},
             "tiling": {"replicas": replicas},
         }
         runs.write_run(shared_folder, runs.settings_of(data, shared_folder / "out", **sections))

@@ -22,12 +22,15 @@ def count(network, keep=lambda spec: True):
 
 
 def gmac(network):
-    return sum(
-        prod(spec.shape) * layer.output_shape.height * layer.output_shape.width
-        for spec in parameter_specs(network)
-        if spec.name == "weights"
-        for layer in [network.layers[spec.layer]]
-    ) / 1e9
+    return (
+        sum(
+            prod(spec.shape) * layer.output_shape.height * layer.output_shape.width
+            for spec in parameter_specs(network)
+            if spec.name == "weights"
+            for layer in [network.layers[spec.layer]]
+        )
+        / 1e9
+    )
 
 
 def test_every_file_here_is_tested():
@@ -50,6 +53,7 @@ def test_every_file_here_is_tested():
         ("yolov2", Shape(416, 416, 3), 32, Shape(13, 13, 125), Region),
         ("yolov2-tiny", Shape(416, 416, 3), 16, Shape(13, 13, 125), Region),
         ("bccd-tiny", Shape(416, 416, 3), 13, Shape(13, 13, 40), Region),
+        ("shapes-tiny", Shape(96, 96, 3), 10, Shape(12, 12, 40), Region),
         ("darknet19", Shape(224, 224, 3), 26, Shape(1, 1, 1000), Softmax),
         ("vgg16", Shape(224, 224, 3), 24, Shape(1, 1, 1000), Softmax),
         ("resnet18", Shape(224, 224, 3), 35, Shape(1, 1, 1000), Softmax),
@@ -97,7 +101,8 @@ def test_y16_is_the_papers_network():
 def test_yolov2_pass_through():
     network = load("yolov2")
     assert [layer.operation.layers for layer in network.layers if layer.kind == "route"] == [
-        (16,), (27, 24),
+        (16,),
+        (27, 24),
     ]
     assert network.shape(17) == Shape(26, 26, 512)
     assert network.shape(28) == Shape(13, 13, 256)
@@ -115,8 +120,14 @@ def test_resnet18_stages():
     network = load("resnet18")
     sums = [layer for layer in network.layers if layer.kind == "shortcut"]
     assert [str(layer.output_shape) for layer in sums] == [
-        "56x56x64", "56x56x64", "28x28x128", "28x28x128",
-        "14x14x256", "14x14x256", "7x7x512", "7x7x512",
+        "56x56x64",
+        "56x56x64",
+        "28x28x128",
+        "28x28x128",
+        "14x14x256",
+        "14x14x256",
+        "7x7x512",
+        "7x7x512",
     ]
     assert all(layer.input_shapes[0] == layer.input_shapes[1] for layer in sums)
 

@@ -108,10 +108,28 @@ def test_net_options():
         "angle=7\naspect=.75\nmax_crop=448\nmin_crop=128\ntime_steps=1\n"
     )
     assert found == NetOptions(
-        8, 8, 1, batch=8, subdivisions=4, learning_rate=0.01, momentum=0.5, decay=0.0,
-        policy="steps", steps=(-1, 100), scales=(0.1, 10.0), burn_in=5, power=2.0,
-        max_batches=7, adam=True, beta1=0.8, beta2=0.99, epsilon=1e-6, hue=0.1,
-        saturation=1.5, exposure=0.75, flip=False,
+        8,
+        8,
+        1,
+        batch=8,
+        subdivisions=4,
+        learning_rate=0.01,
+        momentum=0.5,
+        decay=0.0,
+        policy="steps",
+        steps=(-1, 100),
+        scales=(0.1, 10.0),
+        burn_in=5,
+        power=2.0,
+        max_batches=7,
+        adam=True,
+        beta1=0.8,
+        beta2=0.99,
+        epsilon=1e-6,
+        hue=0.1,
+        saturation=1.5,
+        exposure=0.75,
+        flip=False,
     )
 
 
@@ -135,9 +153,19 @@ def test_region():
         "class_scale=2\ncoord_scale=3\nmax=30\njitter=.3\nrandom=1\nabsolute=1\nmask_scale=1\n"
     )[1]
     assert region == Region(
-        ((1.0, 2.0), (0.5, 4.0)), 3, softmax=True, bias_match=True, rescore=True, thresh=0.6,
-        object_scale=5.0, noobject_scale=0.5, class_scale=2.0, coord_scale=3.0, max_boxes=30,
-        jitter=0.3, random=True,
+        ((1.0, 2.0), (0.5, 4.0)),
+        3,
+        softmax=True,
+        bias_match=True,
+        rescore=True,
+        thresh=0.6,
+        object_scale=5.0,
+        noobject_scale=0.5,
+        class_scale=2.0,
+        coord_scale=3.0,
+        max_boxes=30,
+        jitter=0.3,
+        random=True,
     )
 
 

@@ -83,24 +83,48 @@ def test_shortcut_takes_the_shape_of_the_layer_before_it():
         ((Reorg(2),), (7, 8, 4), 10, ["[reorg]", "divisible by 2", "7x8x4"]),
         ((Reorg(2),), (8, 7, 4), 10, ["[reorg]", "8x7x4"]),
         ((Reorg(2),), (8, 8, 6), 10, ["channels by 4", "8x8x6"]),
-        ((Convolutional(4, 1), MaxPool(2, 2, 1), Route((0, 1))), (8, 8, 3), 30,
-         ["[route]", "8x8x4 and 4x4x4"]),
+        (
+            (Convolutional(4, 1), MaxPool(2, 2, 1), Route((0, 1))),
+            (8, 8, 3),
+            30,
+            ["[route]", "8x8x4 and 4x4x4"],
+        ),
         ((Convolutional(4, 1), Route(())), (8, 8, 3), 20, ["[route]", "none"]),
         ((Convolutional(4, 1), Route((1,))), (8, 8, 3), 20, ["earlier", "found 1"]),
         ((Convolutional(4, 1), Route((-1,))), (8, 8, 3), 20, ["earlier", "found -1"]),
         ((Convolutional(4, 3), Shortcut(1)), (8, 8, 3), 20, ["[shortcut]", "found 1"]),
-        ((Convolutional(4, 3, 2, 1), Convolutional(4, 2, 1, 1), Shortcut(0)), (8, 8, 3), 30,
-         ["[shortcut]", "at least 5x5x4", "found 4x4x4"]),
-        ((Convolutional(4, 1), Convolutional(4, 1, 2), Shortcut(0)), (11, 12, 3), 30,
-         ["one factor", "11x12x4"]),
+        (
+            (Convolutional(4, 3, 2, 1), Convolutional(4, 2, 1, 1), Shortcut(0)),
+            (8, 8, 3),
+            30,
+            ["[shortcut]", "at least 5x5x4", "found 4x4x4"],
+        ),
+        (
+            (Convolutional(4, 1), Convolutional(4, 1, 2), Shortcut(0)),
+            (11, 12, 3),
+            30,
+            ["one factor", "11x12x4"],
+        ),
         ((Softmax(),), (1, 2, 3), 10, ["[softmax]", "1x1", "1x2x3"]),
-        ((Region(((1.0, 1.0), (2.0, 2.0)), 3),), (4, 4, 15), 10,
-         ["16 filters", "2 anchors", "3 classes", "found 15"]),
-        ((Convolutional(6, 1), Region(((1.0, 1.0),), 1), Dropout(0.5)), (4, 4, 3), 20,
-         ["[region] must be the last layer"]),
+        (
+            (Region(((1.0, 1.0), (2.0, 2.0)), 3),),
+            (4, 4, 15),
+            10,
+            ["16 filters", "2 anchors", "3 classes", "found 15"],
+        ),
+        (
+            (Convolutional(6, 1), Region(((1.0, 1.0),), 1), Dropout(0.5)),
+            (4, 4, 3),
+            20,
+            ["[region] must be the last layer"],
+        ),
         ((AvgPool(), Cost(), Softmax()), (4, 4, 3), 20, ["[cost] must be the last layer"]),
-        ((AvgPool(), Softmax(), Dropout(0.1)), (4, 4, 3), 20,
-         ["[softmax] must be the last layer, or stand before [cost]"]),
+        (
+            (AvgPool(), Softmax(), Dropout(0.1)),
+            (4, 4, 3),
+            20,
+            ["[softmax] must be the last layer, or stand before [cost]"],
+        ),
     ],
 )
 def test_layers_that_do_not_fit(operations, size, line, parts):
@@ -146,8 +170,10 @@ def test_convolution_sizes_are_torchs(height, width, size, stride, padding):
     assume(min(height, width) + 2 * padding >= size)
     found = output(Convolutional(1, size, stride, padding), size=(height, width, 1))
     result = torch.nn.functional.conv2d(
-        torch.zeros(1, 1, height, width), torch.zeros(1, 1, size, size),
-        stride=stride, padding=padding,
+        torch.zeros(1, 1, height, width),
+        torch.zeros(1, 1, size, size),
+        stride=stride,
+        padding=padding,
     )
     assert (found.height, found.width) == tuple(result.shape[2:])
 

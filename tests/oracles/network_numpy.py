@@ -119,13 +119,10 @@ def convolution(operation, x, parameters):
     if operation.batch_normalize:
         scales = parameters["scales"]
         before, mean, inverse = reference.batch_norm(product, scales, biases, EPSILON)
-        statistics["rolling_mean"] = (
-            (1 - MOMENTUM) * parameters["rolling_mean"] + MOMENTUM * mean
-        )
-        statistics["rolling_variance"] = (
-            (1 - MOMENTUM) * parameters["rolling_variance"]
-            + MOMENTUM * product.var(axis=(0, 1, 2), ddof=1)
-        )
+        statistics["rolling_mean"] = (1 - MOMENTUM) * parameters["rolling_mean"] + MOMENTUM * mean
+        statistics["rolling_variance"] = (1 - MOMENTUM) * parameters[
+            "rolling_variance"
+        ] + MOMENTUM * product.var(axis=(0, 1, 2), ddof=1)
     else:
         before = product + biases
     y = reference.activation(before, operation.activation)
@@ -155,11 +152,13 @@ def plain_layer(layer, inputs, key):
         case spec.MaxPool(size, stride, padding):
             y, argmax = reference.max_pool(x, size, stride, padding)
             return y, lambda dy: (
-                [reference.max_pool_backward(dy, argmax, x.shape, size, stride, padding)], {}
+                [reference.max_pool_backward(dy, argmax, x.shape, size, stride, padding)],
+                {},
             )
         case spec.AvgPool():
             return reference.average_pool(x), lambda dy: (
-                [reference.average_pool_backward(dy, x.shape)], {}
+                [reference.average_pool_backward(dy, x.shape)],
+                {},
             )
         case spec.Route():
             ends = np.cumsum([array.shape[3] for array in inputs])[:-1]
@@ -168,7 +167,8 @@ def plain_layer(layer, inputs, key):
             return shortcut(x, inputs[1], activation)
         case spec.Reorg(stride):
             return reference.reorg(x, stride), lambda dy: (
-                [reference.reorg_backward(dy, stride)], {}
+                [reference.reorg_backward(dy, stride)],
+                {},
             )
         case spec.Dropout(probability):
             mask = reference.dropout_mask(x.shape, probability, layer_key(key, layer.index), 0)

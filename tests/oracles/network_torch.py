@@ -52,9 +52,7 @@ def differentiate(network, tensors, truths, seen):
         return loss
     softmax = [index for index, op in enumerate(operations) if isinstance(op, spec.Softmax)]
     if softmax:
-        loss = F.cross_entropy(
-            tensors[softmax[0]][:, 0, 0], torch.tensor(truths), reduction="sum"
-        )
+        loss = F.cross_entropy(tensors[softmax[0]][:, 0, 0], torch.tensor(truths), reduction="sum")
     elif isinstance(operations[-1], spec.Cost):
         scores = tensors[-2][:, 0, 0]
         loss = ((scores - F.one_hot(torch.tensor(truths), scores.shape[1])) ** 2).sum()

@@ -8,11 +8,20 @@ ANCHORS = [(1.3, 1.7), (3.2, 2.1)]
 CLASSES = 3
 ENTRIES = 5 + CLASSES
 SCALES = {
-    "object_scale": 5.0, "noobject_scale": 0.7, "class_scale": 1.5, "coord_scale": 1.2,
+    "object_scale": 5.0,
+    "noobject_scale": 0.7,
+    "class_scale": 1.5,
+    "coord_scale": 1.2,
 }
 SETTINGS = {
-    "anchors": ANCHORS, "classes": CLASSES, "softmax": True, "bias_match": True,
-    "rescore": False, "thresh": 0.6, "seen": 20000, **SCALES,
+    "anchors": ANCHORS,
+    "classes": CLASSES,
+    "softmax": True,
+    "bias_match": True,
+    "rescore": False,
+    "thresh": 0.6,
+    "seen": 20000,
+    **SCALES,
 }
 TRUTHS = [
     np.array([[0.31, 0.22, 0.30, 0.41, 2.0], [0.77, 0.81, 0.80, 0.40, 0.0]]),
@@ -53,9 +62,19 @@ def test_one_cell_by_hand():
     # One cell, one anchor of the whole cell, one class; all outputs zero. The box is
     # (0.5, 0.5, 1, 1), the truth (0.75, 0.5, 0.5, 1) lies in it with IoU 0.5.
     cost, gradient = region_oracle(
-        np.zeros((1, 1, 1, 6)), [np.array([[0.75, 0.5, 0.5, 1.0, 0.0]])], anchors=[(1.0, 1.0)],
-        classes=1, softmax=False, bias_match=True, rescore=True, thresh=0.6, object_scale=5.0,
-        noobject_scale=1.0, class_scale=1.0, coord_scale=2.0, seen=20000,
+        np.zeros((1, 1, 1, 6)),
+        [np.array([[0.75, 0.5, 0.5, 1.0, 0.0]])],
+        anchors=[(1.0, 1.0)],
+        classes=1,
+        softmax=False,
+        bias_match=True,
+        rescore=True,
+        thresh=0.6,
+        object_scale=5.0,
+        noobject_scale=1.0,
+        class_scale=1.0,
+        coord_scale=2.0,
+        seen=20000,
     )
     deltas = [3 * 0.25, 0, 3 * math.log(0.5), 0, 5 * (0.5 - 0.5), 0.5]
     assert cost == pytest.approx(sum(value * value for value in deltas))
@@ -165,10 +184,15 @@ def explicit_loss(torch, raw, softmax, seen):
             n = int(np.argmax(joint))
             free[b, row, column, n] = False
             cell = raw[b, row, column, n]
-            target = torch.tensor([
-                x * width - column, y * height - row,
-                math.log(w * width / ANCHORS[n][0]), math.log(h * height / ANCHORS[n][1]),
-            ], dtype=raw.dtype)
+            target = torch.tensor(
+                [
+                    x * width - column,
+                    y * height - row,
+                    math.log(w * width / ANCHORS[n][0]),
+                    math.log(h * height / ANCHORS[n][1]),
+                ],
+                dtype=raw.dtype,
+            )
             values = torch.cat([torch.sigmoid(cell[:2]), cell[2:4]])
             scale = SCALES["coord_scale"] * (2 - w * h)
             loss = loss + 0.5 * scale * ((target - values) ** 2).sum()

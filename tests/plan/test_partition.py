@@ -52,9 +52,7 @@ def test_every_cell_has_one_owner_that_holds_and_computes_it(case):
         for part in parts:
             owned, stored = part.owned[tensor], part.stored[tensor]
             assert stored.hull(owned) == stored
-            assert whole(shape.height, shape.width).hull(stored) == whole(
-                shape.height, shape.width
-            )
+            assert whole(shape.height, shape.width).hull(stored) == whole(shape.height, shape.width)
     for part in parts:
         for needs in part.groups:
             for layer, computed in enumerate(needs.computed, needs.first):
@@ -104,7 +102,10 @@ def test_halos_by_hand():
     upper, lower = partition.part(0), partition.part(1)
     # Tensors: image 16, convolution 16, pool 8, convolution 8 cells.
     assert [box.slices()[0] for box in upper.owned] == [
-        slice(0, 8), slice(0, 8), slice(0, 4), slice(0, 4)
+        slice(0, 8),
+        slice(0, 8),
+        slice(0, 4),
+        slice(0, 4),
     ]
     assert [box.y0 for box in lower.stored] == [7, 8, 3, 4]
     assert [box.y1 for box in upper.stored] == [9, 8, 5, 4]

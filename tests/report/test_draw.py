@@ -6,10 +6,12 @@ from mpitile.errors import InputError
 from mpitile.report.draw import class_colour, detection_lines, draw_detections
 
 NAMES = ["cell", "platelet"]
-ROWS = np.array([
-    [0.25, 0.50, 0.30, 0.50, 0, 0.60],
-    [0.75, 0.50, 0.30, 0.50, 1, 0.87],
-])
+ROWS = np.array(
+    [
+        [0.25, 0.50, 0.30, 0.50, 0, 0.60],
+        [0.75, 0.50, 0.30, 0.50, 1, 0.87],
+    ]
+)
 
 
 def test_lines_are_in_pixels_and_ordered_by_score():

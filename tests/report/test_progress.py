@@ -54,7 +54,7 @@ def screen(text):
     for written in text.split("\n"):
         shown = ""
         for part in written.split("\r"):
-            shown = part + shown[len(part):]
+            shown = part + shown[len(part) :]
         lines.append(shown.rstrip())
     return lines
 

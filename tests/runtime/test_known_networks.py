@@ -112,9 +112,7 @@ def test_single_precision_stays_within_its_rounding(name):
     network = make(name)
     images, truths = random_images(network, 2, 3), random_truths(network, 2, 3)
     plan = Plan(Grid(2, 2), groupings(network)["thirds"])
-    (whole,) = run_tiled(
-        network, whole_plan(network), images, truths, steps=1, dtype=np.float32
-    )
+    (whole,) = run_tiled(network, whole_plan(network), images, truths, steps=1, dtype=np.float32)
     (tiled,) = run_tiled(network, plan, images, truths, steps=1, dtype=np.float32)
     assert_same_pass(tiled, whole, 1e-5)
 

@@ -35,11 +35,16 @@ def decode_by_loops(outputs, softmax, threshold):
                 for c, value in enumerate(logits):
                     p = math.exp(value) / total if softmax else logistic(value)
                     if logistic(to) * p > threshold:
-                        rows.append([
-                            (j + logistic(tx)) / width, (i + logistic(ty)) / height,
-                            math.exp(tw) * aw / width, math.exp(th) * ah / height,
-                            c, logistic(to) * p,
-                        ])
+                        rows.append(
+                            [
+                                (j + logistic(tx)) / width,
+                                (i + logistic(ty)) / height,
+                                math.exp(tw) * aw / width,
+                                math.exp(th) * ah / height,
+                                c,
+                                logistic(to) * p,
+                            ]
+                        )
     return np.array(rows).reshape(-1, 6)
 
 
@@ -55,7 +60,11 @@ def test_decode_equals_loops_in_order(softmax, threshold):
 
 @settings(deadline=None, max_examples=25)
 @given(
-    st.integers(1, 6), st.integers(1, 6), st.data(), st.integers(0, 2**32 - 1), st.booleans(),
+    st.integers(1, 6),
+    st.integers(1, 6),
+    st.data(),
+    st.integers(0, 2**32 - 1),
+    st.booleans(),
     st.sampled_from([np.float32, np.float64]),
 )
 def test_tiles_decode_to_the_rows_of_the_whole(height, width, data, seed, softmax, dtype):
@@ -101,24 +110,28 @@ def test_bad_input_is_named(shape, origin, threshold, message):
 
 def test_iou_by_hand():
     a = np.array([0.5, 0.5, 1.0, 1.0])
-    others = np.array([
-        [0.5, 0.5, 1.0, 1.0],
-        [0.75, 0.5, 0.5, 1.0],
-        [1.0, 1.0, 1.0, 1.0],
-        [1.5, 0.5, 1.0, 1.0],
-        [2.5, 2.5, 1.0, 1.0],
-        [0.5, 0.5, 0.0, 0.0],
-    ])
+    others = np.array(
+        [
+            [0.5, 0.5, 1.0, 1.0],
+            [0.75, 0.5, 0.5, 1.0],
+            [1.0, 1.0, 1.0, 1.0],
+            [1.5, 0.5, 1.0, 1.0],
+            [2.5, 2.5, 1.0, 1.0],
+            [0.5, 0.5, 0.0, 0.0],
+        ]
+    )
     np.testing.assert_allclose(box_iou(a, others), [1, 0.5, 1 / 7, 0, 0, 0])
 
 
 def test_suppression_by_hand():
-    rows = np.array([
-        [0.50, 0.5, 0.2, 0.2, 0, 0.8],  # kept: the best of its class but one
-        [0.51, 0.5, 0.2, 0.2, 0, 0.9],  # kept: the best, removes the one above
-        [0.51, 0.5, 0.2, 0.2, 1, 0.3],  # kept: another class
-        [0.42, 0.5, 0.2, 0.2, 0, 0.7],  # kept: overlaps only the removed one too much
-    ])
+    rows = np.array(
+        [
+            [0.50, 0.5, 0.2, 0.2, 0, 0.8],  # kept: the best of its class but one
+            [0.51, 0.5, 0.2, 0.2, 0, 0.9],  # kept: the best, removes the one above
+            [0.51, 0.5, 0.2, 0.2, 1, 0.3],  # kept: another class
+            [0.42, 0.5, 0.2, 0.2, 0, 0.7],  # kept: overlaps only the removed one too much
+        ]
+    )
     kept = suppress(rows, 0.4)
     np.testing.assert_array_equal(kept, rows[[1, 3, 2]])
 
@@ -132,8 +145,12 @@ def test_suppression_starts_above_the_threshold():
 def row_arrays():
     coordinate = st.sampled_from([0.1, 0.2, 0.3, 0.4, 0.5])
     row = st.tuples(
-        coordinate, coordinate, coordinate, coordinate,
-        st.integers(0, 2).map(float), st.sampled_from([0.2, 0.4, 0.6]),
+        coordinate,
+        coordinate,
+        coordinate,
+        coordinate,
+        st.integers(0, 2).map(float),
+        st.sampled_from([0.2, 0.4, 0.6]),
     )
     return st.lists(row, max_size=15).map(lambda rows: np.array(rows).reshape(-1, 6))
 

@@ -89,8 +89,14 @@ def score(network, dataset, grid, replicas, images, root=False, training=False, 
             box = whole(*canvas)
             source = BatchSource(dataset, canvas, box, np.float64) if comm.rank == 0 else None
             feeder = RootFeeder(
-                topology, tile, source, passes, numbers, skip,
-                boxes=topology.team.allgather(tile.box), capacity=truth_capacity(dataset),
+                topology,
+                tile,
+                source,
+                passes,
+                numbers,
+                skip,
+                boxes=topology.team.allgather(tile.box),
+                capacity=truth_capacity(dataset),
                 classification=dataset.kind == "classification",
             )
         else:
@@ -126,8 +132,13 @@ def detections(network, dataset):
     return [
         suppress(
             decode_region(
-                output, (0, 0), (shape.height, shape.width), region.anchors, region.classes,
-                region.softmax, 0.005,
+                output,
+                (0, 0),
+                (shape.height, shape.width),
+                region.anchors,
+                region.classes,
+                region.softmax,
+                0.005,
             ),
             0.45,
         )

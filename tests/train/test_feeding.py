@@ -41,8 +41,10 @@ def tile_boxes(grid):
     columns = [round(width * (k / grid.columns) ** 1.3) for k in range(grid.columns + 1)]
     return [
         Box(
-            max(0, rows[y] - 3), min(height, rows[y + 1] + 3),
-            max(0, columns[x] - 3), min(width, columns[x + 1] + 3),
+            max(0, rows[y] - 3),
+            min(height, rows[y + 1] + 3),
+            max(0, columns[x] - 3),
+            min(width, columns[x + 1] + 3),
         )
         for y in range(grid.rows)
         for x in range(grid.columns)
@@ -76,8 +78,15 @@ class Feeding:
         else:
             source = self.source(dataset, whole(*CANVAS)) if comm.rank == 0 else None
             feeder = RootFeeder(
-                topology, tile, source, self.passes, numbers, skip, remark,
-                boxes=self.boxes, capacity=truth_capacity(self.dataset),
+                topology,
+                tile,
+                source,
+                self.passes,
+                numbers,
+                skip,
+                remark,
+                boxes=self.boxes,
+                capacity=truth_capacity(self.dataset),
                 classification=self.dataset.kind == "classification",
             )
         return topology, tile, feeder
@@ -93,8 +102,7 @@ class Feeding:
             )
             with feeder:
                 return [
-                    (topology.replica, tile.box, feeder.next(n), tile.array.copy(),
-                     feeder.replaced)
+                    (topology.replica, tile.box, feeder.next(n), tile.array.copy(), feeder.replaced)
                     for n in numbers
                 ]
 
@@ -181,8 +189,7 @@ def test_unreadable_images_are_replaced_by_the_next_one(boxes, plan, root):
     assert {rank for rank, _ in remarks} == {0}
     texts = [text for _, text in remarks]
     assert len(texts) == 2
-    assert all("expected a readable image" in text and text.endswith("; skipped")
-               for text in texts)
+    assert all("expected a readable image" in text and text.endswith("; skipped") for text in texts)
     assert {text.split(":")[0] for text in texts} == {
         str(sample.image) for sample in boxes.samples[1:3]
     }
@@ -253,5 +260,7 @@ def test_positions_of_passes():
     passes = Passes(6, 3)
     assert passes.positions(2) == range(12, 18)
     assert [passes.positions(2, replica) for replica in range(3)] == [
-        range(12, 14), range(14, 16), range(16, 18)
+        range(12, 14),
+        range(14, 16),
+        range(16, 18),
     ]

@@ -92,7 +92,10 @@ def test_sigmoid_has_no_overflow_far_out():
 )
 def test_random_steps(steps, scales, step, burn_in):
     options = NetOptions(
-        **BASE, policy="steps", steps=tuple(steps), scales=tuple(scales[: len(steps)]),
+        **BASE,
+        policy="steps",
+        steps=tuple(steps),
+        scales=tuple(scales[: len(steps)]),
         burn_in=burn_in,
     )
     expected = get_current_rate(options, step)

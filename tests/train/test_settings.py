@@ -43,11 +43,13 @@ KEYS = {
     "train.subdivisions": (["2"], ["0", "2.0", '"2"']),
     "train.optimizer": (['"sgd"', '"adam"'], ['"Adam"', '"rmsprop"', "1"]),
     "train.learning_rate": (
-        ["0.001", "1", "0", "1e-5"], ["-0.1", '"0.1"', "true", "nan", "inf", "[0.1]"]
+        ["0.001", "1", "0", "1e-5"],
+        ["-0.1", '"0.1"', "true", "nan", "inf", "[0.1]"],
     ),
     "train.seed": (["0", "7"], ["-1", "1.0", '"1"', "true"]),
     "train.dtype": (['"float32"', '"float64"'], ['"float16"', "32"]),
     "train.validate_every": (["0", "10"], ["-1", "1.5", "true"]),
+    "train.kernels": (['"fast"', '"measured"', '"exact"'], ['"slow"', "true"]),
     "tiling.grid": (['"2x2"', '"auto"'], ["4", "[2, 2]"]),
     "tiling.replicas": (["1", "4"], ["0", "1.0", '"1"']),
     "tiling.groups": (["[0, 4, 8]", '"auto"', "[]"], ["4", '"0,4"', "[0.5]", "[true]", '["a"]']),
@@ -84,8 +86,14 @@ def test_the_table_above_has_all_keys():
         f"{section.name}.{key.name}"
         for section, kind in zip(
             dataclasses.fields(RunSettings),
-            (NetworkSettings, DataSettings, TrainSettings, TilingSettings, CheckpointSettings,
-             OutputSettings),
+            (
+                NetworkSettings,
+                DataSettings,
+                TrainSettings,
+                TilingSettings,
+                CheckpointSettings,
+                OutputSettings,
+            ),
             strict=False,
         )
         for key in dataclasses.fields(kind)
@@ -280,8 +288,13 @@ def test_inputs_lie_beside_the_file_or_where_they_are_named(tmp_path, monkeypatc
 @pytest.mark.parametrize(
     ("text", "size"),
     [
-        ("700MB", 700_000_000), ("1.5GiB", 3 * 2**29), ("10 B", 10), ("1kB", 1000),
-        ("2 KiB", 2048), (" .5 mib ", 2**19), ("3gb", 3 * 10**9),
+        ("700MB", 700_000_000),
+        ("1.5GiB", 3 * 2**29),
+        ("10 B", 10),
+        ("1kB", 1000),
+        ("2 KiB", 2048),
+        (" .5 mib ", 2**19),
+        ("3gb", 3 * 10**9),
     ],
 )
 def test_sizes_in_bytes(text, size):

@@ -56,9 +56,7 @@ class Steps:
         return [metrics.loss for metrics in self.metrics]
 
 
-def train(
-    settings, ranks=1, steps=1, prepare=lambda *_: None, stop_wanted=lambda *_: False
-):
+def train(settings, ranks=1, steps=1, prepare=lambda *_: None, stop_wanted=lambda *_: False):
     """The `Steps` of rank 0, which are those of all ranks."""
     every = run_ranks(ranks, lambda comm: Steps(settings, comm, steps, prepare, stop_wanted))
     for other in every[1:]:
@@ -96,9 +94,7 @@ def test_a_steps_gradient_is_the_sum_of_its_images(boxes, tmp_path):
             # The gradient of one image: steps with batch 1 and no learning.
             trainer.job = replace(trainer.job, batch=1)
 
-        settings = small_settings(
-            tmp_path, cfg, boxes, train={"batch": 1, "learning_rate": 0.0}
-        )
+        settings = small_settings(tmp_path, cfg, boxes, train={"batch": 1, "learning_rate": 0.0})
         return train(settings, steps=number + 1, prepare=prepare)
 
     singles = [only(number) for number in range(3)]
@@ -181,9 +177,7 @@ def test_an_infinite_loss_ends_all_ranks(boxes, tmp_path, value):
 
 def test_one_ranks_wish_to_stop_is_everyones(boxes, tmp_path):
     settings = small_settings(tmp_path, detector(), boxes, tiling={"grid": "1x3"})
-    steps = train(
-        settings, 3, steps=3, stop_wanted=lambda comm, done: comm.rank == 2 and done == 2
-    )
+    steps = train(settings, 3, steps=3, stop_wanted=lambda comm, done: comm.rank == 2 and done == 2)
     assert steps.stops == [False, True, False]
 
 
@@ -213,10 +207,14 @@ def test_float32_losses_are_near_those_of_float64(boxes, tmp_path):
     losses = [
         train(
             small_settings(
-                tmp_path, detector(normalize=1), boxes,
-                train={"dtype": dtype}, tiling={"grid": grid},
+                tmp_path,
+                detector(normalize=1),
+                boxes,
+                train={"dtype": dtype},
+                tiling={"grid": grid},
             ),
-            ranks, steps=3,
+            ranks,
+            steps=3,
         ).losses
         for dtype, grid, ranks in (("float64", "1x1", 1), ("float32", "2x2", 4))
     ]
@@ -227,8 +225,9 @@ def test_float32_losses_are_near_those_of_float64(boxes, tmp_path):
     ("early", "subdivisions", "changes"),
     [(7, 1, [False, False]), (8, 1, [True, False]), (15, 1, [False, True]), (10, 2, [True, False])],
 )
-def test_images_seen_count_the_present_pass(boxes, tmp_path, monkeypatch, early, subdivisions,
-                                            changes):
+def test_images_seen_count_the_present_pass(
+    boxes, tmp_path, monkeypatch, early, subdivisions, changes
+):
     # Without learning, the same images have another loss only where its first phase ends.
     monkeypatch.setattr(detection, "EARLY_IMAGES", early)
     batch = 7 * subdivisions

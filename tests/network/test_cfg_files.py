@@ -53,7 +53,7 @@ def test_every_file_here_is_tested():
         ("yolov2", Shape(416, 416, 3), 32, Shape(13, 13, 125), Region),
         ("yolov2-tiny", Shape(416, 416, 3), 16, Shape(13, 13, 125), Region),
         ("bccd-tiny", Shape(416, 416, 3), 13, Shape(13, 13, 40), Region),
-        ("shapes-tiny", Shape(96, 96, 3), 10, Shape(12, 12, 40), Region),
+        ("shapes-tiny", Shape(96, 96, 3), 10, Shape(12, 12, 24), Region),
         ("darknet19", Shape(224, 224, 3), 26, Shape(1, 1, 1000), Softmax),
         ("vgg16", Shape(224, 224, 3), 24, Shape(1, 1, 1000), Softmax),
         ("resnet18", Shape(224, 224, 3), 35, Shape(1, 1, 1000), Softmax),

@@ -82,11 +82,11 @@ def _prepare(options: argparse.Namespace) -> tuple[Network, list[str], Parameter
 
 
 def _check_targets(images: list[str]) -> None:
-    """No two images may be drawn into the same file."""
+    """Two different images may not be drawn into the same file."""
     first: dict[str, str] = {}
     for image in images:
         name = _drawn_name(Path(image))
-        if name in first:
+        if first.get(name, image) != image:
             raise InputError(
                 f"{first[name]} and {image} would both be drawn into {name}: expected images of "
                 "different names in one call"

@@ -50,10 +50,10 @@ def cut(height, width, rows, columns):
     return [Box(ys[i], ys[i + 1], xs[j], xs[j + 1]) for i in range(rows) for j in range(columns)]
 
 
-def close(actual, expected, dtype):
-    """Agreement relative to the largest expected value."""
+def close(actual, expected, dtype, at_least=1.0):
+    """Agreement relative to the largest expected value, or to `at_least` where that is more."""
     tolerance = 2e-5 if np.dtype(dtype) == np.float32 else 1e-12
-    scale = max(1.0, float(np.abs(expected).max(initial=0)))
+    scale = max(at_least, float(np.abs(expected).max(initial=0)))
     np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance * scale)
 
 

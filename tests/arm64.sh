@@ -34,13 +34,14 @@ fi
 
 cache=${MPITILE_ARM_ROOT:-${XDG_CACHE_HOME:-$HOME/.cache}/mpitile/arm64}
 root=$cache/debian
-formats=/proc/sys/fs/binfmt_misc
+formats=$cache/binfmt_misc
 format=$formats/qemu-aarch64
 
 # Has Linux run programs for Arm by QEMU, until the end.
 emulate() {
-    [ -e "$formats/register" ] || mount -t binfmt_misc binfmt_misc "$formats" ||
-        stop "this system has no binfmt_misc"
+    mkdir -p "$formats"
+    # Not at its usual place, which a second /proc makes Linux forget.
+    mount -t binfmt_misc binfmt_misc "$formats" || stop "this system has no binfmt_misc"
     if [ ! -e "$format" ]; then
         local entry=/usr/lib/binfmt.d/qemu-aarch64.conf
         [ -e "$entry" ] || stop "no $entry (apt install qemu-user-static)"

@@ -96,6 +96,11 @@ def train(
     with open_console(steps, trainer.done) as console:
         run = Run(trainer, images, validation, steps, console, folder, best)
         run.tell("start", f"{world.size} ranks, grid {job.plan.grid}: {origin}")
+        if settings.checkpoint.partner:
+            run.remark(
+                "checkpoint.partner: neighbours' copies are not made yet; each rank keeps "
+                "its own shard alone"
+            )
         for remark in images.remarks:
             run.remark(remark)
         _train_steps(run)

@@ -74,15 +74,17 @@ class Feeder:
         self._named: set[str] = set()
         self._flags = np.zeros(passes.images, np.int64)
         self.replaced: frozenset[int] = frozenset()
-        self._prefetcher = (
-            Prefetcher(
-                lambda number: source.load(self._own_positions(number)),
-                numbers.start,
-                numbers.stop,
-            )
-            if source
-            else None
-        )
+        self._prefetcher = self._make_prefetcher(source, numbers) if source else None
+
+    def _make_prefetcher(self, source: BatchSource, numbers: range) -> Prefetcher[Batch]:
+        images, box = len(self._own_positions(numbers.start)), source.box
+        # One is read into while the other is in use.
+        buffers = np.empty((2, images, box.height, box.width, source.channels), source.dtype)
+
+        def load(number: int) -> Batch:
+            return source.load(self._own_positions(number), buffers[number % 2])
+
+        return Prefetcher(load, numbers.start, numbers.stop)
 
     def _own_positions(self, number: int) -> range:
         """The positions that this rank reads."""

@@ -13,6 +13,11 @@ cdef enum:
     WEIGHT_GROUP = 252
 
 
+# Rows of weights on their way from memory while one is copied.
+cdef enum:
+    ROWS_AHEAD = 24
+
+
 # Elements of the panels that are packed and used at a time: they stay in L2.
 cdef enum:
     PANELS = 327680
@@ -31,6 +36,7 @@ cdef void pack(
     for first from 0 <= first < columns by simd.panel:
         count = min(simd.panel, columns - first)
         for i in range(rows):
+            fetch(source + (i + ROWS_AHEAD) * step + first, count)
             memcpy(panels, source + i * step + first, count * sizeof(float))
             if count < simd.panel:
                 memset(panels + count, 0, (simd.panel - count) * sizeof(float))
@@ -71,7 +77,7 @@ cdef Rows window_rows(
         group.cells = cell(x, image, x_row, x_column)
         group.row = x.row
     else:
-        cut(x, image, x_row, x_column, height, width, copy, x.channels)
+        cut(x, image, x_row, x_column, height, width, x.channels, copy, x.channels)
         group.cells = copy
         group.row = width * x.channels
     return group

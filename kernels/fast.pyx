@@ -8,6 +8,7 @@ include "simd.pxi"
 include "field.pxi"
 include "direct.pxi"
 include "winograd.pxi"
+include "winograd_few.pxi"
 include "windows.pxi"
 
 ctypedef (Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) BoxOf
@@ -125,6 +126,46 @@ def direct_backward_weights_box(
             panels + WEIGHT_GROUP * up(delta.channels, 32), panels, before)
 
 
+def winograd_elements(Py_ssize_t cells, Py_ssize_t channels, Py_ssize_t filters,
+                      Py_ssize_t block, Py_ssize_t chunk):
+    """Length of the workspace; `block` and `chunk` are the most tiles and filters at once."""
+    cdef Winograd g
+    return 16 + max(set_up(&g, cells, channels, chunk, block, chunk, NULL),
+                    set_up_few(&g, cells, channels, filters, block, NULL))
+
+
+cdef void correlate(
+    Winograd* g, const Field* x, Field y, const Weights* w, const float[::1] biases,
+    Epilogue* after, Prologue* before, Place window, Py_ssize_t cells, Py_ssize_t block,
+    Py_ssize_t chunk, float* workspace,
+) noexcept nogil:
+    """All filters, whether all tiles fit into one block or not."""
+    cdef Py_ssize_t first, count, filters = y.channels
+    cdef bint few
+    g.first_row = window[0]
+    g.first_column = window[1]
+    block = deal_tiles(g, cells, &y, block)
+    few = block == g.tiles
+    if few:
+        chunk = filters
+    for first from 0 <= first < filters by chunk:
+        count = min(chunk, filters - first)
+        if few:
+            set_up_few(g, cells, x.channels, filters, block, workspace)
+        else:
+            set_up(g, cells, x.channels, count, block, chunk, workspace)
+        if biases is not None:
+            memset(g.biases, 0, up(count, 32) * sizeof(float))
+            memcpy(g.biases, &biases[first], count * sizeof(float))
+            after.biases = g.biases
+        if few:
+            few_forward(g, x[0], &y, w, after, before)
+        else:
+            transform_weights(g, w, 0, first, count)
+            winograd_forward(g, x, &y, after, before)
+        y.cells += count
+
+
 def winograd_forward_box(
     const float[:, :, :, ::1] x, BoxOf x_box, const float[:, :, :, ::1] weights,
     float[:, :, :, ::1] y, BoxOf y_box, Place window,
@@ -132,23 +173,13 @@ def winograd_forward_box(
     Py_ssize_t cells, Py_ssize_t block, Py_ssize_t chunk,
 ):
     cdef Winograd g
-    cdef Field source = field_of(x, x_box), target = field_of(y, y_box)
+    cdef Field source = field_of(x, x_box)
     cdef Epilogue after = epilogue(None, slope, False)
-    cdef Py_ssize_t first, count, channels = x.shape[3], filters = y.shape[3]
+    cdef Weights w = Weights(&weights[0, 0, 0, 0], weights.shape[2], weights.shape[3], False)
+    cdef Field target = field_of(y, y_box)
     with nogil:
-        for first from 0 <= first < filters by chunk:
-            count = min(chunk, filters - first)
-            set_up(&g, cells, channels, count, block, &workspace[0])
-            g.first_row = window[0]
-            g.first_column = window[1]
-            if biases is not None:
-                memset(g.biases, 0, up(count, 32) * sizeof(float))
-                memcpy(g.biases, &biases[first], count * sizeof(float))
-                after.biases = g.biases
-            transform_weights(&g, &weights[0, 0, 0, first], 3 * channels * filters,
-                              channels * filters, filters)
-            winograd_forward(&g, &source, &target, &after, NULL)
-            target.cells += count
+        correlate(&g, &source, target, &w, biases, &after, NULL, window, cells, block, chunk,
+                  &workspace[0])
 
 
 def winograd_backward_input_box(
@@ -159,24 +190,39 @@ def winograd_backward_input_box(
 ):
     """The forward pass of dy with the weights backwards and transposed."""
     cdef Winograd g
-    cdef Field source = field_of(dy, dy_box), target = field_of(dx, dx_box)
+    cdef Field source = field_of(dy, dy_box)
     cdef Epilogue after = epilogue(None, 1, add)
-    cdef Py_ssize_t first, count, tap, filters = dy.shape[3], channels = dx.shape[3]
+    cdef Weights w = Weights(&weights[0, 0, 0, 0], weights.shape[2], weights.shape[3], True)
+    cdef Field target = field_of(dx, dx_box)
     cdef Prologue* before = prologue_of(derivative)
     with nogil:
-        for first from 0 <= first < channels by chunk:
-            count = min(chunk, channels - first)
-            set_up(&g, cells, filters, count, block, &workspace[0])
-            g.first_row = window[0]
-            g.first_column = window[1]
-            # The block's memory is free as yet.
-            for tap in range(9):
-                transpose(&weights[tap // 3, tap % 3, first, 0], filters, count, filters,
-                          g.x + tap * count * filters, count)
-            transform_weights(&g, g.x + 8 * count * filters, -3 * count * filters,
-                              -count * filters, count)
-            winograd_forward(&g, &source, &target, &after, before)
-            target.cells += count
+        correlate(&g, &source, target, &w, None, &after, before, window, cells, block, chunk,
+                  &workspace[0])
+
+
+cdef void correlate_gradients(
+    Winograd* g, const Field* x, Field dy, float* dweights, Prologue* before, Place window,
+    Py_ssize_t cells, Py_ssize_t block, Py_ssize_t chunk, float* workspace,
+) noexcept nogil:
+    """All filters, whether all tiles fit into one block or not."""
+    cdef Py_ssize_t first, count, filters = dy.channels
+    g.first_row = window[0]
+    g.first_column = window[1]
+    block = deal_tiles(g, cells, &dy, block)
+    if block == g.tiles:
+        set_up_few(g, cells, x.channels, filters, block, workspace)
+        few_backward_weights(g, x[0], &dy, dweights, before)
+        return
+    if before != NULL and chunk < filters:
+        # A chunk sees only its own channels.
+        derive_until(before, &dy, dy.images, 0)
+        before = NULL
+    for first from 0 <= first < filters by chunk:
+        count = min(chunk, filters - first)
+        set_up(g, cells, x.channels, count, block, chunk, workspace)
+        winograd_backward_weights(g, x, &dy, before)
+        transform_gradient(g, count, dweights + first, x.channels * filters, filters)
+        dy.cells += count
 
 
 def winograd_backward_weights_box(
@@ -186,19 +232,7 @@ def winograd_backward_weights_box(
 ):
     cdef Winograd g
     cdef Field source = field_of(x, x_box), delta = field_of(dy, dy_box)
-    cdef Py_ssize_t first, count, channels = x.shape[3], filters = dy.shape[3]
     cdef Prologue* before = prologue_of(derivative)
     with nogil:
-        if before != NULL and chunk < filters:
-            # A chunk sees only its own channels.
-            derive_until(before, &delta, delta.images, 0)
-            before = NULL
-        for first from 0 <= first < filters by chunk:
-            count = min(chunk, filters - first)
-            set_up(&g, cells, channels, count, block, &workspace[0])
-            g.first_row = window[0]
-            g.first_column = window[1]
-            winograd_backward_weights(&g, &source, &delta, before)
-            transform_gradient(&g, &dweights[0, 0, 0, first], 3 * channels * filters,
-                               channels * filters, filters)
-            delta.cells += count
+        correlate_gradients(&g, &source, delta, &dweights[0, 0, 0, 0], before, window, cells,
+                            block, chunk, &workspace[0])

@@ -32,16 +32,19 @@ cdef inline bint holds(const Field* f, Py_ssize_t row, Py_ssize_t column,
 
 
 cdef void cut(
-    const Field* f, Py_ssize_t image, Py_ssize_t row, Py_ssize_t column,
-    Py_ssize_t rows, Py_ssize_t columns, float* patch, Py_ssize_t depth,
+    const Field* f, Py_ssize_t image, Py_ssize_t row, Py_ssize_t column, Py_ssize_t rows,
+    Py_ssize_t columns, Py_ssize_t channels, float* patch, Py_ssize_t depth,
 ) noexcept nogil:
-    """Copy a patch of cells of `depth` elements each; what the field lacks is zero."""
+    """Copy the first `channels` of a patch of cells, `depth` elements apart, zeros between.
+
+    What the field lacks is zero.
+    """
     cdef Py_ssize_t top = max(0, -row), bottom = min(rows, f.rows - row)
     cdef Py_ssize_t left = max(0, -column), right = min(columns, f.columns - column)
     cdef Py_ssize_t i, j
     cdef const float* source
     cdef float* target
-    if top > 0 or left > 0 or bottom < rows or right < columns or depth != f.channels:
+    if top > 0 or left > 0 or bottom < rows or right < columns or depth != channels:
         memset(patch, 0, rows * columns * depth * sizeof(float))
     if left >= right:
         return
@@ -52,7 +55,7 @@ cdef void cut(
             memcpy(target, source, (right - left) * depth * sizeof(float))
         else:
             for j in range(right - left):
-                memcpy(target + j * depth, source + j * f.channels, f.channels * sizeof(float))
+                memcpy(target + j * depth, source + j * f.channels, channels * sizeof(float))
 
 
 cdef inline Py_ssize_t up(Py_ssize_t value, Py_ssize_t step) noexcept nogil:

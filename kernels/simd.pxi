@@ -48,6 +48,7 @@ cdef extern from "simd/simd.h" nogil:
                           int) noexcept nogil
 
     const Simd* simd_named(const char* name)
+    void fetch(const float* p, ptrdiff_t elements)
 
 
 cdef extern from "simd/transpose.h" nogil:

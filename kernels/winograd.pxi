@@ -14,14 +14,30 @@ cdef struct Winograd:
     float* x
     float* y
     float* w
+    float* copy  # of weights, transposed
     float* x_patch
     float* y_patch
     float* biases
 
 
-cdef Py_ssize_t set_up(Winograd* g, Py_ssize_t cells, Py_ssize_t channels,
-                       Py_ssize_t filters, Py_ssize_t block, float* workspace) noexcept nogil:
-    """Lay out the workspace. Returns its length in elements."""
+# Weights are transformed piece by piece: a transposed piece takes little more than L1, and a
+# transformed one a part of L2. `AHEAD` channels are on their way from memory.
+cdef enum:
+    PIECE_CHANNELS = 128
+    PIECE_FILTERS = 32
+    AHEAD = 6
+
+
+cdef struct Weights:
+    # Weights (3, 3, C, K) of cross-correlation, or of its adjoint: backwards and transposed.
+    const float* first
+    Py_ssize_t channels, filters
+    bint adjoint
+
+
+cdef Py_ssize_t set_up(Winograd* g, Py_ssize_t cells, Py_ssize_t channels, Py_ssize_t filters,
+                       Py_ssize_t block, Py_ssize_t piece, float* workspace) noexcept nogil:
+    """Lay out the workspace; a `piece` of filters is transformed at once. Returns its length."""
     cdef float* p = aligned(workspace)
     g.cells = cells
     g.side = cells + 2
@@ -33,7 +49,7 @@ cdef Py_ssize_t set_up(Winograd* g, Py_ssize_t cells, Py_ssize_t channels,
     g.y_row = up(filters, 32) + 16
     g.x_place = up(block * g.x_row, 1024) + 80
     g.y_place = up(block * g.y_row, 1024) + 80
-    g.w_place = up(channels * up(filters, 32), 1024) + 80
+    g.w_place = up(channels * up(piece, 32), 1024) + 80
     g.x_patch = p
     p += g.places * up(channels, 32)
     g.y_patch = p
@@ -42,18 +58,13 @@ cdef Py_ssize_t set_up(Winograd* g, Py_ssize_t cells, Py_ssize_t channels,
     p += up(filters, 32)
     g.w = p
     p += g.places * g.w_place
+    g.copy = p
+    p += 9 * min(channels, PIECE_CHANNELS) * PIECE_FILTERS
     g.x = p
     p += g.places * g.x_place
     g.y = p
-    p += max(g.places * g.y_place, 9 * channels * filters - g.places * g.x_place)
+    p += g.places * g.y_place
     return (p - workspace) + 16
-
-
-def winograd_elements(Py_ssize_t cells, Py_ssize_t channels, Py_ssize_t filters,
-                      Py_ssize_t block):
-    """Length of the workspace for one chunk of `filters`."""
-    cdef Winograd g
-    return set_up(&g, cells, channels, filters, block, NULL) + 16
 
 
 cdef inline TransformLoop transform(const Winograd* g, int which) noexcept nogil:
@@ -74,29 +85,56 @@ cdef inline Steps places(const Winograd* g, Py_ssize_t place, Py_ssize_t panel) 
 
 
 cdef void transform_weights(
-    const Winograd* g, const float* weights, Py_ssize_t row, Py_ssize_t column,
+    const Winograd* g, const Weights* w, Py_ssize_t channel, Py_ssize_t filter,
     Py_ssize_t filters,
 ) noexcept nogil:
-    """To panels (place, panel, C, panel's filters). `filters` is the step between channels."""
-    cdef Py_ssize_t whole_vectors = g.filters // simd.vector
-    cdef Py_ssize_t c, j, rest = g.filters - whole_vectors * simd.vector
-    cdef Py_ssize_t last = g.filters // simd.vector * simd.vector
+    """`g.channels` and so many filters to panels (place, panel, C, panel's filters)."""
+    cdef Py_ssize_t c, f, tap, depth, count
+    cdef Py_ssize_t column = w.channels * w.filters
+    cdef float* target
+    for f from 0 <= f < filters by PIECE_FILTERS:
+        count = min(PIECE_FILTERS, filters - f)
+        for c from 0 <= c < g.channels by PIECE_CHANNELS:
+            depth = min(PIECE_CHANNELS, g.channels - c)
+            target = g.w + f * g.channels + c * simd.panel
+            if not w.adjoint:
+                transform_piece(g, w.first + (channel + c) * w.filters + filter + f,
+                                3 * column, column, w.filters, depth, count, target)
+                continue
+            for tap in range(9):
+                transpose(w.first + tap * column + (filter + f) * w.filters + channel + c,
+                          w.filters, count, depth, g.copy + tap * depth * count, count)
+            transform_piece(g, g.copy + 8 * depth * count, -3 * depth * count, -depth * count,
+                            count, depth, count, target)
+
+
+cdef void transform_piece(
+    const Winograd* g, const float* weights, Py_ssize_t row, Py_ssize_t column,
+    Py_ssize_t channel, Py_ssize_t depth, Py_ssize_t filters, float* target,
+) noexcept nogil:
+    """`row`, `column` and `channel` are the steps of `weights`."""
+    cdef Py_ssize_t whole_vectors = filters // simd.vector
+    cdef Py_ssize_t last = whole_vectors * simd.vector, rest = filters - last
+    cdef Py_ssize_t c, j
     cdef TransformLoop loop = transform(g, MAP_WEIGHTS)
     cdef Steps to = places(g, g.w_place, g.channels * simd.panel)
-    cdef float* target
-    if g.filters % simd.panel:
-        memset(g.w, 0, g.places * g.w_place * sizeof(float))
-    for c in range(g.channels):
-        target = g.w + c * simd.panel
-        loop(weights + c * filters, steps(row, column, 0), target, to, whole_vectors, NULL)
+    if filters % simd.panel:
+        for j in range(g.places):
+            memset(target + j * g.w_place + filters // simd.panel * to.panel, 0,
+                   depth * simd.panel * sizeof(float))
+    for c in range(depth):
+        for j in range(9):
+            fetch(weights + j // 3 * row + j % 3 * column + (c + AHEAD) * channel, filters)
+        loop(weights + c * channel, steps(row, column, 0), target, to, whole_vectors, NULL)
         if rest:
             memset(g.y_patch, 0, 9 * simd.vector * sizeof(float))
             for j in range(9):
                 memcpy(g.y_patch + j * simd.vector,
-                       weights + j // 3 * row + j % 3 * column + c * filters + last,
+                       weights + j // 3 * row + j % 3 * column + c * channel + last,
                        rest * sizeof(float))
             loop(g.y_patch, steps(3 * simd.vector, simd.vector, 0),
                  target + last // simd.panel * to.panel + last % simd.panel, to, 1, NULL)
+        target += simd.panel
 
 
 cdef struct Spot:
@@ -129,7 +167,7 @@ cdef void transform_input(
             loop(cell(x, at.image, row, column), steps(x.row, x.channels, 0),
                  g.x + t * g.x_row, to, depth // simd.vector, NULL)
         else:
-            cut(x, at.image, row, column, g.side, g.side, g.x_patch, depth)
+            cut(x, at.image, row, column, g.side, g.side, g.channels, g.x_patch, depth)
             loop(g.x_patch, steps(g.side * depth, depth, 0),
                  g.x + t * g.x_row, to, depth // simd.vector, NULL)
 
@@ -150,24 +188,14 @@ cdef void transform_output(
                  steps(y.row, y.channels, 0), depth // simd.vector, after)
         else:
             if after.add:
-                cut_part(y, at, g.cells, g.y_patch, g.filters, depth)
+                cut(y, at.image, at.row, at.column, g.cells, g.cells, g.filters, g.y_patch,
+                    depth)
             loop(g.y + t * g.y_row, source, g.y_patch, steps(g.cells * depth, depth, 0),
                  depth // simd.vector, after)
-            paste_part(y, at, g.cells, g.y_patch, g.filters, depth)
+            paste(y, at, g.cells, g.y_patch, g.filters, depth)
 
 
-cdef void cut_part(const Field* y, Spot at, Py_ssize_t cells, float* patch,
-                   Py_ssize_t channels, Py_ssize_t depth) noexcept nogil:
-    """As `cut`, of the first `channels` only."""
-    cdef Py_ssize_t i, j
-    memset(patch, 0, cells * cells * depth * sizeof(float))
-    for i in range(min(cells, y.rows - at.row)):
-        for j in range(min(cells, y.columns - at.column)):
-            memcpy(patch + (i * cells + j) * depth,
-                   cell(y, at.image, at.row + i, at.column + j), channels * sizeof(float))
-
-
-cdef void paste_part(const Field* y, Spot at, Py_ssize_t cells, const float* patch,
+cdef void paste(const Field* y, Spot at, Py_ssize_t cells, const float* patch,
                      Py_ssize_t channels, Py_ssize_t depth) noexcept nogil:
     cdef Py_ssize_t i, j
     for i in range(min(cells, y.rows - at.row)):
@@ -193,19 +221,21 @@ cdef void transform_delta(
             loop(cell(dy, at.image, at.row, at.column), steps(dy.row, dy.channels, 0),
                  g.y + t * simd.panel, to, depth // simd.vector, NULL)
         else:
-            cut_part(dy, at, g.cells, g.y_patch, g.filters, depth)
+            cut(dy, at.image, at.row, at.column, g.cells, g.cells, g.filters, g.y_patch, depth)
             loop(g.y_patch, steps(g.cells * depth, depth, 0),
                  g.y + t * simd.panel, to, depth // simd.vector, NULL)
 
 
-cdef void count_tiles(Winograd* g, const Field* y) noexcept nogil:
-    """Deal the tiles out to blocks of about equal numbers."""
+cdef Py_ssize_t deal_tiles(
+    Winograd* g, Py_ssize_t cells, const Field* y, Py_ssize_t block
+) noexcept nogil:
+    """Count the tiles, and deal them out to blocks of about equal numbers; returns theirs."""
     cdef Py_ssize_t blocks
-    g.tile_rows = (y.rows + g.cells - 1) // g.cells
-    g.tile_columns = (y.columns + g.cells - 1) // g.cells
+    g.tile_rows = (y.rows + cells - 1) // cells
+    g.tile_columns = (y.columns + cells - 1) // cells
     g.tiles = y.images * g.tile_rows * g.tile_columns
-    blocks = (g.tiles + g.block - 1) // g.block
-    g.block = (g.tiles + blocks - 1) // blocks
+    blocks = (g.tiles + block - 1) // block
+    return (g.tiles + blocks - 1) // blocks
 
 
 cdef void derive_for(
@@ -219,60 +249,78 @@ cdef void winograd_forward(
     Winograd* g, const Field* x, const Field* y, const Epilogue* after, Prologue* before
 ) noexcept nogil:
     """One chunk of filters, whose weights are transformed."""
-    cdef Py_ssize_t first, count, place, column
-    cdef Segment segment
-    cdef Epilogue plain
-    plain.biases = NULL
-    plain.slope = 1
-    plain.add = False
-    count_tiles(g, y)
-    segment.length = g.channels
+    cdef Py_ssize_t first, count
     for first from 0 <= first < g.tiles by g.block:
         count = min(g.block, g.tiles - first)
         derive_for(g, before, x, first + count - 1, g.first_row + g.side)
         transform_input(g, x, first, count)
-        for place in range(g.places):
-            segment.a = g.x + place * g.x_place
-            for column from 0 <= column < g.filters by simd.panel:
-                segment.b = g.w + place * g.w_place + column * g.channels
-                simd.rows_product(count, simd.panel, &segment, 1, g.x_row, simd.panel,
-                                  g.y + place * g.y_place + column, g.y_row, &plain)
+        multiply(g, count, g.filters, g.y, False)
         transform_output(g, y, first, count, after)
     if before != NULL:
         derive_until(before, x, x.images, 0)
+
+
+cdef void multiply(
+    const Winograd* g, Py_ssize_t tiles, Py_ssize_t filters, float* y, bint add
+) noexcept nogil:
+    """Place by place, the transforms of x and of so many filters."""
+    cdef Py_ssize_t place, column
+    cdef Segment segment
+    cdef Epilogue store
+    store.biases = NULL
+    store.slope = 1
+    store.add = add
+    segment.length = g.channels
+    for place in range(g.places):
+        segment.a = g.x + place * g.x_place
+        for column from 0 <= column < filters by simd.panel:
+            segment.b = g.w + place * g.w_place + column * g.channels
+            simd.rows_product(tiles, simd.panel, &segment, 1, g.x_row, simd.panel,
+                              y + place * g.y_place + column, g.y_row, &store)
 
 
 cdef void winograd_backward_weights(
     Winograd* g, const Field* x, const Field* dy, Prologue* before
 ) noexcept nogil:
     """The transform of the gradient of one chunk of filters, in place of the weights'."""
-    cdef Py_ssize_t first, count, place, column, width = up(g.filters, simd.panel)
-    cdef Segment segment
-    cdef Epilogue sum
-    sum.biases = NULL
-    sum.slope = 1
-    count_tiles(g, dy)
+    cdef Py_ssize_t first, count
     for first from 0 <= first < g.tiles by g.block:
         count = min(g.block, g.tiles - first)
         derive_for(g, before, dy, first + count - 1, g.cells)
         transform_input(g, x, first, count)
         transform_delta(g, dy, first, count)
-        segment.length = count
-        sum.add = first > 0
-        for place in range(g.places):
-            segment.a = g.x + place * g.x_place
-            for column from 0 <= column < g.filters by simd.panel:
-                segment.b = g.y + place * g.y_place + column * count
-                simd.columns_product(g.channels, simd.panel, &segment, 1, g.x_row, simd.panel,
-                                     g.w + place * g.w_place + column, width, &sum)
+        multiply_adjoint(g, count, g.filters, g.y, first > 0)
+
+
+cdef void multiply_adjoint(
+    const Winograd* g, Py_ssize_t tiles, Py_ssize_t filters, const float* delta, bint add
+) noexcept nogil:
+    """Place by place, the transform of x, transposed, and panels of the delta's."""
+    cdef Py_ssize_t place, column, width = up(filters, simd.panel)
+    cdef Segment segment
+    cdef Epilogue sum
+    sum.biases = NULL
+    sum.slope = 1
+    sum.add = add
+    segment.length = tiles
+    for place in range(g.places):
+        segment.a = g.x + place * g.x_place
+        for column from 0 <= column < filters by simd.panel:
+            segment.b = delta + place * g.y_place + column * tiles
+            simd.columns_product(g.channels, simd.panel, &segment, 1, g.x_row, simd.panel,
+                                 g.w + place * g.w_place + column, width, &sum)
 
 
 cdef void transform_gradient(
-    const Winograd* g, float* dweights, Py_ssize_t row, Py_ssize_t column, Py_ssize_t filters
+    const Winograd* g, Py_ssize_t count, float* dweights, Py_ssize_t column,
+    Py_ssize_t filters,
 ) noexcept nogil:
-    """Add to the chunk of `dweights` what its transform stands for."""
+    """Add to `count` filters of `dweights` what their transform stands for.
+
+    `column` and `filters` are the steps between the kernel's columns and between channels.
+    """
     cdef TransformLoop loop = transform(g, MAP_GRADIENT)
-    cdef Py_ssize_t width = up(g.filters, simd.panel), depth = up(g.filters, simd.vector)
+    cdef Py_ssize_t width = up(count, simd.panel), depth = up(count, simd.vector)
     cdef Py_ssize_t c, j, k
     cdef float* target
     cdef Epilogue add
@@ -280,13 +328,15 @@ cdef void transform_gradient(
     add.slope = 1
     add.add = True
     for c in range(g.channels):
-        if depth == g.filters:
+        for j in range(9):
+            fetch(dweights + j * column + (c + AHEAD) * filters, count)
+        if depth == count:
             loop(g.w + c * width, places(g, g.w_place, 0), dweights + c * filters,
-                 steps(row, column, 0), depth // simd.vector, &add)
+                 steps(3 * column, column, 0), depth // simd.vector, &add)
             continue
         loop(g.w + c * width, places(g, g.w_place, 0), g.y_patch,
              steps(3 * depth, depth, 0), depth // simd.vector, NULL)
         for j in range(9):
-            target = dweights + j // 3 * row + j % 3 * column + c * filters
-            for k in range(g.filters):
+            target = dweights + j * column + c * filters
+            for k in range(count):
                 target[k] += g.y_patch[j * depth + k]

@@ -71,6 +71,12 @@ typedef struct {
 #define JOIN(a, b) JOIN_(a, b)
 #define NAMED(name) JOIN(name, SET)
 
+/* Ask for memory that will be read soon. */
+static inline void fetch(const float *p, ptrdiff_t elements) {
+    for (ptrdiff_t i = 0; i < elements; i += 16)
+        __builtin_prefetch(p + i);
+}
+
 /* Baseline: SSE2, or NEON on Arm, which has twice the registers. */
 #define SET baseline
 #define LANES 4

@@ -81,7 +81,7 @@ def workspace_elements(
     if algorithm == "direct":
         return _fast.direct_elements(*kernel, channels, filters, stride)
     return max(
-        _fast.winograd_elements(w.cells, source, w.chunk, w.block)
+        _fast.winograd_elements(w.cells, source, target, w.block, w.chunk)
         for source, target in ((channels, filters), (filters, channels))
         for w in [_winograd(algorithm, source, target)]
     )

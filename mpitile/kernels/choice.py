@@ -64,24 +64,21 @@ def _is_large(shape: Shape) -> bool:
 
 LARGE_GRADIENT, FEW_PIXELS = 2**21, 512
 
-# Transformed weights that do not fit into L2 travel to memory and back. In multiplications,
-# the cost of one weight, direct or at one place of a transform.
-L2_ELEMENTS = 2**19
-DIRECT_WEIGHT, WEIGHT_IN_L2, WEIGHT_IN_MEMORY = 40, 20, 55
+# For one channel and one filter, in multiplications of a product: reading a weight, in order
+# or to transform it, and writing a place of its transform; and what a channel of a tile
+# costs at each place on its way into a transform or out of it.
+DIRECT_WEIGHTS, READ_WEIGHTS, WRITE_PLACE = 330, 400, 10
+TRANSFORM_TILE = 28
 
 
 def _winograd(shape: Shape) -> str:
-    """By multiplications of products and the cost of the weights' transforms."""
-    pixels = shape.images * shape.rows * shape.columns
-    weights = shape.channels * shape.filters
-    costs = {"direct": 9.0 * (pixels + DIRECT_WEIGHT)}
+    """By the multiplications of products, and what transforms cost."""
+    costs = {"direct": 9.0 * shape.images * shape.rows * shape.columns + DIRECT_WEIGHTS}
     for name, cells in (("winograd2", 2), ("winograd4", 4)):
         tiles = shape.images * -(-shape.rows // cells) * -(-shape.columns // cells)
         places = (cells + 2) ** 2
-        extra = WEIGHT_IN_L2 if places * weights <= L2_ELEMENTS else WEIGHT_IN_MEMORY
-        # The transforms of a tile's channels and filters.
-        extra += tiles * 12 * (1 / shape.channels + 1 / shape.filters)
-        costs[name] = places * (tiles + extra)
+        tile = 1 + TRANSFORM_TILE * (1 / shape.channels + 1 / shape.filters)
+        costs[name] = places * (tiles * tile + WRITE_PLACE) + READ_WEIGHTS
     return min(costs, key=costs.__getitem__)
 
 

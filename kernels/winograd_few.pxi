@@ -1,0 +1,45 @@
+# Winograd's algorithm where tiles are few: the transforms of all tiles stay, and the weights,
+# much larger, pass by in pieces that are in L2 from their transform to their product.
+
+cdef Py_ssize_t set_up_few(
+    Winograd* g, Py_ssize_t cells, Py_ssize_t channels, Py_ssize_t filters, Py_ssize_t tiles,
+    float* workspace,
+) noexcept nogil:
+    return set_up(g, cells, min(channels, PIECE_CHANNELS), filters, tiles, PIECE_FILTERS,
+                  workspace)
+
+
+cdef void few_forward(
+    Winograd* g, Field x, const Field* y, const Weights* w, const Epilogue* after,
+    Prologue* before,
+) noexcept nogil:
+    cdef Py_ssize_t c, f, count, depth = g.channels
+    if before != NULL:
+        derive_until(before, &x, x.images, 0)
+    for c from 0 <= c < x.channels by depth:
+        g.channels = min(depth, x.channels - c)
+        transform_input(g, &x, 0, g.tiles)
+        for f from 0 <= f < g.filters by PIECE_FILTERS:
+            count = min(PIECE_FILTERS, g.filters - f)
+            transform_weights(g, w, c, f, count)
+            multiply(g, g.tiles, count, g.y + f, c > 0)
+        x.cells += depth
+    transform_output(g, y, 0, g.tiles, after)
+
+
+cdef void few_backward_weights(
+    Winograd* g, Field x, const Field* dy, float* dweights, Prologue* before
+) noexcept nogil:
+    cdef Py_ssize_t c, f, count, depth = g.channels
+    if before != NULL:
+        derive_until(before, dy, dy.images, 0)
+    transform_delta(g, dy, 0, g.tiles)
+    for c from 0 <= c < x.channels by depth:
+        g.channels = min(depth, x.channels - c)
+        transform_input(g, &x, 0, g.tiles)
+        for f from 0 <= f < g.filters by PIECE_FILTERS:
+            count = min(PIECE_FILTERS, g.filters - f)
+            multiply_adjoint(g, g.tiles, count, g.y + f * g.tiles, False)
+            transform_gradient(g, count, dweights + c * g.filters + f,
+                               x.channels * g.filters, g.filters)
+        x.cells += depth

@@ -1,151 +1,74 @@
-"""Sums, normalisation and gradients of batch normalisation, channel by channel."""
+"""Batch normalisation in float64, by the names and arguments that fast.pyx has in float32."""
 
-include "real.pxi"
-
-
-cdef void add_values(
-    const real* x, double* total, Py_ssize_t pixels, Py_ssize_t channels
-) noexcept nogil:
-    cdef Py_ssize_t i, k
-    for i in range(pixels):
-        for k in range(channels):
-            total[k] += x[k]
-        x += channels
+ctypedef (Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) BoxOf
 
 
-cdef void add_squares(
-    const real* x, const double* mean, double* square, Py_ssize_t pixels, Py_ssize_t channels
-) noexcept nogil:
-    cdef Py_ssize_t i, k
+def sums_box(const double[:, :, :, ::1] x, BoxOf box, double[::1] total):
+    cdef Py_ssize_t n, i, j, k
+    with nogil:
+        for n in range(x.shape[0]):
+            for i in range(box[0], box[0] + box[2]):
+                for j in range(box[1], box[1] + box[3]):
+                    for k in range(x.shape[3]):
+                        total[k] += x[n, i, j, k]
+
+
+def squares_box(const double[:, :, :, ::1] x, BoxOf box, const double[::1] mean,
+                double[::1] square):
+    cdef Py_ssize_t n, i, j, k
     cdef double value
-    for i in range(pixels):
-        for k in range(channels):
-            value = x[k] - mean[k]
-            square[k] += value * value
-        x += channels
+    with nogil:
+        for n in range(x.shape[0]):
+            for i in range(box[0], box[0] + box[2]):
+                for j in range(box[1], box[1] + box[3]):
+                    for k in range(x.shape[3]):
+                        value = x[n, i, j, k] - mean[k]
+                        square[k] += value * value
 
 
-cdef void add_products(
-    const real* dy, const real* x, const double* mean, double* total, double* product,
-    Py_ssize_t pixels, Py_ssize_t channels,
-) noexcept nogil:
-    cdef Py_ssize_t i, k
+def products_box(const double[:, :, :, ::1] dy, BoxOf dy_box, const double[:, :, :, ::1] x,
+                 BoxOf x_box, const double[::1] mean, double[:, ::1] out):
+    cdef Py_ssize_t n, i, j, k
     cdef double value
-    for i in range(pixels):
-        for k in range(channels):
-            value = dy[k]
-            total[k] += value
-            product[k] += value * (x[k] - mean[k])
-        dy += channels
-        x += channels
-
-
-cdef void scale_and_shift(
-    const real* x, real* y, const real* mean, const real* factor, const real* biases,
-    Py_ssize_t pixels, Py_ssize_t channels,
-) noexcept nogil:
-    cdef Py_ssize_t i, k
-    for i in range(pixels):
-        for k in range(channels):
-            y[k] = (x[k] - mean[k]) * factor[k] + biases[k]
-        x += channels
-        y += channels
-
-
-cdef void scale_only(
-    real* dy, const real* factor, Py_ssize_t pixels, Py_ssize_t channels
-) noexcept nogil:
-    cdef Py_ssize_t i, k
-    for i in range(pixels):
-        for k in range(channels):
-            dy[k] *= factor[k]
-        dy += channels
-
-
-cdef void scale_and_centre(
-    real* dy, const real* x, const real* mean, const real* factor,
-    const real* shift, const real* slope, Py_ssize_t pixels, Py_ssize_t channels,
-) noexcept nogil:
-    cdef Py_ssize_t i, k
-    for i in range(pixels):
-        for k in range(channels):
-            dy[k] = (dy[k] - shift[k] - (x[k] - mean[k]) * slope[k]) * factor[k]
-        dy += channels
-        x += channels
-
-
-def sums(
-    const real[:, :, :, ::1] x, double[::1] out,
-    Py_ssize_t row, Py_ssize_t column, Py_ssize_t rows, Py_ssize_t columns,
-):
-    cdef Py_ssize_t n, i, channels = x.shape[3]
     with nogil:
         for n in range(x.shape[0]):
-            for i in range(row, row + rows):
-                add_values(&x[n, i, column, 0], &out[0], columns, channels)
+            for i in range(x_box[2]):
+                for j in range(x_box[3]):
+                    for k in range(x.shape[3]):
+                        value = dy[n, dy_box[0] + i, dy_box[1] + j, k]
+                        out[0, k] += value
+                        out[1, k] += value * (x[n, x_box[0] + i, x_box[1] + j, k] - mean[k])
 
 
-def squares(
-    const real[:, :, :, ::1] x, const double[::1] mean, double[::1] out,
-    Py_ssize_t row, Py_ssize_t column, Py_ssize_t rows, Py_ssize_t columns,
+def normalize_box(
+    const double[:, :, :, ::1] x, BoxOf x_box, double[:, :, :, ::1] y, BoxOf y_box,
+    const double[::1] mean, const double[::1] factor, const double[::1] biases, double slope,
 ):
-    cdef Py_ssize_t n, i, channels = x.shape[3]
+    cdef Py_ssize_t n, i, j, k
+    cdef double value
     with nogil:
         for n in range(x.shape[0]):
-            for i in range(row, row + rows):
-                add_squares(&x[n, i, column, 0], &mean[0], &out[0], columns, channels)
+            for i in range(x_box[2]):
+                for j in range(x_box[3]):
+                    for k in range(x.shape[3]):
+                        value = x[n, x_box[0] + i, x_box[1] + j, k] - mean[k]
+                        value = value * factor[k] + biases[k]
+                        y[n, y_box[0] + i, y_box[1] + j, k] = (
+                            value if value > 0 else value * slope)
 
 
-def normalize(
-    const real[:, :, :, ::1] x, real[:, :, :, ::1] y,
-    const real[::1] mean, const real[::1] factor, const real[::1] biases,
-    Py_ssize_t x_row, Py_ssize_t x_column, Py_ssize_t y_row, Py_ssize_t y_column,
-    Py_ssize_t rows, Py_ssize_t columns,
+def centre_box(
+    double[:, :, :, ::1] dy, BoxOf dy_box, const double[:, :, :, ::1] x, BoxOf x_box,
+    const double[::1] mean, const double[::1] factor, const double[::1] shift,
+    const double[::1] tilt,
 ):
-    cdef Py_ssize_t n, i, channels = x.shape[3]
+    cdef Py_ssize_t n, i, j, k
+    cdef double value
     with nogil:
         for n in range(x.shape[0]):
-            for i in range(rows):
-                scale_and_shift(&x[n, x_row + i, x_column, 0], &y[n, y_row + i, y_column, 0],
-                                &mean[0], &factor[0], &biases[0], columns, channels)
-
-
-def backward_sums(
-    const real[:, :, :, ::1] dy, const real[:, :, :, ::1] x,
-    const double[::1] mean, double[:, ::1] out,
-    Py_ssize_t y_row, Py_ssize_t y_column, Py_ssize_t x_row, Py_ssize_t x_column,
-    Py_ssize_t rows, Py_ssize_t columns,
-):
-    cdef Py_ssize_t n, i, channels = x.shape[3]
-    with nogil:
-        for n in range(x.shape[0]):
-            for i in range(rows):
-                add_products(&dy[n, y_row + i, y_column, 0], &x[n, x_row + i, x_column, 0],
-                             &mean[0], &out[0, 0], &out[1, 0], columns, channels)
-
-
-def scale(
-    real[:, :, :, ::1] dy, const real[::1] factor,
-    Py_ssize_t row, Py_ssize_t column, Py_ssize_t rows, Py_ssize_t columns,
-):
-    cdef Py_ssize_t n, i, channels = dy.shape[3]
-    with nogil:
-        for n in range(dy.shape[0]):
-            for i in range(row, row + rows):
-                scale_only(&dy[n, i, column, 0], &factor[0], columns, channels)
-
-
-def backward(
-    real[:, :, :, ::1] dy, const real[:, :, :, ::1] x,
-    const real[::1] mean, const real[::1] factor,
-    const real[::1] shift, const real[::1] slope,
-    Py_ssize_t y_row, Py_ssize_t y_column, Py_ssize_t x_row, Py_ssize_t x_column,
-    Py_ssize_t rows, Py_ssize_t columns,
-):
-    cdef Py_ssize_t n, i, channels = x.shape[3]
-    with nogil:
-        for n in range(x.shape[0]):
-            for i in range(rows):
-                scale_and_centre(&dy[n, y_row + i, y_column, 0], &x[n, x_row + i, x_column, 0],
-                                 &mean[0], &factor[0], &shift[0], &slope[0],
-                                 columns, channels)
+            for i in range(x_box[2]):
+                for j in range(x_box[3]):
+                    for k in range(x.shape[3]):
+                        value = (x[n, x_box[0] + i, x_box[1] + j, k] - mean[k]) * tilt[k]
+                        value = dy[n, dy_box[0] + i, dy_box[1] + j, k] - shift[k] - value
+                        dy[n, dy_box[0] + i, dy_box[1] + j, k] = value * factor[k]

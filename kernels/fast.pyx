@@ -1,4 +1,4 @@
-"""Float32 convolution by the SIMD loops of simd/simd.h, max-pool windows and derivatives.
+"""Float32 convolution by the SIMD loops of simd/simd.h, max-pool, batch norm and derivatives.
 
 Boxes are handed over as row, column, rows and columns in an array; `window` is the first
 window's row and column, counted from the input box's first cell. Nothing is checked here.
@@ -236,3 +236,6 @@ def winograd_backward_weights_box(
     with nogil:
         correlate_gradients(&g, &source, delta, &dweights[0, 0, 0, 0], before, window, cells,
                             block, chunk, &workspace[0])
+
+
+include "statistics.pxi"

@@ -46,6 +46,15 @@ cdef extern from "simd/simd.h" nogil:
         void (*give_back)(const float*, const unsigned char*, const ptrdiff_t*,
                           const unsigned char*, ptrdiff_t, ptrdiff_t, float*,
                           int) noexcept nogil
+        void (*sums)(const float*, ptrdiff_t, ptrdiff_t, double*) noexcept nogil
+        void (*squares)(const float*, const double*, ptrdiff_t, ptrdiff_t,
+                        double*) noexcept nogil
+        void (*products)(const float*, const float*, const double*, ptrdiff_t, ptrdiff_t,
+                         double*, double*) noexcept nogil
+        void (*normalize)(const float*, float*, const float*, const float*, const float*,
+                          float, ptrdiff_t, ptrdiff_t) noexcept nogil
+        void (*centre)(float*, const float*, const float*, const float*, const float*,
+                       const float*, ptrdiff_t, ptrdiff_t) noexcept nogil
 
     const Simd* simd_named(const char* name)
     void fetch(const float* p, ptrdiff_t elements)

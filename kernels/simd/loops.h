@@ -25,6 +25,7 @@ INLINE VEC NAMED(activated)(VEC v, float slope) {
 #include "products.h"
 #include "transforms.h"
 #include "elements.h"
+#include "statistics.h"
 
 static const Simd NAMED(simd) = {
     .vector = LANES,
@@ -43,6 +44,11 @@ static const Simd NAMED(simd) = {
     .derive = NAMED(derive),
     .largest = NAMED(largest),
     .give_back = NAMED(give_back),
+    .sums = NAMED(sums),
+    .squares = NAMED(squares),
+    .products = NAMED(products),
+    .normalize = NAMED(normalize),
+    .centre = NAMED(centre),
 };
 
 #undef PANEL

@@ -13,9 +13,11 @@ INLINE void NAMED(finish)(VEC v, const float *biases, float *c, const Epilogue *
     NAMED(store)(c, v);
 }
 
-INLINE void NAMED(block)(const int rows, ptrdiff_t n, const Segment *segments, ptrdiff_t count,
-                         ptrdiff_t shift, ptrdiff_t row_step, ptrdiff_t inner_step,
-                         ptrdiff_t b_step, float *c, ptrdiff_t c_step, const Epilogue *after) {
+/* `wide`: whether the columns fill more than one vector. */
+INLINE void NAMED(block)(const int rows, const int wide, ptrdiff_t n, const Segment *segments,
+                         ptrdiff_t count, ptrdiff_t shift, ptrdiff_t row_step,
+                         ptrdiff_t inner_step, ptrdiff_t b_step, float *c, ptrdiff_t c_step,
+                         const Epilogue *after) {
     VEC left[TALLEST], right[TALLEST];
 #pragma GCC unroll 16
     for (int i = 0; i < rows; i++)
@@ -24,22 +26,24 @@ INLINE void NAMED(block)(const int rows, ptrdiff_t n, const Segment *segments, p
         const float *a = segments[s].a + shift;
         const float *b = segments[s].b;
         for (ptrdiff_t k = segments[s].length; k > 0; k--) {
-            VEC b_left = NAMED(load)(b), b_right = NAMED(load)(b + LANES);
+            VEC b_left = NAMED(load)(b), b_right = wide ? NAMED(load)(b + LANES) : b_left;
 #pragma GCC unroll 16
             for (int i = 0; i < rows; i++) {
                 float value = a[i * row_step];
                 left[i] += b_left * value;
-                right[i] += b_right * value;
+                if (wide)
+                    right[i] += b_right * value;
             }
             a += inner_step;
             b += b_step;
         }
     }
-    if (n == PANEL) {
+    if (n == (wide ? PANEL : LANES)) {
 #pragma GCC unroll 16
         for (int i = 0; i < rows; i++) {
             NAMED(finish)(left[i], after->biases, c + i * c_step, after);
-            NAMED(finish)(right[i], after->biases + LANES, c + i * c_step + LANES, after);
+            if (wide)
+                NAMED(finish)(right[i], after->biases + LANES, c + i * c_step + LANES, after);
         }
         return;
     }
@@ -52,7 +56,8 @@ INLINE void NAMED(block)(const int rows, ptrdiff_t n, const Segment *segments, p
         memset(line, 0, sizeof line);
         memcpy(line, c + i * c_step, n * sizeof(float));
         NAMED(finish)(left[i], biases, line, &padded);
-        NAMED(finish)(right[i], biases + LANES, line + LANES, &padded);
+        if (wide)
+            NAMED(finish)(right[i], biases + LANES, line + LANES, &padded);
         memcpy(c + i * c_step, line, n * sizeof(float));
     }
 }
@@ -67,7 +72,7 @@ INLINE void NAMED(block)(const int rows, ptrdiff_t n, const Segment *segments, p
             ptrdiff_t rows = m / blocks + (block < m % blocks);                                 \
             ptrdiff_t shift = first * (ROW_STEP);                                               \
             float *target = c + first * c_step;                                                 \
-            switch (rows) {                                                                     \
+            switch (n > LANES ? rows : -rows) {                                                 \
                 ROWS(1, ROW_STEP, INNER_STEP)                                                   \
                 ROWS(2, ROW_STEP, INNER_STEP)                                                   \
                 ROWS(3, ROW_STEP, INNER_STEP)                                                   \
@@ -80,10 +85,14 @@ INLINE void NAMED(block)(const int rows, ptrdiff_t n, const Segment *segments, p
         }                                                                                       \
     }
 
-#define ROWS(HEIGHT, ROW_STEP, INNER_STEP)                                                   \
-    case HEIGHT:                                                                             \
-        NAMED(block)(HEIGHT, n, segments, count, shift, ROW_STEP, INNER_STEP, b_step, target, \
-                     c_step, after);                                                         \
+#define ROWS(HEIGHT, ROW_STEP, INNER_STEP)                                                       \
+    case HEIGHT:                                                                                 \
+        NAMED(block)(HEIGHT, 1, n, segments, count, shift, ROW_STEP, INNER_STEP, b_step, target, \
+                     c_step, after);                                                             \
+        break;                                                                                   \
+    case -HEIGHT:                                                                                \
+        NAMED(block)(HEIGHT, 0, n, segments, count, shift, ROW_STEP, INNER_STEP, b_step, target, \
+                     c_step, after);                                                             \
         break;
 
 #if TALLEST == 6

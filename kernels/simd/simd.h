@@ -64,6 +64,21 @@ typedef struct {
     void (*give_back)(const float *dy, const uint8_t *argmax, const ptrdiff_t *offsets,
                       const uint8_t *places, ptrdiff_t cells, ptrdiff_t channels, float *dx,
                       int add);
+    /* Batch norm, a row of pixels at a time; sums by channel are added to. */
+    void (*sums)(const float *x, ptrdiff_t pixels, ptrdiff_t channels, double *total);
+    /* of (x - mean)^2 */
+    void (*squares)(const float *x, const double *mean, ptrdiff_t pixels, ptrdiff_t channels,
+                    double *square);
+    /* of dy, and of dy (x - mean) */
+    void (*products)(const float *dy, const float *x, const double *mean, ptrdiff_t pixels,
+                     ptrdiff_t channels, double *total, double *product);
+    /* y = (x - mean) factor + biases, times slope where that is not positive */
+    void (*normalize)(const float *x, float *y, const float *mean, const float *factor,
+                      const float *biases, float slope, ptrdiff_t pixels, ptrdiff_t channels);
+    /* dy = (dy - shift - (x - mean) tilt) factor */
+    void (*centre)(float *dy, const float *x, const float *mean, const float *factor,
+                   const float *shift, const float *tilt, ptrdiff_t pixels,
+                   ptrdiff_t channels);
 } Simd;
 
 #define INLINE static inline __attribute__((always_inline))

@@ -18,6 +18,9 @@ from mpitile.kernels.checks import (
 )
 from mpitile.kernels.tile import Tile
 
+# Of activations that are linear on both sides of zero: the slope below it.
+SLOPES = {"linear": 1.0, "leaky": 0.1, "relu": 0.0}
+
 
 def check_kind(kind: str) -> None:
     """Raise `ValueError` unless there is such an activation."""

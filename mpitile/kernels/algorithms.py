@@ -22,13 +22,12 @@ import numpy as np
 
 from mpitile.geometry.box import Box
 from mpitile.kernels import _conv, _fast
-from mpitile.kernels.checks import first_window, local
+from mpitile.kernels.checks import first_window, local, part
 from mpitile.kernels.tile import Tile
 
 ALGORITHMS = ("im2row", "direct", "winograd2", "winograd4")
 EXACT = ("im2row", "direct")
 OPERATIONS = ("forward", "backward_input", "backward_weights")
-SLOPES = {"linear": 1.0, "leaky": 0.1, "relu": 0.0}
 
 PANEL_LIMIT = 2**18
 # Transformed weights of one chunk of filters, in elements: 5 MB.
@@ -91,10 +90,6 @@ def _whole(tile: Tile) -> tuple[int, int, int, int]:
     return (0, 0, tile.box.height, tile.box.width)
 
 
-def _part(tile: Tile, box: Box) -> tuple[int, int, int, int]:
-    return (*local(tile, box), box.height, box.width)
-
-
 class Derivative:
     """The activation's derivative, to be multiplied into a box of dy as it is first read.
 
@@ -105,11 +100,11 @@ class Derivative:
     def __init__(self, y: Tile, box: Box, slope: float, sums: np.ndarray | None) -> None:
         self._box = box
         row = None if sums is None else np.empty(len(sums), np.float32)
-        self.work = _fast.Derivative(y.array, _part(y, box), slope, row, sums)
+        self.work = _fast.Derivative(y.array, part(y, box), slope, row, sums)
 
     def apply(self, dy: Tile) -> None:
         """Multiply it in at once."""
-        self.work.apply(dy.array, _part(dy, self._box))
+        self.work.apply(dy.array, part(dy, self._box))
 
 
 def _work(derivative: Derivative | None) -> _fast.Derivative | None:
@@ -149,7 +144,7 @@ def forward(
             _whole(x),
             weights,
             y.array,
-            _part(y, box),
+            part(y, box),
             window,
             stride,
             biases,
@@ -163,7 +158,7 @@ def forward(
             _whole(x),
             weights,
             y.array,
-            _part(y, box),
+            part(y, box),
             window,
             biases,
             slope,
@@ -234,10 +229,10 @@ def backward_input(
         call, cut = _fast.winograd_backward_input_box, (w.cells, w.block, w.chunk)
     call(
         dy.array,
-        _part(dy, box),
+        part(dy, box),
         weights,
         dx.array,
-        _part(dx, reach),
+        part(dx, reach),
         window,
         accumulate,
         _work(derivative),
@@ -279,7 +274,7 @@ def backward_weights(
             x.array,
             _whole(x),
             dy.array,
-            _part(dy, box),
+            part(dy, box),
             dweights,
             window,
             stride,
@@ -292,7 +287,7 @@ def backward_weights(
             x.array,
             _whole(x),
             dy.array,
-            _part(dy, box),
+            part(dy, box),
             dweights,
             window,
             _work(derivative),

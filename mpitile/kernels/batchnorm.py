@@ -9,17 +9,21 @@ from __future__ import annotations
 import numpy as np
 
 from mpitile.geometry.box import Box
-from mpitile.kernels import _batchnorm
+from mpitile.kernels import _batchnorm, _fast
+from mpitile.kernels import activation as activations
+from mpitile.kernels.activation import SLOPES
 from mpitile.kernels.checks import (
     check_array,
     check_channels,
     check_inside,
     check_tile,
-    local,
+    part,
 )
 from mpitile.kernels.tile import Tile
 
 FLOAT64 = np.dtype(np.float64)
+# The same functions for either dtype.
+_LOOPS = {np.dtype(np.float32): _fast, FLOAT64: _batchnorm}
 
 
 def _check_pair(x: Tile, other: Tile, box: Box) -> None:
@@ -41,7 +45,7 @@ def sums(x: Tile, box: Box, out: np.ndarray) -> None:
     check_inside("batch norm input", x, box)
     _check_statistics(x, sums=out)
     if not box.empty:
-        _batchnorm.sums(x.array, out, *local(x, box), box.height, box.width)
+        _LOOPS[x.array.dtype].sums_box(x.array, part(x, box), out)
 
 
 def squares(x: Tile, box: Box, mean: np.ndarray, out: np.ndarray) -> None:
@@ -50,7 +54,7 @@ def squares(x: Tile, box: Box, mean: np.ndarray, out: np.ndarray) -> None:
     check_inside("batch norm input", x, box)
     _check_statistics(x, mean=mean, squares=out)
     if not box.empty:
-        _batchnorm.squares(x.array, mean, out, *local(x, box), box.height, box.width)
+        _LOOPS[x.array.dtype].squares_box(x.array, part(x, box), mean, out)
 
 
 def normalize(
@@ -61,26 +65,32 @@ def normalize(
     inverse_deviation: np.ndarray,
     scales: np.ndarray,
     biases: np.ndarray,
+    activation: str = "linear",
 ) -> None:
-    """Overwrite the cells `box` of `y`, which may be `x` itself, with the normalised `x`."""
+    """Overwrite the cells `box` of `y`, which may be `x` itself, with the normalised `x`.
+
+    The `activation`, as in `mpitile.kernels.activation`, comes behind.
+    """
     _check_pair(x, y, box)
     dtype = x.array.dtype
     _check_statistics(x, mean=mean, inverse_deviation=inverse_deviation)
     check_array("batch norm scales", scales, mean.shape, dtype)
     check_array("batch norm biases", biases, mean.shape, dtype)
+    activations.check_kind(activation)
     if box.empty:
         return
-    _batchnorm.normalize(
+    _LOOPS[dtype].normalize_box(
         x.array,
+        part(x, box),
         y.array,
+        part(y, box),
         mean.astype(dtype),
         (scales * inverse_deviation).astype(dtype),
         biases,
-        *local(x, box),
-        *local(y, box),
-        box.height,
-        box.width,
+        SLOPES.get(activation, 1.0),
     )
+    if activation not in SLOPES:
+        activations.forward(y, box, None, activation)
 
 
 def backward_sums(
@@ -101,9 +111,7 @@ def backward_sums(
     if box.empty:
         return
     totals = np.zeros_like(out)
-    _batchnorm.backward_sums(
-        dy.array, x.array, mean, totals, *local(dy, box), *local(x, box), box.height, box.width
-    )
+    _LOOPS[x.array.dtype].products_box(dy.array, part(dy, box), x.array, part(x, box), mean, totals)
     totals[1] *= inverse_deviation
     out += totals
 
@@ -137,23 +145,17 @@ def backward(
     check_array("batch norm scales", scales, mean.shape, dtype)
     if box.empty:
         return
-    factor = (scales * inverse_deviation).astype(dtype)
     centred = box.intersect(owned)
-    if not centred.empty:
-        _batchnorm.backward(
-            dy.array,
-            x.array,
-            mean.astype(dtype),
-            factor,
-            mean_dy.astype(dtype),
-            (inverse_deviation * mean_dy_xhat).astype(dtype),
-            *local(dy, centred),
-            *local(x, centred),
-            centred.height,
-            centred.width,
-        )
-    for part in _around(box, centred):
-        _batchnorm.scale(dy.array, factor, *local(dy, part), part.height, part.width)
+    factor = (scales * inverse_deviation).astype(dtype)
+    middle = mean.astype(dtype)
+    shift, tilt = mean_dy.astype(dtype), (inverse_deviation * mean_dy_xhat).astype(dtype)
+    none = np.zeros_like(shift)
+    parts = [(centred, shift, tilt)] + [(rest, none, none) for rest in _around(box, centred)]
+    for cells, *correction in parts:
+        if not cells.empty:
+            _LOOPS[dtype].centre_box(
+                dy.array, part(dy, cells), x.array, part(x, cells), middle, factor, *correction
+            )
 
 
 def _around(box: Box, inner: Box) -> list[Box]:

@@ -63,6 +63,11 @@ def local(tile: Tile, box: Box) -> tuple[int, int]:
     return box.y0 - tile.box.y0, box.x0 - tile.box.x0
 
 
+def part(tile: Tile, box: Box) -> tuple[int, int, int, int]:
+    """A box as compiled kernels take it: first row and column in the array, rows, columns."""
+    return (*local(tile, box), box.height, box.width)
+
+
 def window(tile: Tile, box: Box, size: tuple[int, int], stride: int, before: int) -> Box:
     """The cells of the tile's tensor that the windows of an output box cover.
 

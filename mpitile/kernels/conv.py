@@ -16,7 +16,8 @@ import numpy as np
 from mpitile.geometry.box import Box
 from mpitile.kernels import activation as activations
 from mpitile.kernels import algorithms
-from mpitile.kernels.algorithms import ALGORITHMS, SLOPES, Derivative
+from mpitile.kernels.activation import SLOPES
+from mpitile.kernels.algorithms import ALGORITHMS, Derivative
 from mpitile.kernels.checks import (
     check_array,
     check_channels,

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from mpitile.geometry.box import Box
+from mpitile.geometry.box import EMPTY, Box
 from mpitile.kernels.tile import Tile
 from mpitile.network import spec
 
@@ -25,6 +25,7 @@ class Site:
     inputs : tiles of the tensors it reads.
     input_deltas : tiles of their gradients; None where none is wanted.
     output, output_delta : tiles of the tensor it writes, and of its gradient.
+    stored : the output cells that arrays shaped like the output hold.
     parameters : arrays by name; trained ones and running statistics.
     gradients : arrays of the trained ones' gradients, which layers add to.
     workspace : scratch memory of the kernels, shared by all layers.
@@ -43,6 +44,7 @@ class Site:
     input_deltas: tuple[Tile | None, ...]
     output: Tile
     output_delta: Tile | None
+    stored: Box = EMPTY
     parameters: Mapping[str, np.ndarray] = field(default_factory=dict)
     gradients: Mapping[str, np.ndarray] = field(default_factory=dict)
     workspace: np.ndarray = field(default_factory=lambda: np.empty(0))

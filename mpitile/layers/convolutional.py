@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from mpitile.kernels import activation, conv
 from mpitile.layers.base import Site, Step
-from mpitile.layers.normalization import Normalization
-from mpitile.network.kept import PRODUCT
+from mpitile.layers.normalized import NormalizedProduct
 from mpitile.network.spec import Convolutional
 
 
@@ -22,37 +20,34 @@ class Convolution:
         self._stride, self._padding = 1, 0
         if isinstance(operation, Convolutional):
             self._stride, self._padding = operation.stride, operation.padding
-        self._normalization = None
-        self._product = site.output
+        self._normalized = None
         if operation.batch_normalize:
-            self._normalization = Normalization(site)
-            # The gradient needs the tensor before normalisation.
-            self._product = replace(site.output, array=site.kept[PRODUCT])
+            self._normalized = NormalizedProduct(site, self._stride, self._padding)
 
     def forward(self, step: Step) -> None:
-        site = self.site
-        fused = self._normalization is None
+        site, normalized = self.site, self._normalized
+        if normalized:
+            normalized.forward(step)
+            for band in normalized.bands:
+                normalized.apply(band, band.of(site.output))
+            return
         conv.forward(
             site.inputs[0],
             site.parameters["weights"],
-            self._product,
+            site.output,
             site.box,
             self._stride,
             self._padding,
             site.workspace,
-            biases=site.parameters["biases"] if fused else None,
-            activation=self._activation if fused else "linear",
+            biases=site.parameters["biases"],
+            activation=self._activation,
             algorithm=site.algorithms.get("forward"),
         )
-        if self._normalization:
-            self._normalization.forward(self._product, step)
-            activation.forward(site.output, site.box, None, self._activation)
 
     def backward_input(self, step: Step) -> None:
         site = self.site
-        if self._normalization:
-            activation.backward(site.output_delta, site.output, site.box, self._activation)
-            self._normalization.backward(self._product, step)
+        if self._normalized:
+            self._normalized_backward(self._normalized, step)
         if site.input_deltas[0] is not None:
             conv.backward_input(
                 site.output_delta,
@@ -66,6 +61,17 @@ class Convolution:
                 algorithm=site.algorithms.get("backward_input"),
                 **self._derivative(),
             )
+
+    def _normalized_backward(self, normalized: NormalizedProduct, step: Step) -> None:
+        """Turn the output delta into that of the product, in place."""
+        normalized.normalization.begin_backward()
+        for band in normalized.bands:
+            delta, output = band.of(self.site.output_delta), band.of(self.site.output)
+            activation.backward(delta, output, band.box, self._activation)
+            normalized.sum(band, delta)
+        normalized.normalization.agree_backward(step)
+        for band in normalized.bands:
+            normalized.differentiate(band, band.of(self.site.output_delta))
 
     def backward_weights(self, step: Step) -> None:
         site = self.site
@@ -83,7 +89,7 @@ class Convolution:
 
     def _derivative(self) -> dict[str, Any]:
         """What whoever reads the output delta first has to do to it."""
-        if self._normalization:
+        if self._normalized:
             return {}
         return {
             "output": self.site.output,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from mpitile.geometry.box import Box
 from mpitile.kernels import batchnorm
 from mpitile.kernels.tile import Tile
 from mpitile.layers.base import Site, Step
@@ -17,6 +18,9 @@ class Normalization:
 
     Biased variance with `EPSILON` inside the root, the true gradient; running mean
     and unbiased variance with `MOMENTUM`, as PyTorch's ``BatchNorm2d(momentum=0.01)``.
+    Work comes in bands, so that each can be in cache for all that is done to it: in
+    forward `begin`, `measure` each band in training, `agree`, `apply` to each band; in
+    backward `begin_backward`, `sum` each band, `agree_backward`, `differentiate` each band.
 
     Parameters
     ----------
@@ -25,70 +29,108 @@ class Normalization:
 
     def __init__(self, site: Site) -> None:
         self._site = site
-        channels = site.output.array.shape[3]
-        self._mean = np.zeros(channels)
-        self._inverse = np.ones(channels)
-        self._sums = np.zeros((2, channels))
-        self._cells = site.layer.output_shape.height * site.layer.output_shape.width
+        shape = site.layer.output_shape
+        self._cells = shape.height * shape.width
+        self._mean = np.zeros(shape.channels)
+        self._inverse = np.ones(shape.channels)
+        self._sums = np.zeros((2, shape.channels))
+        self._band_sums = np.zeros((2, shape.channels))
+        self._count = 0
 
-    def forward(self, x: Tile, step: Step) -> None:
-        """Normalise `x` into the output. Reduces twice in training."""
-        if step.training:
-            self._batch_statistics(x, step)
-        else:
-            self._mean[:] = self._site.parameters["rolling_mean"]
-            self._inverse[:] = 1 / np.sqrt(self._site.parameters["rolling_variance"] + EPSILON)
-        batchnorm.normalize(
-            x,
-            self._site.output,
-            self._site.box,
-            self._mean,
-            self._inverse,
-            self._site.parameters["scales"],
-            self._site.parameters["biases"],
-        )
+    def begin(self) -> None:
+        """Forget the last pass's statistics."""
+        self._count = 0
+        self._mean[:] = 0
+        self._sums[...] = 0
 
-    def _batch_statistics(self, x: Tile, step: Step) -> None:
+    def measure(self, x: Tile, box: Box) -> None:
+        """Take the owned cells of a band into the mean and the squares about it.
+
+        Source: Chan, Golub and LeVeque 1979, "Updating formulae and a pairwise algorithm
+        for computing sample variances", equation 2.1. Squares about zero would lose the
+        digits that exactness needs where the mean is large against the deviation.
+        """
+        owned = box.intersect(self._site.owned)
+        count = len(x.array) * owned.cells
+        if not count:
+            return
+        total, squares = self._band_sums
+        self._band_sums[...] = 0
+        batchnorm.sums(x, owned, total)
+        mean = total / count
+        batchnorm.squares(x, owned, mean, squares)
+        both = self._count + count
+        difference = mean - self._mean
+        self._sums[1] += squares + difference**2 * (self._count * count / both)
+        self._mean += difference * (count / both)
+        self._count = both
+
+    def agree(self, step: Step) -> None:
+        """Settle the statistics; in training over all ranks. Reduces twice."""
+        parameters = self._site.parameters
+        if not step.training:
+            self._mean[:] = parameters["rolling_mean"]
+            self._inverse[:] = 1 / np.sqrt(parameters["rolling_variance"] + EPSILON)
+            return
         count = step.images * self._cells
         total, squares = self._sums
-        self._sums[...] = 0
-        batchnorm.sums(x, self._site.owned, total)
+        np.multiply(self._mean, self._count, out=total)
         step.reduce(total)
-        self._mean[:] = total / count
-        # A second sum instead of the first one's squares: where the mean is large against
-        # the deviation, their difference would lose the digits that exactness needs.
-        batchnorm.squares(x, self._site.owned, self._mean, squares)
+        total /= count
+        squares += self._count * (self._mean - total) ** 2
         step.reduce(squares)
+        self._mean[:] = total
         variance = squares / count
         self._inverse[:] = 1 / np.sqrt(variance + EPSILON)
         unbiased = variance * (count / max(count - 1, 1))
         for name, value in (("rolling_mean", self._mean), ("rolling_variance", unbiased)):
-            running = self._site.parameters[name]
+            running = parameters[name]
             running[:] = (1 - MOMENTUM) * running + MOMENTUM * value
 
-    def backward(self, x: Tile, step: Step) -> None:
-        """Turn the output delta into that of `x`, in place. Reduces once.
-
-        The sums run over all local cells, because partial deltas add up to the true
-        ones; the correction is applied where a cell is owned, hence once.
-        """
-        site = self._site
-        self._sums[...] = 0
-        batchnorm.backward_sums(
-            site.output_delta, x, site.box, self._mean, self._inverse, self._sums
-        )
-        site.gradients["biases"][:] += self._sums[0].astype(site.output.array.dtype)
-        site.gradients["scales"][:] += self._sums[1].astype(site.output.array.dtype)
-        step.reduce(self._sums)
-        self._sums /= step.images * self._cells
-        batchnorm.backward(
-            site.output_delta,
+    def apply(self, x: Tile, y: Tile, box: Box) -> None:
+        """Normalise a band of `x` into `y`, and activate it."""
+        batchnorm.normalize(
             x,
-            site.box,
-            site.owned,
+            y,
+            box,
             self._mean,
             self._inverse,
-            site.parameters["scales"],
-            self._sums[0],
-            self._sums[1],
+            self._site.parameters["scales"],
+            self._site.parameters["biases"],
+            self._site.layer.operation.activation,
+        )
+
+    def begin_backward(self) -> None:
+        """Forget the last pass's sums."""
+        self._sums[...] = 0
+
+    def sum(self, dy: Tile, x: Tile, box: Box) -> None:
+        """Take a band of the output delta into the sums.
+
+        They run over all local cells, because partial deltas add up to the true ones.
+        """
+        batchnorm.backward_sums(dy, x, box, self._mean, self._inverse, self._sums)
+
+    def agree_backward(self, step: Step) -> None:
+        """Add to the gradients and settle the correction over all ranks. Reduces once."""
+        gradients = self._site.gradients
+        gradients["biases"][:] += self._sums[0].astype(gradients["biases"].dtype)
+        gradients["scales"][:] += self._sums[1].astype(gradients["scales"].dtype)
+        step.reduce(self._sums)
+        self._sums /= step.images * self._cells
+
+    def differentiate(self, dy: Tile, x: Tile, box: Box) -> None:
+        """Turn a band of the output delta into that of `x`, in place.
+
+        The correction is applied where a cell is owned, hence once.
+        """
+        batchnorm.backward(
+            dy,
+            x,
+            box,
+            self._site.owned,
+            self._mean,
+            self._inverse,
+            self._site.parameters["scales"],
+            *self._sums,
         )

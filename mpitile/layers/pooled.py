@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -10,44 +10,38 @@ from mpitile.geometry.box import Box
 from mpitile.geometry.receptive import Window
 from mpitile.kernels import activation, conv, pool
 from mpitile.kernels.tile import Tile
+from mpitile.layers.bands import Band, cut_bands
 from mpitile.layers.base import Site, Step
+from mpitile.layers.normalized import NormalizedProduct
 from mpitile.network.kept import ARGMAX
 from mpitile.network.spec import Layer
 
-# Elements of the convolution's output that a band holds: about what stays in cache.
-BAND_ELEMENTS = 1 << 19
+# A band of the pool's output, and of the convolution's output that it is taken from.
+Bands = tuple[tuple[Band, Band], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Band:
-    """Some rows of the pooled box, and the convolution's output that they are taken from."""
-
-    pooled: Box
-    inner: Box
-
-
-def cut_bands(convolution: Layer, pooling: Layer, box: Box) -> tuple[Band, ...]:
-    """Bands of whole rows of `box`, as high as `BAND_ELEMENTS` allows, at least one row."""
+def pooled_bands(convolution: Layer, pooling: Layer, images: int, box: Box) -> Bands:
+    """What a merged pool's box is worked through in."""
     operation, shape = pooling.operation, convolution.output_shape
     window = Window(operation.size, operation.size, operation.stride, operation.padding // 2)
-    width = window.needs(box, shape.height, shape.width).width
-    rows = max(1, BAND_ELEMENTS // max(1, width * shape.channels * operation.stride))
-    bands = []
-    for top in range(box.y0, box.y0 + box.height, rows):
-        pooled = Box(top, min(top + rows, box.y1), box.x0, box.x1)
-        if not pooled.empty:
-            bands.append(Band(pooled, window.needs(pooled, shape.height, shape.width)))
-    return tuple(bands)
+
+    def needs(pooled: Box) -> Box:
+        return window.needs(pooled, shape.height, shape.width)
+
+    row = needs(box).width * shape.channels * operation.stride
+    bands = cut_bands(images, box, row)
+    return tuple((band, Band(band.images, needs(band.box))) for band in bands)
 
 
-def band_elements(convolution: Layer, pooling: Layer, box: Box) -> int:
+def band_elements(convolution: Layer, pooling: Layer, images: int, box: Box) -> int:
     """Elements of scratch memory that the largest band wants."""
-    bands = cut_bands(convolution, pooling, box)
-    return max((band.inner.cells for band in bands), default=0) * convolution.output_shape.channels
+    bands = pooled_bands(convolution, pooling, images, box)
+    cells = (inner.box.cells * _count(inner) for _, inner in bands)
+    return max(cells, default=0) * convolution.output_shape.channels
 
 
 class PooledConvolution:
-    """Convolution with bias and activation, then max-pool, image by image and band by band.
+    """Convolution, batch norm or bias, activation, then max-pool, band by band.
 
     In backward the pooled gradient is multiplied by the activation's derivative, which
     the pooled output tells as well as the lost one, and scattered into a band that the
@@ -65,87 +59,111 @@ class PooledConvolution:
         self._convolution = site.layer.operation
         pooling = pool_site.layer.operation
         self._window = pooling.size, pooling.stride, pooling.padding
-        self._bands = cut_bands(site.layer, pool_site.layer, pool_site.box)
+        images = len(site.inputs[0].array)
+        self._bands = pooled_bands(site.layer, pool_site.layer, images, pool_site.box)
+        self._normalized = None
+        if self._convolution.batch_normalize:
+            self._normalized = NormalizedProduct(
+                site, self._convolution.stride, self._convolution.padding
+            )
 
     def forward(self, step: Step) -> None:
+        if self._normalized:
+            self._normalized.forward(step)
+        for band, inner in self._bands:
+            tile = self._inner(inner)
+            if self._normalized:
+                self._normalized.apply(inner, tile)
+            else:
+                self._convolve(inner, tile)
+            output = band.of(self._pool.output)
+            pool.max_forward(tile, output, band.box, *self._window, self._argmax(band))
+
+    def _convolve(self, inner: Band, tile: Tile) -> None:
         site, operation = self.site, self._convolution
-        for image in range(len(site.inputs[0].array)):
-            source, output = _image(site.inputs[0], image), _image(self._pool.output, image)
-            for band in self._bands:
-                inner = self._inner(band)
-                conv.forward(
-                    source,
-                    site.parameters["weights"],
-                    inner,
-                    inner.box,
-                    operation.stride,
-                    operation.padding,
-                    site.workspace,
-                    biases=site.parameters["biases"],
-                    activation=operation.activation,
-                    algorithm=site.algorithms.get("forward"),
-                )
-                pool.max_forward(inner, output, band.pooled, *self._window, self._argmax(image))
+        conv.forward(
+            inner.of(site.inputs[0]),
+            site.parameters["weights"],
+            tile,
+            tile.box,
+            operation.stride,
+            operation.padding,
+            site.workspace,
+            biases=site.parameters["biases"],
+            activation=operation.activation,
+            algorithm=site.algorithms.get("forward"),
+        )
 
     def backward_input(self, step: Step) -> None:
         site, pooled = self.site, self._pool
         activation.backward(
             pooled.output_delta, pooled.output, pooled.box, self._convolution.activation
         )
-        activation.bias_gradient(pooled.output_delta, pooled.box, site.gradients["biases"])
+        if self._normalized:
+            self._sum(self._normalized, step)
+        else:
+            activation.bias_gradient(pooled.output_delta, pooled.box, site.gradients["biases"])
         if site.input_deltas[0] is None:
             return
-        for image in range(len(site.inputs[0].array)):
-            target = _image(site.input_deltas[0], image)
-            for band in self._bands:
-                inner = self._scattered(band, image)
-                conv.backward_input(
-                    inner,
-                    inner.box,
-                    site.parameters["weights"],
-                    target,
-                    self._convolution.stride,
-                    self._convolution.padding,
-                    site.workspace,
-                    algorithm=site.algorithms.get("backward_input"),
-                )
+        for inner, delta in self._deltas():
+            conv.backward_input(
+                delta,
+                delta.box,
+                site.parameters["weights"],
+                inner.of(site.input_deltas[0]),
+                self._convolution.stride,
+                self._convolution.padding,
+                site.workspace,
+                algorithm=site.algorithms.get("backward_input"),
+            )
+
+    def _sum(self, normalized: NormalizedProduct, step: Step) -> None:
+        normalized.normalization.begin_backward()
+        for band, inner in self._bands:
+            normalized.sum(inner, self._scattered(band, inner))
+        normalized.normalization.agree_backward(step)
 
     def backward_weights(self, step: Step) -> None:
         site = self.site
-        for image in range(len(site.inputs[0].array)):
-            source = _image(site.inputs[0], image)
-            for band in self._bands:
-                inner = self._scattered(band, image)
-                conv.backward_weights(
-                    source,
-                    inner,
-                    inner.box,
-                    site.gradients["weights"],
-                    self._convolution.stride,
-                    self._convolution.padding,
-                    site.workspace,
-                    algorithm=site.algorithms.get("backward_weights"),
-                )
+        for inner, delta in self._deltas():
+            conv.backward_weights(
+                inner.of(site.inputs[0]),
+                delta,
+                delta.box,
+                site.gradients["weights"],
+                self._convolution.stride,
+                self._convolution.padding,
+                site.workspace,
+                algorithm=site.algorithms.get("backward_weights"),
+            )
 
-    def _inner(self, band: Band) -> Tile:
-        """The scratch memory as one image's tile of the convolution's output."""
-        shape, box = self.site.layer.output_shape, band.inner
-        cells = self.site.scratch[: box.cells * shape.channels]
-        array = cells.reshape(1, box.height, box.width, shape.channels)
+    def _deltas(self) -> Iterator[tuple[Band, Tile]]:
+        """Band by band, the gradient of the convolution's product."""
+        for band, inner in self._bands:
+            delta = self._scattered(band, inner)
+            if self._normalized:
+                self._normalized.differentiate(inner, delta)
+            yield inner, delta
+
+    def _inner(self, inner: Band) -> Tile:
+        """The scratch memory as a band's tile of the convolution's output."""
+        shape, box = self.site.layer.output_shape, inner.box
+        images = _count(inner)
+        cells = self.site.scratch[: images * box.cells * shape.channels]
+        array = cells.reshape(images, box.height, box.width, shape.channels)
         return Tile(array, box, shape.height, shape.width)
 
-    def _scattered(self, band: Band, image: int) -> Tile:
-        """The gradient of the convolution's output in a band of an image."""
-        inner = self._inner(band)
-        inner.array[...] = 0
-        delta = _image(self._pool.output_delta, image)
-        pool.max_backward(delta, band.pooled, inner, *self._window, self._argmax(image))
-        return inner
+    def _scattered(self, band: Band, inner: Band) -> Tile:
+        """The gradient of the activated output in a band."""
+        tile = self._inner(inner)
+        tile.array[...] = 0
+        delta = band.of(self._pool.output_delta)
+        pool.max_backward(delta, band.box, tile, *self._window, self._argmax(band))
+        return tile
 
-    def _argmax(self, image: int) -> np.ndarray:
-        return self._pool.kept[ARGMAX][image : image + 1]
+    def _argmax(self, band: Band) -> np.ndarray:
+        return self._pool.kept[ARGMAX][band.images]
 
 
-def _image(tile: Tile, image: int) -> Tile:
-    """One image of a tile."""
-    return Tile(tile.array[image : image + 1], tile.box, tile.height, tile.width)
+def _count(band: Band) -> int:
+    return band.images.stop - band.images.start

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from mpitile.network.spec import Convolutional, MaxPool, Network
+from mpitile.network.spec import Convolutional, Layer, MaxPool, Network
 
 
 def merged_pools(network: Network, starts: Collection[int]) -> frozenset[int]:
     """Numbers of the max-pools that are computed together with the convolution before them.
 
-    The convolution has no batch norm, which would have to see its whole output first,
-    nobody else reads it, its pool's windows do not overlap, and both are in the
-    same fused group.
+    Nobody else reads the convolution, its pool's windows do not overlap, and both are in
+    the same fused group. With batch norm, whose statistics run over all cells, the
+    windows cover them all.
 
     Parameters
     ----------
@@ -25,10 +25,21 @@ def merged_pools(network: Network, starts: Collection[int]) -> frozenset[int]:
         if (
             isinstance(pool, MaxPool)
             and isinstance(convolution, Convolutional)
-            and not convolution.batch_normalize
             and pool.size <= pool.stride
+            and (not convolution.batch_normalize or _covers(layer, before))
             and readers.count(before.output) == 1
             and layer.index not in starts
         ):
             found.add(layer.index)
     return frozenset(found)
+
+
+def _covers(pooling: Layer, before: Layer) -> bool:
+    """Whether windows from the first cell on, side by side, cover the input."""
+    pool, given, taken = pooling.operation, before.output_shape, pooling.output_shape
+    return (
+        pool.size == pool.stride
+        and pool.padding // 2 == 0
+        and taken.height * pool.stride >= given.height
+        and taken.width * pool.stride >= given.width
+    )

@@ -71,6 +71,10 @@ def pass_buffers(
         buffers.append(Buffer(DELTA, 0, _size(network, part, 0, images, itemsize), first, end))
     for layer in network.layers:
         if layer.index + 1 in merged:
+            own = backward_event(network, layer.index) if training else layer.index
+            size = _size(network, part, layer.output, images, itemsize)
+            # The product before batch norm; nothing else of it is stored.
+            buffers += (Buffer(name, layer.output, size, layer.index, own) for name in kept(layer))
             continue
         # A merged pool works from its convolution's event on, in both directions.
         start = layer.index - (layer.index in merged)

@@ -200,7 +200,7 @@ class Program:
         layers = self.network.layers
         return max(
             (
-                band_elements(layers[pool - 1], layers[pool], self._computed(pool))
+                band_elements(layers[pool - 1], layers[pool], self.images, self._computed(pool))
                 for pool in self._merged
             ),
             default=0,
@@ -253,6 +253,7 @@ class Program:
             layer=layer,
             box=self._computed(index),
             owned=self.part.owned[layer.output],
+            stored=self.part.stored[layer.output],
             inputs=tuple(self.values.get(tensor) for tensor in layer.inputs),
             input_deltas=tuple(self.deltas.get(tensor) for tensor in layer.inputs),
             output=self.values.get(layer.output),

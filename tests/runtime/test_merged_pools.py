@@ -44,6 +44,8 @@ size=1
 activation=relu
 """
 
+NORMALIZED = CFG.replace("activation=leaky", "activation=leaky\nbatch_normalize=1")
+
 PLANS = [
     Plan(Grid(1, 1), (0,)),
     Plan(Grid(2, 2), (0,)),
@@ -53,11 +55,12 @@ PLANS = [
 ]
 
 
-@pytest.mark.parametrize("bands", [1 << 19, 1])
+@pytest.mark.parametrize("bands", [1 << 19, 3000, 1])
 @pytest.mark.parametrize("plan", PLANS, ids=str)
-def test_merging_changes_nothing_but_memory(plan, bands, monkeypatch):
-    monkeypatch.setattr("mpitile.layers.pooled.BAND_ELEMENTS", bands)
-    network = parse_network(CFG, "merged")
+@pytest.mark.parametrize("cfg", [CFG, NORMALIZED], ids=["biases", "batch norm"])
+def test_merging_changes_nothing_but_memory(cfg, plan, bands, monkeypatch):
+    monkeypatch.setattr("mpitile.layers.bands.BAND_ELEMENTS", bands)
+    network = parse_network(cfg, "merged")
     assert merged_pools(network, plan.groups) == {1, 3}
     images, truths = random_images(network, 2, 1), random_truths(network, 2, 1)
     apart = run_tiled(network, plan, images, truths)
@@ -77,14 +80,15 @@ def assert_close(given, expected):
 
 
 @pytest.mark.parametrize(
-    ("change", "reason"),
+    ("cfg", "pool", "reason"),
     [
-        (("activation=leaky", "activation=leaky\nbatch_normalize=1"), "needs its whole output"),
-        (("size=2\nstride=2", "size=3\nstride=2"), "windows overlap"),
+        (CFG, "size=3\nstride=2", "windows overlap"),
+        (NORMALIZED, "size=2\nstride=2\npadding=0", "cells of the last column have no window"),
+        (NORMALIZED, "size=1\nstride=2", "cells between windows"),
     ],
 )
-def test_what_is_not_merged(change, reason):
-    network = parse_network(CFG.replace(*change), "apart")
+def test_what_is_not_merged(cfg, pool, reason):
+    network = parse_network(cfg.replace("size=2\nstride=2", pool), "apart")
     assert merged_pools(network, (0,)) == {3}, reason
 
 

@@ -136,18 +136,18 @@ cdef void direct_forward(
 
 
 cdef void direct_backward_weights(
-    const Direct* d, Field x, Field dy, float* dweights, float* copy, float* panels,
-    Prologue* before,
+    const Direct* d, Field x, Field dy, float* dweights, bint accumulate, float* copy,
+    float* panels, Prologue* before,
 ) noexcept nogil:
     """`panels` holds a group of dy in panels of channels; a row is then one segment."""
     cdef Segment segments[WEIGHT_GROUP]
-    cdef Epilogue add
+    cdef Epilogue sum
     cdef Rows group
     cdef Py_ssize_t n, row, column, rows, columns, first, i, ky, pixels
     cdef Py_ssize_t run = d.width * x.channels
-    add.biases = NULL
-    add.slope = 1
-    add.add = True
+    sum.biases = NULL
+    sum.slope = 1
+    sum.add = accumulate
     if before == NULL:
         merge_rows(d, &x, &dy)
     for n in range(dy.images):
@@ -170,7 +170,8 @@ cdef void direct_backward_weights(
                         simd.columns_product(
                             run, min(simd.panel, dy.channels - first), segments, rows,
                             d.stride * x.channels, simd.panel,
-                            dweights + ky * run * dy.channels + first, dy.channels, &add)
+                            dweights + ky * run * dy.channels + first, dy.channels, &sum)
+                sum.add = True
             row += rows
 
 

@@ -113,7 +113,7 @@ def direct_backward_input_box(
 
 def direct_backward_weights_box(
     const float[:, :, :, ::1] x, BoxOf x_box, const float[:, :, :, ::1] dy, BoxOf dy_box,
-    float[:, :, :, ::1] dweights, Place window, Py_ssize_t stride,
+    float[:, :, :, ::1] dweights, bint accumulate, Place window, Py_ssize_t stride,
     Derivative derivative, float[::1] workspace,
 ):
     cdef Direct d = direct(dweights, window, stride)
@@ -122,7 +122,7 @@ def direct_backward_weights_box(
     cdef Prologue* before = prologue_of(derivative)
     with nogil:
         direct_backward_weights(
-            &d, source, delta, &dweights[0, 0, 0, 0],
+            &d, source, delta, &dweights[0, 0, 0, 0], accumulate,
             panels + WEIGHT_GROUP * up(delta.channels, 32), panels, before)
 
 
@@ -201,8 +201,9 @@ def winograd_backward_input_box(
 
 
 cdef void correlate_gradients(
-    Winograd* g, const Field* x, Field dy, float* dweights, Prologue* before, Place window,
-    Py_ssize_t cells, Py_ssize_t block, Py_ssize_t chunk, float* workspace,
+    Winograd* g, const Field* x, Field dy, float* dweights, bint accumulate,
+    Prologue* before, Place window, Py_ssize_t cells, Py_ssize_t block, Py_ssize_t chunk,
+    float* workspace,
 ) noexcept nogil:
     """All filters, whether all tiles fit into one block or not."""
     cdef Py_ssize_t first, count, filters = dy.channels
@@ -211,7 +212,7 @@ cdef void correlate_gradients(
     block = deal_tiles(g, cells, &dy, block)
     if block == g.tiles:
         set_up_few(g, cells, x.channels, filters, block, workspace)
-        few_backward_weights(g, x[0], &dy, dweights, before)
+        few_backward_weights(g, x[0], &dy, dweights, accumulate, before)
         return
     if before != NULL and chunk < filters:
         # A chunk sees only its own channels.
@@ -221,21 +222,22 @@ cdef void correlate_gradients(
         count = min(chunk, filters - first)
         set_up(g, cells, x.channels, count, block, chunk, workspace)
         winograd_backward_weights(g, x, &dy, before)
-        transform_gradient(g, count, dweights + first, x.channels * filters, filters)
+        transform_gradient(g, count, dweights + first, x.channels * filters, filters,
+                           accumulate)
         dy.cells += count
 
 
 def winograd_backward_weights_box(
     const float[:, :, :, ::1] x, BoxOf x_box, const float[:, :, :, ::1] dy, BoxOf dy_box,
-    float[:, :, :, ::1] dweights, Place window, Derivative derivative, float[::1] workspace,
-    Py_ssize_t cells, Py_ssize_t block, Py_ssize_t chunk,
+    float[:, :, :, ::1] dweights, bint accumulate, Place window, Derivative derivative,
+    float[::1] workspace, Py_ssize_t cells, Py_ssize_t block, Py_ssize_t chunk,
 ):
     cdef Winograd g
     cdef Field source = field_of(x, x_box), delta = field_of(dy, dy_box)
     cdef Prologue* before = prologue_of(derivative)
     with nogil:
-        correlate_gradients(&g, &source, delta, &dweights[0, 0, 0, 0], before, window, cells,
-                            block, chunk, &workspace[0])
+        correlate_gradients(&g, &source, delta, &dweights[0, 0, 0, 0], accumulate, before,
+                            window, cells, block, chunk, &workspace[0])
 
 
 include "statistics.pxi"

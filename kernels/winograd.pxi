@@ -313,9 +313,9 @@ cdef void multiply_adjoint(
 
 cdef void transform_gradient(
     const Winograd* g, Py_ssize_t count, float* dweights, Py_ssize_t column,
-    Py_ssize_t filters,
+    Py_ssize_t filters, bint accumulate,
 ) noexcept nogil:
-    """Add to `count` filters of `dweights` what their transform stands for.
+    """Write to `count` filters of `dweights`, or add to them, what their transform stands for.
 
     `column` and `filters` are the steps between the kernel's columns and between channels.
     """
@@ -323,20 +323,20 @@ cdef void transform_gradient(
     cdef Py_ssize_t width = up(count, simd.panel), depth = up(count, simd.vector)
     cdef Py_ssize_t c, j, k
     cdef float* target
-    cdef Epilogue add
-    add.biases = NULL
-    add.slope = 1
-    add.add = True
+    cdef Epilogue sum
+    sum.biases = NULL
+    sum.slope = 1
+    sum.add = accumulate
     for c in range(g.channels):
         for j in range(9):
             fetch(dweights + j * column + (c + AHEAD) * filters, count)
         if depth == count:
             loop(g.w + c * width, places(g, g.w_place, 0), dweights + c * filters,
-                 steps(3 * column, column, 0), depth // simd.vector, &add)
+                 steps(3 * column, column, 0), depth // simd.vector, &sum)
             continue
         loop(g.w + c * width, places(g, g.w_place, 0), g.y_patch,
              steps(3 * depth, depth, 0), depth // simd.vector, NULL)
         for j in range(9):
             target = dweights + j * column + c * filters
             for k in range(count):
-                target[k] += g.y_patch[j * depth + k]
+                target[k] = g.y_patch[j * depth + k] + (target[k] if accumulate else 0)

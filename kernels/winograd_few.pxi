@@ -28,7 +28,7 @@ cdef void few_forward(
 
 
 cdef void few_backward_weights(
-    Winograd* g, Field x, const Field* dy, float* dweights, Prologue* before
+    Winograd* g, Field x, const Field* dy, float* dweights, bint accumulate, Prologue* before
 ) noexcept nogil:
     cdef Py_ssize_t c, f, count, depth = g.channels
     if before != NULL:
@@ -41,5 +41,5 @@ cdef void few_backward_weights(
             count = min(PIECE_FILTERS, g.filters - f)
             multiply_adjoint(g, g.tiles, count, g.y + f * g.tiles, False)
             transform_gradient(g, count, dweights + c * g.filters + f,
-                               x.channels * g.filters, g.filters)
+                               x.channels * g.filters, g.filters, accumulate)
         x.cells += depth

@@ -106,6 +106,7 @@ def run_rank(
             first_image=mine.start,
             seen=seen + (number + 1) * len(images),
             key=key + number,
+            overwrite=number % 2 == 0,
             truths=truths[mine],
         )
         passes.append(one_step(world, program, parameters, step, mine, rate))
@@ -114,7 +115,8 @@ def run_rank(
 
 
 def one_step(world, program, parameters, step, mine, rate):
-    parameters.gradients[...] = 0
+    # Odd passes overwrite whatever stands there, even ones add to it.
+    parameters.gradients[...] = np.nan if step.overwrite else 0
     program.forward(step)
     owned = {
         tensor: (box, program.values[tensor].view(box).copy())

@@ -251,12 +251,15 @@ def backward_weights(
     padding: int,
     workspace: np.ndarray,
     derivative: Derivative | None,
+    accumulate: bool,
 ) -> None:
-    """Add to `dweights`."""
+    """Add to `dweights` or overwrite it."""
     window = first_window(x, box, stride, padding)
     if algorithm == "im2row":
         if derivative:
             derivative.apply(dy)
+        if not accumulate:
+            dweights[...] = 0
         _conv.backward_weights(
             x.array,
             dy.array,
@@ -276,6 +279,7 @@ def backward_weights(
             dy.array,
             part(dy, box),
             dweights,
+            accumulate,
             window,
             stride,
             _work(derivative),
@@ -289,6 +293,7 @@ def backward_weights(
             dy.array,
             part(dy, box),
             dweights,
+            accumulate,
             window,
             _work(derivative),
             workspace,

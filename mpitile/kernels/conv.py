@@ -218,18 +218,24 @@ def backward_weights(
     output: Tile | None = None,
     activation: str = "linear",
     bias_gradient: np.ndarray | None = None,
+    accumulate: bool = True,
     algorithm: str | None = None,
 ) -> None:
     """Add to `dweights` the gradient that the cells `box` of `dy` cause.
 
     `output`, `activation` and `bias_gradient` are as in `backward_input`, for layers that
-    have no use for that.
+    have no use for that. Without `accumulate` the gradient takes the place of what
+    `dweights` held.
     """
     _check(x, dweights, dy, box, stride, padding, workspace)
     if box.empty or not len(dy.array):
+        if not accumulate:
+            dweights[...] = 0
         return
     derivative, sums = _derivative(dy, box, output, activation, bias_gradient)
     name = _algorithm(algorithm, "backward_weights", dweights, dy, box, stride, workspace)
-    algorithms.backward_weights(name, x, dy, box, dweights, stride, padding, workspace, derivative)
+    algorithms.backward_weights(
+        name, x, dy, box, dweights, stride, padding, workspace, derivative, accumulate
+    )
     if sums is not None:
         bias_gradient += sums

@@ -67,6 +67,8 @@ class Step:
     first_image : the global number of the first image in this rank's arrays.
     seen : how many images training has seen, this pass included.
     key : seed of whatever is drawn in this pass.
+    overwrite : whether backward takes the place of what the gradients held, as in the first
+        of several passes that add up.
     truths : for each image of this rank's arrays, what it shows: boxes (n, 5) of
         x, y, width, height and class for detection, a class number otherwise.
     """
@@ -77,6 +79,7 @@ class Step:
     first_image: int = 0
     seen: int = 0
     key: int = 0
+    overwrite: bool = False
     truths: Sequence = ()
 
 

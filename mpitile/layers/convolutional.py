@@ -83,6 +83,7 @@ class Convolution:
             self._stride,
             self._padding,
             site.workspace,
+            accumulate=not step.overwrite,
             algorithm=site.algorithms.get("backward_weights"),
             **(self._derivative() if site.input_deltas[0] is None else {}),
         )

@@ -124,7 +124,9 @@ class PooledConvolution:
         normalized.normalization.agree_backward(step)
 
     def backward_weights(self, step: Step) -> None:
-        site = self.site
+        site, accumulate = self.site, not step.overwrite
+        if step.overwrite and not self._bands:
+            site.gradients["weights"][...] = 0
         for inner, delta in self._deltas():
             conv.backward_weights(
                 inner.of(site.inputs[0]),
@@ -134,8 +136,10 @@ class PooledConvolution:
                 self._convolution.stride,
                 self._convolution.padding,
                 site.workspace,
+                accumulate=accumulate,
                 algorithm=site.algorithms.get("backward_weights"),
             )
+            accumulate = True
 
     def _deltas(self) -> Iterator[tuple[Band, Tile]]:
         """Band by band, the gradient of the convolution's product."""

@@ -151,6 +151,9 @@ class Program:
             complete; the sum over ranks is the gradient.
         """
         step = replace(step, reduce=self._timed(step.reduce))
+        if step.overwrite:
+            # Layers overwrite the gradients of their weights themselves.
+            self.parameters.gradients[self.parameters.decaying :] = 0
         self._clear_deltas((len(self.network.layers),))
         for group in reversed(self._groups):
             self._backward_group(group, step, observe)

@@ -135,19 +135,18 @@ class Trainer:
 
     def _gradients(self, feeder: Feeder) -> float:
         """Add up the gradients of this rank's part of the batch; its part of the loss."""
-        self.parameters.gradients[...] = 0
         loss = 0.0
         for number in range(self.job.subdivisions):
             with self._clock.measure("load"):
                 truths = feeder.next(self.done * self.job.subdivisions + number)
-            step = self._step(number, truths)
+            step = self._step(number, truths, first=number == 0)
             with self._clock.measure("passes"):
                 self.program.forward(step)
                 loss += self.program.loss
                 self.program.backward(step)
         return loss
 
-    def _step(self, number: int, truths: object) -> Step:
+    def _step(self, number: int, truths: object, first: bool) -> Step:
         number += self.done * self.job.subdivisions
         seed = np.random.SeedSequence([_DROPOUT_STREAM, self.job.settings.train.seed, number])
         return Step(
@@ -156,6 +155,7 @@ class Trainer:
             images=self.passes.images,
             first_image=self.passes.positions(number, self.topology.replica).start,
             seen=(number + 1) * self.passes.images,
+            overwrite=first,
             key=int(seed.generate_state(1, np.uint64)[0]),
             truths=truths,
         )

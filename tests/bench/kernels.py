@@ -144,11 +144,14 @@ class OurNetwork:
         image = self.program.values[0].array
         image[...] = np.random.default_rng(1).standard_normal(image.shape)
         self.settings = Step(
-            training=True, reduce=lambda array: None, images=images, truths=[0] * images
+            training=True,
+            reduce=lambda array: None,
+            images=images,
+            overwrite=True,
+            truths=[0] * images,
         )
 
     def step(self):
-        self.parameters.gradients[...] = 0
         self.program.forward(self.settings)
         self.program.backward(self.settings)
 

@@ -271,6 +271,21 @@ def test_overwritten_is_added_to_zero(tools, algorithm, kernel, stride, p):
             algorithm=algorithm,
         )
     assert (dx.array == added.array).all()
+    x = case.draw.tile(case.x, case.needed)
+    overwritten, summed = np.full_like(case.weights, np.nan), np.zeros_like(case.weights)
+    for gradient, accumulate in ((overwritten, False), (summed, True)):
+        conv.backward_weights(
+            x,
+            dy,
+            case.box,
+            gradient,
+            stride,
+            case.padding,
+            case.workspace(algorithm),
+            accumulate=accumulate,
+            algorithm=algorithm,
+        )
+    assert (overwritten == summed).all()
 
 
 @pytest.mark.parametrize("algorithm", algorithms.ALGORITHMS)

@@ -1,0 +1,107 @@
+"""A training step on one rank and on several, in turns: the speed-up of this machine's cores.
+
+    python tests/bench/ranks.py [--grid 1x2] [--size 608] [--batch 1] [--groups 0,2,4]
+
+Needs as many free cores as the grid has tiles. Each turn is an `mpirun` of its own; a rank's
+step is forward, backward and the sum of the gradients over ranks; the slowest rank counts.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+
+ROOT = Path(__file__).parents[2]
+
+
+def measure(options):
+    """One rank's part, under mpirun; rank 0 prints the slowest rank's median seconds."""
+    import numpy as np
+    from mpi4py import MPI
+
+    from mpitile.comm.mpi import MpiCommunicator
+    from mpitile.comm.reduce import BucketSum
+    from mpitile.comm.topology import make_topology
+    from mpitile.layers.base import Step
+    from mpitile.network.cfg import read_network
+    from mpitile.network.shapes import resize
+    from mpitile.plan.choose import choose_plan
+    from mpitile.plan.partition import Partition
+    from mpitile.runtime.parameters import Parameters
+    from mpitile.runtime.program import Program
+
+    world = MpiCommunicator(MPI.COMM_WORLD.Dup())
+    network = resize(read_network(options.network), options.size, options.size)
+    groups = [int(first) for first in options.groups.split(",")] if options.groups else "auto"
+    plan = choose_plan(network, world.size, options.grid if world.size > 1 else "1x1", groups)
+    parameters = Parameters(network, np.float32)
+    parameters.draw(1)
+    topology = make_topology(world, plan)
+    program = Program(Partition(network, plan), topology, parameters, options.batch)
+    image = program.values[0].array
+    image[...] = np.random.default_rng(world.rank).standard_normal(image.shape)
+    gradients = BucketSum(world, parameters.gradients)
+    step = Step(training=True, reduce=world.sum, images=options.batch, overwrite=True)
+    seconds = []
+    for _ in range(options.steps + 2):
+        MPI.COMM_WORLD.Barrier()
+        start = time.perf_counter()
+        program.forward(step)
+        program.backward(step)
+        gradients.begin()
+        gradients.end()
+        slowest = np.array([time.perf_counter() - start])
+        world.maximum(slowest)
+        seconds.append(float(slowest[0]))
+    if world.rank == 0:
+        print(json.dumps(statistics.median(seconds[2:])))
+
+
+def launch(ranks):
+    shell = f'. jobs/env.sh; exec mpirun -np {ranks} "$@"'
+    arguments = [sys.executable, __file__, "--inside", *sys.argv[1:]]
+    done = subprocess.run(
+        ["bash", "-c", shell, "bash", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return float(json.loads(done.stdout.splitlines()[-1]))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--network", type=Path, default=ROOT / "jobs" / "cfg" / "y16.cfg")
+    parser.add_argument("--grid", default="1x2")
+    parser.add_argument("--groups", default="", help="first layers; by the rule if left out")
+    parser.add_argument("--size", type=int, default=608)
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=9)
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    options.network = options.network.resolve()
+    if options.inside:
+        measure(options)
+        return
+    rows, columns = (int(part) for part in options.grid.split("x"))
+    ranks = rows * columns
+    pairs = [(launch(1), launch(ranks)) for _ in range(options.turns)]
+    one, many = (statistics.median(column) for column in zip(*pairs, strict=True))
+    ratio = statistics.median(alone / shared for alone, shared in pairs)
+    print(
+        f"{options.network.name} at {options.size}x{options.size}, batch {options.batch}: one rank "
+        f"{one * 1e3:.1f} ms, {ranks} ranks of {options.grid} {many * 1e3:.1f} ms, "
+        f"speed-up {ratio:.2f}"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -115,12 +115,13 @@ def run_rank(
 
 def one_step(world, program, parameters, step, mine, rate):
     parameters.gradients[...] = 0
-    program.forward(step)
-    owned = {
-        tensor: (box, program.values[tensor].view(box).copy())
-        for tensor, box in enumerate(program.part.owned)
-        if tensor in program.values
-    }
+    boxes = program.part.owned
+    owned = {0: (boxes[0], program.values[0].view(boxes[0]).copy())}
+
+    def keep(tensor, tile):
+        owned[tensor] = (boxes[tensor], tile.view(boxes[tensor]).copy())
+
+    program.forward(step, keep)
     partial = {}
 
     def observe(tensor, tile):

@@ -59,6 +59,8 @@ class Step:
     Attributes
     ----------
     training : whether batch statistics, dropout and losses are wanted.
+    again : whether layers compute forward again for the sake of backward: with the
+        statistics of the first time, without reductions.
     reduce : adds up a float64 array over all ranks, in place. Every rank calls it
         equally often: also for empty boxes.
     images : number of images of this pass over all replicas.
@@ -76,6 +78,7 @@ class Step:
     seen: int = 0
     key: int = 0
     truths: Sequence = ()
+    again: bool = False
 
 
 class LayerWork(Protocol):

@@ -32,10 +32,10 @@ class Normalization:
         self._cells = site.layer.output_shape.height * site.layer.output_shape.width
 
     def forward(self, x: Tile, step: Step) -> None:
-        """Normalise `x` into the output. Reduces twice in training."""
-        if step.training:
+        """Normalise `x` into the output. Reduces twice in training, but for a second time."""
+        if step.training and not step.again:
             self._batch_statistics(x, step)
-        else:
+        elif not step.training:
             self._mean[:] = self._site.parameters["rolling_mean"]
             self._inverse[:] = 1 / np.sqrt(self._site.parameters["rolling_variance"] + EPSILON)
         batchnorm.normalize(

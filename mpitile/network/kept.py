@@ -1,8 +1,16 @@
-"""What a layer keeps from forward to backward beside its output."""
+"""What a layer's backward pass wants of its forward pass."""
 
 from __future__ import annotations
 
-from mpitile.network.spec import Layer, MaxPool
+from mpitile.network.spec import (
+    Connected,
+    Convolutional,
+    Cost,
+    Layer,
+    MaxPool,
+    Shortcut,
+    Softmax,
+)
 
 # One entry for each cell and channel of the layer's output.
 PRODUCT = "product"
@@ -22,3 +30,19 @@ def kept(layer: Layer) -> dict[str, bool]:
         # The tensor before normalisation, which the gradient needs.
         return {PRODUCT: True}
     return {}
+
+
+def reads_input_again(layer: Layer) -> bool:
+    """Whether the layer's backward pass reads the values of its inputs."""
+    return isinstance(layer.operation, Convolutional | Connected | Cost)
+
+
+def reads_output_again(layer: Layer) -> bool:
+    """Whether the layer's backward pass reads the values of its output.
+
+    They tell the derivative of an activation, and the gradient of a softmax.
+    """
+    operation = layer.operation
+    if isinstance(operation, Convolutional | Connected | Shortcut):
+        return operation.activation != "linear"
+    return isinstance(operation, Softmax)

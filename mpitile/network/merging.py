@@ -32,3 +32,17 @@ def merged_pools(network: Network, starts: Collection[int]) -> frozenset[int]:
         ):
             found.add(layer.index)
     return frozenset(found)
+
+
+def pieces(network: Network, merged: Collection[int]) -> tuple[tuple[int, ...], ...]:
+    """Numbers of the layers that are computed together, in order; the last one's output is stored.
+
+    Parameters
+    ----------
+    merged : the pools that are computed together with the convolution before them.
+    """
+    return tuple(
+        (index - 1, index) if index in merged else (index,)
+        for index in range(len(network.layers))
+        if index + 1 not in merged
+    )

@@ -77,7 +77,7 @@ def open_run_folder(trainer: Trainer) -> RunFolder | None:
         "grid": str(plan.grid),
         "replicas": plan.replicas,
         "groups": list(plan.groups),
-        "recompute": [False] * len(plan.groups),
+        "recompute": list(plan.recompute) or [False] * len(plan.groups),
         "ranks": ranks,
     }
 

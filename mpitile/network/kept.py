@@ -8,6 +8,7 @@ from mpitile.network.spec import (
     Cost,
     Layer,
     MaxPool,
+    Region,
     Shortcut,
     Softmax,
 )
@@ -15,6 +16,7 @@ from mpitile.network.spec import (
 # One entry for each cell and channel of the layer's output.
 PRODUCT = "product"
 ARGMAX = "argmax"
+GRADIENT = "gradient"
 
 
 def kept(layer: Layer) -> dict[str, bool]:
@@ -26,6 +28,9 @@ def kept(layer: Layer) -> dict[str, bool]:
     """
     if isinstance(layer.operation, MaxPool):
         return {ARGMAX: False}
+    if isinstance(layer.operation, Region):
+        # Found together with the loss.
+        return {GRADIENT: True}
     if getattr(layer.operation, "batch_normalize", False):
         # The tensor before normalisation, which the gradient needs.
         return {PRODUCT: True}

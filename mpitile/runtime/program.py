@@ -9,23 +9,22 @@ import numpy as np
 
 from mpitile.comm.exchange import Exchange
 from mpitile.comm.topology import Topology
-from mpitile.geometry.box import Box
 from mpitile.kernels.aligned import aligned_zeros
 from mpitile.kernels.choice import Choices
 from mpitile.kernels.tile import Tile
 from mpitile.layers.base import LayerWork, Loss, Site, Step
 from mpitile.layers.classification import SumOfSquares
-from mpitile.layers.pooled import PooledConvolution, band_elements
+from mpitile.layers.pooled import PooledConvolution
 from mpitile.layers.registry import is_loss, make_layer, overwrites, workspace_elements
 from mpitile.network.kept import kept
 from mpitile.network.merging import merged_pools
 from mpitile.network.spec import Layer
 from mpitile.plan.lifetimes import DELTA, VALUE, pass_buffers
-from mpitile.plan.memory import in_use
 from mpitile.plan.partition import Partition, TilePart
 from mpitile.plan.recomputation import Piece, stages
 from mpitile.plan.timeline import make_timeline
 from mpitile.runtime.arena import Arena
+from mpitile.runtime.footprint import arena_bytes, scratch_elements
 from mpitile.runtime.parameters import Parameters
 from mpitile.runtime.shapes import layer_shapes
 from mpitile.runtime.stopwatch import Stopwatch
@@ -77,7 +76,7 @@ class Program:
         tensor's until backward begins; deltas are only whole when observed.
     network, parameters : as given.
     stopwatch : seconds spent waiting for halos ("halo") and sums ("reduce").
-    bytes : allocated bytes by kind.
+    bytes : allocated bytes by kind, as `mpitile.runtime.footprint` predicts them.
     """
 
     def __init__(
@@ -119,18 +118,13 @@ class Program:
         self.values |= self._tiles(VALUE)
         self.deltas = self._tiles(DELTA)
         self._workspace = aligned_zeros((workspace_elements(parameters.specs),), self._dtype)
-        self._scratch = aligned_zeros((self._scratch_elements(),), self._dtype)
+        scratch = scratch_elements(self.network, self.part, self._merged)
+        self._scratch = aligned_zeros((scratch,), self._dtype)
         self._groups = tuple(self._group(number) for number in range(len(self.part.groups)))
-        self.bytes = self._count(in_use(buffers, self._time.loss - 1))
-
-    def _count(self, activations: int) -> dict[str, int]:
-        """Allocated bytes by kind; "deltas" is what they need beyond freed activations."""
-        parameters = self.parameters
-        return {
+        self.bytes = {
             "weights": parameters.values.nbytes + parameters.running.nbytes,
             "gradients": parameters.gradients.nbytes,
-            "activations": activations,
-            "deltas": self._arena.layout.size - activations,
+            **arena_bytes(buffers, self._arena.layout.size, self._time.loss),
             "workspace": self._workspace.nbytes + self._scratch.nbytes,
             "halos": sum(group.exchange.bytes for group in self._groups),
             "images": self.values[0].array.nbytes,
@@ -221,21 +215,6 @@ class Program:
             if self._arena.buffer(DELTA, tensor).first in events and not self._fresh(tensor):
                 tile.array[...] = 0
 
-    def _scratch_elements(self) -> int:
-        layers = self.network.layers
-        return max(
-            (
-                band_elements(layers[pool - 1], layers[pool], self._computed(pool))
-                for pool in self._merged
-            ),
-            default=0,
-        )
-
-    def _computed(self, layer: int) -> Box:
-        """The cells that this rank computes of a layer's output."""
-        needs = next(group for group in self.part.groups if group.first <= layer < group.stop)
-        return needs.computed[layer - needs.first]
-
     def _shape(self, tensor: int) -> tuple[int, int, int, int]:
         box = self.part.stored[tensor]
         return self.images, box.height, box.width, self.network.shape(tensor).channels
@@ -282,7 +261,7 @@ class Program:
         layer = self.network.layers[index]
         return Site(
             layer=layer,
-            box=self._computed(index),
+            box=self.part.computed(index),
             owned=self.part.owned[layer.output],
             inputs=tuple(self.values.get(tensor) for tensor in layer.inputs),
             input_deltas=tuple(self.deltas.get(tensor) for tensor in layer.inputs),

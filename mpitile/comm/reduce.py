@@ -8,7 +8,7 @@ import numpy as np
 
 from mpitile.comm.communicator import Communicator, Pending
 
-BUCKET_BYTES = 2 << 20
+BUCKET_BYTES = 1 << 20
 IN_FLIGHT = 2
 
 
@@ -16,7 +16,15 @@ class BucketSum:
     """In-place sum of one flat array over all ranks, as several nonblocking reductions.
 
     Few are under way at a time, which bounds the memory that MPI needs: a rank that
-    receives partial sums holds a bucket of them for each. Collective.
+    receives partial sums holds a bucket of them for each.
+
+    Attributes
+    ----------
+    bytes : the most that MPI holds on this rank meanwhile.
+
+    Notes
+    -----
+    Making one, `begin` and `end` are collective.
     """
 
     def __init__(
@@ -26,6 +34,7 @@ class BucketSum:
         self._world = world
         self._buckets = [array[i : i + step] for i in range(0, array.size, step)]
         self._pending: deque[Pending] = deque()
+        self.bytes = bytes_in_flight(world.size, array.nbytes)
 
     def begin(self) -> None:
         """Begin to add; the array must not be touched before `end`."""
@@ -41,11 +50,10 @@ class BucketSum:
             self._pending.popleft().end()
 
 
-def bytes_in_flight(rank: int, ranks: int, size: int) -> int:
+def bytes_in_flight(ranks: int, size: int) -> int:
     """The most that MPI holds on a rank while an array of `size` bytes is added up.
 
-    Nonblocking reductions of Open MPI and MPICH run along binomial trees: a rank
-    that receives has a buffer of the bucket's size, a leaf of the tree has none.
+    With 3 and 4 ranks, Open MPI adds along a tree whose leaves hold nothing; with other
+    numbers each rank has been seen to hold all buckets that are under way.
     """
-    receives = ranks > 1 and rank % 2 == 0 and rank + 1 < ranks
-    return min(IN_FLIGHT * BUCKET_BYTES, size) if receives else 0
+    return min(IN_FLIGHT * BUCKET_BYTES, size) if ranks > 1 else 0

@@ -216,9 +216,14 @@ def groups(draw, network):
     return (0, *sorted(start for start in starts if start < len(network.layers)))
 
 
+def recompute_flags(count):
+    """None of the groups, or some."""
+    return st.just(()) | st.lists(st.booleans(), min_size=count, max_size=count).map(tuple)
+
+
 @st.composite
 def plans(draw, network, replicas=1):
-    """Random grids from 1x1 to 3x3, groups, and tile weights now and then."""
+    """Random grids from 1x1 to 3x3, groups, recomputation, and tile weights now and then."""
     grid = Grid(draw(st.integers(1, 3)), draw(st.integers(1, 3)))
 
     def weights(parts):
@@ -226,7 +231,15 @@ def plans(draw, network, replicas=1):
             return None
         return tuple(draw(st.integers(1, 4)) / 2 for _ in range(parts))
 
-    return Plan(grid, draw(groups(network)), replicas, weights(grid.rows), weights(grid.columns))
+    starts = draw(groups(network))
+    return Plan(
+        grid,
+        starts,
+        replicas,
+        weights(grid.rows),
+        weights(grid.columns),
+        draw(recompute_flags(len(starts))),
+    )
 
 
 @st.composite

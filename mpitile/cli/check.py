@@ -39,6 +39,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("cfg", metavar="NET.cfg")
     parser.add_argument("--grid", required=True, metavar="GYxGX", help="tiles, such as 2x2")
     parser.add_argument("--groups", default="auto", metavar="0,4,8", help="first layers, or auto")
+    parser.add_argument(
+        "--recompute",
+        default="none",
+        metavar="0,2",
+        help="numbers of the groups that compute their inner values twice, or all or none (none)",
+    )
     parser.add_argument("--replicas", type=int, default=1, help="teams that share a batch (1)")
     parser.add_argument("--dtype", choices=sorted(TOLERANCES), default="float64")
     parser.add_argument("--batch", type=int, default=1, help="images (1)")
@@ -113,8 +119,13 @@ def _prepare(options: argparse.Namespace, ranks: int) -> tuple[Network, Plan]:
             f"--grid {options.grid} with {options.replicas} replica(s) needs {wanted} ranks, or "
             f"one that computes tile by tile, but {ranks} were started"
         )
-    groups = options.groups if options.groups == "auto" else _numbers(options.groups)
-    return network, choose_plan(network, wanted, options.grid, groups, options.replicas)
+    groups = options.groups
+    if groups != "auto":
+        groups = _numbers(groups, "--groups", "layer numbers such as 0,4,8")
+    recompute = options.recompute
+    if recompute not in ("all", "none"):
+        recompute = _numbers(recompute, "--recompute", "all, none or group numbers such as 0,2")
+    return network, choose_plan(network, wanted, options.grid, groups, options.replicas, recompute)
 
 
 def _pair(text: str, option: str = "--size") -> tuple[int, int]:
@@ -124,11 +135,16 @@ def _pair(text: str, option: str = "--size") -> tuple[int, int]:
     return int(first), int(second)
 
 
-def _numbers(text: str) -> list[int]:
+def _numbers(text: str, option: str, expected: str) -> list[int]:
     try:
         return [int(number) for number in text.split(",")]
     except ValueError:
-        raise InputError(f"--groups {text}: expected layer numbers such as 0,4,8") from None
+        raise InputError(f"{option} {text}: expected {expected}") from None
+
+
+def _again(plan: Plan) -> str:
+    flagged = [str(number) for number, flag in enumerate(plan.recompute) if flag]
+    return f", groups {','.join(flagged)} of these recomputed" if flagged else ""
 
 
 def _print(
@@ -145,7 +161,7 @@ def _print(
         f"{network.name} at {shape.height}x{shape.width}, batch {options.batch}, "
         f"{options.dtype}, {options.steps} steps\n"
         f"grid {plan.grid}, replicas {plan.replicas}, groups "
-        f"{','.join(map(str, plan.groups))}: {how}, against one rank\n"
+        f"{','.join(map(str, plan.groups))}{_again(plan)}: {how}, against one rank\n"
     )
     names = {"gradients": "weight gradients"}
     for difference in differences:

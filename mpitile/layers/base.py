@@ -61,6 +61,8 @@ class Step:
     Attributes
     ----------
     training : whether batch statistics, dropout and losses are wanted.
+    again : whether layers compute forward again for the sake of backward: with the
+        statistics of the first time, without reductions.
     reduce : adds up a float64 array over all ranks, in place. Every rank calls it
         equally often: also for empty boxes.
     images : number of images of this pass over all replicas.
@@ -81,6 +83,7 @@ class Step:
     key: int = 0
     overwrite: bool = False
     truths: Sequence = ()
+    again: bool = False
 
 
 class LayerWork(Protocol):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from mpitile.errors import InputError
+from mpitile.geometry.box import Box
+from mpitile.kernels.tile import Tile
 from mpitile.layers.base import Loss, Site, Step
 
 
@@ -75,9 +79,17 @@ class SumOfSquares(Loss):
     """``sum t^2`` of the last tensor: the loss of a network that names none."""
 
     def forward(self, step: Step) -> None:
-        values = self.site.output.view(self.site.owned)
-        self.loss = float(np.square(values, dtype=np.float64).sum())
+        rows = _rows(self.site.output, self.site.owned)
+        self.loss = float(sum(np.square(row, dtype=np.float64).sum() for row in rows))
 
     def backward_input(self, step: Step) -> None:
         owned = self.site.owned
-        self.site.output_delta.view(owned)[...] += 2 * self.site.output.view(owned)
+        values, deltas = _rows(self.site.output, owned), _rows(self.site.output_delta, owned)
+        for row, delta in zip(values, deltas, strict=True):
+            delta += 2 * row
+
+
+def _rows(tile: Tile, box: Box) -> Iterator[np.ndarray]:
+    """The rows of all images, one at a time: temporaries stay small."""
+    for image in tile.view(box):
+        yield from image

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from mpitile.layers.base import Loss, Site, Step
+from mpitile.network.kept import GRADIENT
 
 EARLY_IMAGES = 12800
 EARLY_SCALE = 0.01
@@ -29,39 +32,41 @@ class RegionLoss(Loss):
         # Anchor shapes relative to the image.
         self._priors = self._anchors / (shape.width, shape.height)
         self._entries = 5 + region.classes
-        self._gradient = np.zeros(0)
+        self._gradient = replace(site.output, array=site.kept[GRADIENT])
 
     def forward(self, step: Step) -> None:
         site = self.site
         site.output.view(site.box)[...] = site.inputs[0].view(site.box)
         if not step.training:
             return
-        raw = site.inputs[0].view(site.owned)
-        raw = raw.reshape(*raw.shape[:3], len(self._anchors), self._entries).astype(np.float64)
-        probabilities = self._activate(raw)
-        boxes = self._boxes(raw, probabilities)
-        delta = np.zeros_like(raw)
-        for image, truths in enumerate(step.truths[: len(raw)]):
-            truths = self._limited(truths)
-            self._background(
-                delta[image],
-                raw[image],
-                probabilities[image],
-                boxes[image],
-                truths,
-                step.seen < EARLY_IMAGES,
-            )
-            for truth in truths:
-                self._object(delta[image], raw[image], probabilities[image], boxes[image], truth)
-        self.loss = float(np.square(delta).sum())
-        slope = probabilities[..., [0, 1, 4]]
-        delta[..., [0, 1, 4]] *= slope * (1 - slope)
-        self._gradient = -delta.reshape(*raw.shape[:3], len(self._anchors) * self._entries)
+        self.loss = 0.0
+        values, gradient = site.inputs[0].view(site.owned), self._gradient.view(site.owned)
+        for image, truths in enumerate(step.truths):
+            self.loss += self._image(values[image], truths, step.seen, gradient[image])
 
     def backward_input(self, step: Step) -> None:
         site = self.site
         if site.input_deltas[0] is not None:
-            site.input_deltas[0].view(site.owned)[...] += self._gradient
+            site.input_deltas[0].view(site.owned)[...] += self._gradient.view(site.owned)
+
+    def _image(
+        self, values: np.ndarray, truths: np.ndarray, seen: int, gradient: np.ndarray
+    ) -> float:
+        """The loss of one image's owned cells (H, W, C); their gradient is written."""
+        shape = (*values.shape[:2], len(self._anchors), self._entries)
+        raw = values.reshape(shape).astype(np.float64)
+        probabilities = self._activate(raw)
+        boxes = self._boxes(raw, probabilities)
+        delta = np.zeros_like(raw)
+        truths = self._limited(truths)
+        self._background(delta, raw, probabilities, boxes, truths, seen < EARLY_IMAGES)
+        for truth in truths:
+            self._object(delta, raw, probabilities, boxes, truth)
+        loss = float(np.square(delta).sum())
+        slope = probabilities[..., [0, 1, 4]]
+        delta[..., [0, 1, 4]] *= slope * (1 - slope)
+        gradient[...] = -delta.reshape(values.shape)
+        return loss
 
     def _limited(self, truths: np.ndarray) -> np.ndarray:
         limit = self._region.max_boxes

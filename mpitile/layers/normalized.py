@@ -35,9 +35,11 @@ class NormalizedProduct:
             self._calls = ((Band(slice(0, len(array)), site.box), self.bands),)
 
     def forward(self, step: Step) -> None:
-        """The product, and its statistics over all ranks."""
+        """The product, and its statistics over all ranks unless they are known."""
         site, normalization = self._site, self.normalization
-        normalization.begin()
+        measured = step.training and not step.again
+        if measured:
+            normalization.begin()
         for call, parts in self._calls:
             conv.forward(
                 call.of(site.inputs[0]),
@@ -49,9 +51,10 @@ class NormalizedProduct:
                 site.workspace,
                 algorithm=site.algorithms.get("forward"),
             )
-            for band in parts if step.training else ():
+            for band in parts if measured else ():
                 normalization.measure(band.of(self._product), band.box)
-        normalization.agree(step)
+        if not step.again:
+            normalization.agree(step)
 
     def apply(self, band: Band, output: Tile) -> None:
         """Normalise a band of the product into `output`, a tile of its images, and activate it."""

@@ -1,12 +1,22 @@
-"""What a layer keeps from forward to backward beside its output."""
+"""What a layer's backward pass wants of its forward pass."""
 
 from __future__ import annotations
 
-from mpitile.network.spec import Layer, MaxPool
+from mpitile.network.spec import (
+    Connected,
+    Convolutional,
+    Cost,
+    Layer,
+    MaxPool,
+    Region,
+    Shortcut,
+    Softmax,
+)
 
 # One entry for each cell and channel of the layer's output.
 PRODUCT = "product"
 ARGMAX = "argmax"
+GRADIENT = "gradient"
 
 
 def kept(layer: Layer) -> dict[str, bool]:
@@ -18,7 +28,26 @@ def kept(layer: Layer) -> dict[str, bool]:
     """
     if isinstance(layer.operation, MaxPool):
         return {ARGMAX: False}
+    if isinstance(layer.operation, Region):
+        # Found together with the loss.
+        return {GRADIENT: True}
     if getattr(layer.operation, "batch_normalize", False):
         # The tensor before normalisation, which the gradient needs.
         return {PRODUCT: True}
     return {}
+
+
+def reads_input_again(layer: Layer) -> bool:
+    """Whether the layer's backward pass reads the values of its inputs."""
+    return isinstance(layer.operation, Convolutional | Connected | Cost)
+
+
+def reads_output_again(layer: Layer) -> bool:
+    """Whether the layer's backward pass reads the values of its output.
+
+    They tell the derivative of an activation, and the gradient of a softmax.
+    """
+    operation = layer.operation
+    if isinstance(operation, Convolutional | Connected | Shortcut):
+        return operation.activation != "linear"
+    return isinstance(operation, Softmax)

@@ -43,3 +43,17 @@ def _covers(pooling: Layer, before: Layer) -> bool:
         and taken.height * pool.stride >= given.height
         and taken.width * pool.stride >= given.width
     )
+
+
+def pieces(network: Network, merged: Collection[int]) -> tuple[tuple[int, ...], ...]:
+    """Numbers of the layers that are computed together, in order; the last one's output is stored.
+
+    Parameters
+    ----------
+    merged : the pools that are computed together with the convolution before them.
+    """
+    return tuple(
+        (index - 1, index) if index in merged else (index,)
+        for index in range(len(network.layers))
+        if index + 1 not in merged
+    )

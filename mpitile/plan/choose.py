@@ -18,8 +18,13 @@ def choose_plan(
     grid: str = "auto",
     groups: str | Sequence[int] = "auto",
     replicas: int = 1,
+    recompute: str | Sequence[int] = "auto",
 ) -> Plan:
     """Complete what the user left to "auto".
+
+    Parameters
+    ----------
+    recompute : as `recompute_flags` takes it.
 
     Raises
     ------
@@ -38,7 +43,31 @@ def choose_plan(
         else parse_grid(grid)
     )
     first_layers = default_groups(network) if groups == "auto" else groups
-    return Plan(chosen, split_at_whole_inputs(network, tuple(first_layers)), replicas)
+    starts = split_at_whole_inputs(network, tuple(first_layers))
+    return Plan(chosen, starts, replicas, recompute=recompute_flags(recompute, len(starts)))
+
+
+def recompute_flags(wanted: str | Sequence[int], groups: int) -> tuple[bool, ...]:
+    """Which of the groups recompute their inner values; empty where none does.
+
+    Parameters
+    ----------
+    wanted : "none", "all", "auto" (none), or numbers of groups, counted from 0.
+    groups : how many there are.
+
+    Raises
+    ------
+    InputError : a number is not that of a group.
+    """
+    if isinstance(wanted, str):
+        return (True,) * groups if wanted == "all" else ()
+    for number in wanted:
+        if not 0 <= number < groups:
+            raise InputError(
+                f"recompute: there is no group {number}: expected numbers from 0 to "
+                f"{groups - 1}, all or none"
+            )
+    return tuple(number in wanted for number in range(groups)) if wanted else ()
 
 
 def squarest_grid(tiles: int, height: int, width: int) -> Grid:

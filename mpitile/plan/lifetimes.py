@@ -2,42 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from mpitile.network.kept import kept
+from mpitile.network.kept import kept, reads_input_again, reads_output_again
 from mpitile.network.spec import Network
 from mpitile.plan.partition import TilePart
+from mpitile.plan.recomputation import Piece, Stage, stages
+from mpitile.plan.timeline import Timeline, make_timeline
 
 VALUE = "value"
 DELTA = "delta"
 
+# First and last event of an uninterrupted use, both included.
+Span = tuple[int, int]
+
 
 @dataclass(frozen=True, slots=True)
 class Buffer:
-    """Memory for one array of a pass.
-
-    Events are numbered along a pass: layer ``i`` of ``n`` computes forward at event
-    ``i`` and backward at ``2 n - 1 - i``.
+    """Memory for one array of a pass, at one place throughout.
 
     Attributes
     ----------
     name : `VALUE`, `DELTA`, or what a layer keeps by `mpitile.network.kept`.
     tensor : the number of the tensor that it belongs to.
     size : bytes.
-    first, last : the events between which it is in use, both included.
+    spans : when it is in use, by the events of `mpitile.plan.timeline`. Between two spans,
+        what it held is lost; it is computed again at the start of the second.
     """
 
     name: str
     tensor: int
     size: int
-    first: int
-    last: int
+    spans: tuple[Span, ...]
 
+    @property
+    def first(self) -> int:
+        """The first event of its use."""
+        return self.spans[0][0]
 
-def backward_event(network: Network, layer: int) -> int:
-    """The event at which a layer computes backward; one behind all layers does so first."""
-    return 2 * len(network.layers) - 1 - layer
+    def used_at(self, event: int) -> bool:
+        """Whether it is in use at an event."""
+        return any(first <= event <= last for first, last in self.spans)
+
+    def meets(self, other: Buffer) -> bool:
+        """Whether both are ever in use together."""
+        return any(a[0] <= b[1] and b[0] <= a[1] for a in self.spans for b in other.spans)
 
 
 def pass_buffers(
@@ -48,6 +58,7 @@ def pass_buffers(
     training: bool = True,
     input_gradient: bool = False,
     merged: Collection[int] = (),
+    recompute: Sequence[bool] = (),
 ) -> tuple[Buffer, ...]:
     """All buffers of one tile's pass but the image's, which outlives passes.
 
@@ -59,42 +70,91 @@ def pass_buffers(
     training : whether a backward pass follows.
     input_gradient : whether the gradient of the image is wanted, too.
     merged : pools whose input is never stored; see `mpitile.network.merging`.
+    recompute : a flag for each group, as in the plan.
     """
-    end = 2 * len(network.layers)
-    users: dict[int, list[int]] = {tensor: [] for tensor in range(len(network.shapes))}
-    for layer in network.layers:
-        for tensor in layer.inputs:
-            users[tensor].append(layer.index)
+    groups = [needs.first for needs in part.groups]
+    cut = stages(network, groups, recompute, merged)
+    lives = _Lives(network, cut)
     buffers = []
+
+    def add(name: str, tensor: int, spans: tuple[Span, ...], real: bool = True) -> None:
+        cells = images * part.stored[tensor].cells * network.shape(tensor).channels
+        buffers.append(Buffer(name, tensor, cells * (itemsize if real else 1), spans))
+
     if training and input_gradient:
-        first = backward_event(network, max(users[0]))
-        buffers.append(Buffer(DELTA, 0, _size(network, part, 0, images, itemsize), first, end))
-    for layer in network.layers:
-        if layer.index + 1 in merged:
-            own = backward_event(network, layer.index) if training else layer.index
-            size = _size(network, part, layer.output, images, itemsize)
-            # The product before batch norm; nothing else of it is stored.
-            buffers += (Buffer(name, layer.output, size, layer.index, own) for name in kept(layer))
-            continue
-        # A merged pool works from its convolution's event on, in both directions.
-        start = layer.index - (layer.index in merged)
-        tensor, own = layer.output, backward_event(network, start)
-        size = _size(network, part, tensor, images, itemsize)
-        if training:
-            last = own
-            # Its gradient is first written to by the last layer that reads it, or by a
-            # loss behind all layers.
-            first = backward_event(network, max(users[tensor], default=len(network.layers)))
-            buffers.append(Buffer(DELTA, tensor, size, first, own))
-        else:
-            last = max(users[tensor], default=end)
-        buffers.append(Buffer(VALUE, tensor, size, start, last))
-        for name, real in kept(layer).items():
-            cells = size if real else size // itemsize
-            until = own if training else layer.index
-            buffers.append(Buffer(name, tensor, cells, start, until))
+        add(DELTA, 0, (lives.image_delta(),))
+    for stage in cut:
+        for piece in stage.pieces:
+            tensor = piece[-1] + 1
+            if training:
+                add(DELTA, tensor, (lives.delta(piece),))
+                add(VALUE, tensor, lives.value(piece, stage))
+            else:
+                add(VALUE, tensor, (lives.forward_value(piece),))
+            spans = lives.kept(piece, stage) if training else (lives.forward(piece),)
+            for layer in piece:
+                for name, real in kept(network.layers[layer]).items():
+                    add(name, layer + 1, spans, real)
     return tuple(buffers)
 
 
-def _size(network: Network, part: TilePart, tensor: int, images: int, itemsize: int) -> int:
-    return images * part.stored[tensor].cells * network.shape(tensor).channels * itemsize
+class _Lives:
+    """When the arrays of each piece of work are in use."""
+
+    def __init__(self, network: Network, cut: Sequence[Stage]) -> None:
+        self._layers = network.layers
+        self._time: Timeline = make_timeline(cut)
+        self._readers: list[list[int]] = [[] for _ in network.shapes]
+        for layer in network.layers:
+            for tensor in layer.inputs:
+                self._readers[tensor].append(layer.index)
+
+    def forward(self, piece: Piece) -> Span:
+        event = self._time.forward[piece[0]]
+        return event, event
+
+    def forward_value(self, piece: Piece) -> Span:
+        """Of a value, until the last layer has read it forward; of the last one, until the loss."""
+        first, own = self.forward(piece)
+        readers = [self._time.forward[reader] for reader in self._readers[piece[-1] + 1]]
+        if piece[-1] + 1 == len(self._layers):
+            readers.append(self._time.loss)
+        return first, max(readers, default=own)
+
+    def value(self, piece: Piece, stage: Stage) -> tuple[Span, ...]:
+        """Of a value in training: in one go, or again for backward after having been dropped."""
+        tensor, once = piece[-1] + 1, self.forward_value(piece)
+        later = []
+        if reads_output_again(self._layers[piece[0]]):
+            later.append(self._time.backward[piece[0]])
+        for reader in self._readers[tensor]:
+            if reads_input_again(self._layers[reader]):
+                later.append(self._time.backward[reader])
+            if reader in self._time.again:
+                later.append(self._time.again[reader])
+        if tensor not in stage.dropped:
+            if piece in stage.again:
+                later.append(self._time.again[piece[0]])
+            return ((once[0], max([once[1], *later])),)
+        if piece in stage.again:
+            start = self._time.again[piece[0]]
+            return once, (start, max([start, *later]))
+        return (once,)
+
+    def kept(self, piece: Piece, stage: Stage) -> tuple[Span, ...]:
+        """Of what a layer keeps for its backward pass."""
+        first, last = self.forward(piece)[0], self._time.backward[piece[0]]
+        if piece in stage.again:
+            return (first, first), (self._time.again[piece[0]], last)
+        return ((first, last),)
+
+    def delta(self, piece: Piece) -> Span:
+        """Of a gradient: from the last reader, which writes to it first, or the loss."""
+        own = self._time.backward[piece[0]]
+        if piece[-1] + 1 == len(self._layers):
+            return self._time.loss, own
+        readers = self._readers[piece[-1] + 1]
+        return (self._time.backward[max(readers)] if readers else own), own
+
+    def image_delta(self) -> Span:
+        return self._time.backward[max(self._readers[0])], self._time.end

@@ -31,7 +31,7 @@ def lay_out(buffers: Iterable[Buffer]) -> Layout:
         together = sorted(
             (offset, offset + _aligned(other.size))
             for other, offset in offsets.items()
-            if other.first <= buffer.last and buffer.first <= other.last
+            if other.meets(buffer)
         )
         lowest = 0
         for start, end in together:
@@ -45,7 +45,7 @@ def lay_out(buffers: Iterable[Buffer]) -> Layout:
 
 def in_use(buffers: Iterable[Buffer], event: int) -> int:
     """Bytes of the buffers that are in use at an event."""
-    return sum(buffer.size for buffer in buffers if buffer.first <= event <= buffer.last)
+    return sum(buffer.size for buffer in buffers if buffer.used_at(event))
 
 
 def _aligned(size: int) -> int:

@@ -9,6 +9,9 @@ import numpy as np
 from mpitile.network.parameters import ParameterSpec, parameter_specs
 from mpitile.network.spec import Connected, Network
 
+# Numbers that are drawn at a time, in double precision.
+_BLOCK = 1 << 16
+
 
 class Parameters:
     """Trained values, their gradients, and running statistics.
@@ -58,11 +61,14 @@ class Parameters:
             if spec.name == "weights":
                 generator = np.random.default_rng([seed, spec.layer])
                 operation = self.network.layers[spec.layer].operation
-                if isinstance(operation, Connected):
-                    drawn = generator.uniform(-1, 1, spec.shape)
-                else:
-                    drawn = generator.standard_normal(spec.shape)
-                view[...] = np.sqrt(2 / spec.fan_in) * drawn
+                flat = view.reshape(-1)
+                for start in range(0, flat.size, _BLOCK):
+                    block = flat[start : start + _BLOCK]
+                    if isinstance(operation, Connected):
+                        drawn = generator.uniform(-1, 1, block.size)
+                    else:
+                        drawn = generator.standard_normal(block.size)
+                    block[:] = np.sqrt(2 / spec.fan_in) * drawn
             else:
                 view[...] = spec.name in ("scales", "rolling_variance")
 

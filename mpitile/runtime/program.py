@@ -9,28 +9,39 @@ import numpy as np
 
 from mpitile.comm.exchange import Exchange
 from mpitile.comm.topology import Topology
-from mpitile.geometry.box import Box
 from mpitile.kernels.aligned import aligned_zeros
 from mpitile.kernels.choice import Choices
 from mpitile.kernels.tile import Tile
 from mpitile.layers.base import LayerWork, Loss, Site, Step
 from mpitile.layers.classification import SumOfSquares
-from mpitile.layers.pooled import PooledConvolution, band_elements
+from mpitile.layers.pooled import PooledConvolution
 from mpitile.layers.registry import is_loss, make_layer, overwrites, workspace_elements
 from mpitile.network.kept import kept
 from mpitile.network.merging import merged_pools
 from mpitile.network.spec import Layer
-from mpitile.plan.lifetimes import DELTA, VALUE, backward_event, pass_buffers
-from mpitile.plan.memory import in_use
+from mpitile.plan.lifetimes import DELTA, VALUE, pass_buffers
 from mpitile.plan.partition import Partition, TilePart
+from mpitile.plan.recomputation import Piece, stages
+from mpitile.plan.timeline import make_timeline
 from mpitile.runtime.arena import Arena
+from mpitile.runtime.footprint import arena_bytes, scratch_elements
 from mpitile.runtime.parameters import Parameters
 from mpitile.runtime.shapes import layer_shapes
 from mpitile.runtime.stopwatch import Stopwatch
 
 Observer = Callable[[int, Tile], None]
-# Numbers of the layers that one piece of work computes; the last one's output is written.
-Layers = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Task:
+    """The work on some layers, and what has to be computed again before its backward pass.
+
+    A loss that is no layer of the network has no layers.
+    """
+
+    layers: Piece
+    work: LayerWork
+    again: tuple[LayerWork, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -38,7 +49,7 @@ class _Group:
     """A fused group: what is fetched at its start, then the work on its layers in order."""
 
     exchange: Exchange
-    works: tuple[tuple[Layers, LayerWork], ...]
+    tasks: tuple[_Task, ...]
 
 
 class Program:
@@ -61,11 +72,11 @@ class Program:
     ----------
     part : this rank's boxes.
     values, deltas : by tensor number, the tiles of each tensor and of its gradient.
-        Values last through forward and until the layer that wrote them computes
-        backward; deltas are only whole when observed.
+        A value lasts until its last reader, forward or backward, has read it, the last
+        tensor's until backward begins; deltas are only whole when observed.
     network, parameters : as given.
     stopwatch : seconds spent waiting for halos ("halo") and sums ("reduce").
-    bytes : allocated bytes by kind.
+    bytes : allocated bytes by kind, as `mpitile.runtime.footprint` predicts them.
     """
 
     def __init__(
@@ -98,24 +109,22 @@ class Program:
             training,
             input_gradient,
             self._merged,
+            partition.plan.recompute,
         )
+        self._stages = stages(self.network, starts, partition.plan.recompute, self._merged)
+        self._time = make_timeline(self._stages)
         self._arena = Arena(buffers)
         self.values = {0: self._tile(0, aligned_zeros(self._shape(0), self._dtype))}
         self.values |= self._tiles(VALUE)
         self.deltas = self._tiles(DELTA)
         self._workspace = aligned_zeros((workspace_elements(parameters.specs),), self._dtype)
-        self._scratch = aligned_zeros((self._scratch_elements(),), self._dtype)
+        scratch = scratch_elements(self.network, self.part, images, self._merged)
+        self._scratch = aligned_zeros((scratch,), self._dtype)
         self._groups = tuple(self._group(number) for number in range(len(self.part.groups)))
-        self.bytes = self._count(in_use(buffers, len(self.network.layers) - 1))
-
-    def _count(self, activations: int) -> dict[str, int]:
-        """Allocated bytes by kind; "deltas" is what they need beyond freed activations."""
-        parameters = self.parameters
-        return {
+        self.bytes = {
             "weights": parameters.values.nbytes + parameters.running.nbytes,
             "gradients": parameters.gradients.nbytes,
-            "activations": activations,
-            "deltas": self._arena.layout.size - activations,
+            **arena_bytes(buffers, self._arena.layout.size, self._time.loss),
             "workspace": self._workspace.nbytes + self._scratch.nbytes,
             "halos": sum(group.exchange.bytes for group in self._groups),
             "images": self.values[0].array.nbytes,
@@ -124,7 +133,7 @@ class Program:
     @property
     def loss(self) -> float:
         """This rank's part of the latest pass's loss, summed over images."""
-        works = (work for group in self._groups for _, work in group.works)
+        works = (task.work for group in self._groups for task in group.tasks)
         return sum(work.loss for work in works if isinstance(work, Loss))
 
     def close(self) -> None:
@@ -132,15 +141,23 @@ class Program:
         for group in self._groups:
             group.exchange.close()
 
-    def forward(self, step: Step) -> None:
-        """Compute this rank's cells of every tensor from those of the image."""
+    def forward(self, step: Step, observe: Observer | None = None) -> None:
+        """Compute this rank's cells of every tensor from those of the image.
+
+        Parameters
+        ----------
+        observe : called with each tensor's number and value when it is computed.
+        """
         step = replace(step, reduce=self._timed(step.reduce))
         for group in self._groups:
             with self.stopwatch.measure("halo"):
                 group.exchange.begin_forward()
                 group.exchange.end_forward()
-            for _, work in group.works:
-                work.forward(step)
+            for task in group.tasks:
+                task.work.forward(step)
+                if observe and task.layers:
+                    tensor = task.layers[-1] + 1
+                    observe(tensor, self.values[tensor])
 
     def backward(self, step: Step, observe: Observer | None = None) -> None:
         """Add this rank's part of the gradients of all parameters, after `forward`.
@@ -154,24 +171,27 @@ class Program:
         if step.overwrite:
             # Layers overwrite the gradients of their weights themselves.
             self.parameters.gradients[self.parameters.decaying :] = 0
-        self._clear_deltas((len(self.network.layers),))
+        self._clear_deltas({self._time.loss})
         for group in reversed(self._groups):
             self._backward_group(group, step, observe)
         if observe and 0 in self.deltas:
             observe(0, self.deltas[0])
 
     def _backward_group(self, group: _Group, step: Step, observe: Observer | None) -> None:
-        for position, (layers, work) in reversed(list(enumerate(group.works))):
-            self._clear_deltas(layers)
-            if observe and layers:
-                tensor = layers[-1] + 1
+        again = replace(step, again=True)
+        for task in reversed(group.tasks):
+            for work in task.again:
+                work.forward(again)
+            self._clear_deltas({self._time.backward[layer] for layer in task.layers})
+            if observe and task.layers:
+                tensor = task.layers[-1] + 1
                 observe(tensor, self.deltas[tensor])
-            work.backward_input(step)
-            if position == 0:
+            task.work.backward_input(step)
+            if task is group.tasks[0]:
                 # Deltas travel while the first layer's weight gradient is computed.
                 with self.stopwatch.measure("halo"):
                     group.exchange.begin_adjoint()
-            work.backward_weights(step)
+            task.work.backward_weights(step)
         with self.stopwatch.measure("halo"):
             group.exchange.end_adjoint()
 
@@ -192,27 +212,11 @@ class Program:
 
         return timed
 
-    def _clear_deltas(self, layers: Layers) -> None:
-        """Zero the gradients that are first added to when these layers compute backward."""
-        events = {backward_event(self.network, layer) for layer in layers}
+    def _clear_deltas(self, events: set[int]) -> None:
+        """Zero the gradients that are first added to at these events."""
         for tensor, tile in self.deltas.items():
             if self._arena.buffer(DELTA, tensor).first in events and not self._fresh(tensor):
                 tile.array[...] = 0
-
-    def _scratch_elements(self) -> int:
-        layers = self.network.layers
-        return max(
-            (
-                band_elements(layers[pool - 1], layers[pool], self.images, self._computed(pool))
-                for pool in self._merged
-            ),
-            default=0,
-        )
-
-    def _computed(self, layer: int) -> Box:
-        """The cells that this rank computes of a layer's output."""
-        needs = next(group for group in self.part.groups if group.first <= layer < group.stop)
-        return needs.computed[layer - needs.first]
 
     def _shape(self, tensor: int) -> tuple[int, int, int, int]:
         box = self.part.stored[tensor]
@@ -237,24 +241,30 @@ class Program:
         exchange = Exchange(
             self._topology.team, self.part.transfers[number], self.values, self.deltas
         )
-        works: list[tuple[Layers, LayerWork]] = []
-        for index in range(needs.first, needs.stop):
-            if index + 1 in self._merged:
+        tasks: list[_Task] = []
+        for stage in self._stages:
+            if not needs.first <= stage.pieces[0][0] < needs.stop:
                 continue
-            site = self._site(index)
-            if index in self._merged:
-                works.append(((index - 1, index), PooledConvolution(self._site(index - 1), site)))
-            else:
-                works.append(((index,), make_layer(site, self.network)))
-            if index == len(self.network.layers) - 1 and not is_loss(site.layer.operation):
-                works.append(((), SumOfSquares(site)))
-        return _Group(exchange, tuple(works))
+            works = {piece: self._work(piece) for piece in stage.pieces}
+            tasks += [_Task(piece, work) for piece, work in works.items()]
+            again = tuple(works[piece] for piece in stage.again)
+            tasks[-1] = replace(tasks[-1], again=again)
+        last = self.network.layers[-1]
+        if needs.stop == len(self.network.layers) and not is_loss(last.operation):
+            tasks.append(_Task((), SumOfSquares(self._site(last.index))))
+        return _Group(exchange, tuple(tasks))
+
+    def _work(self, piece: Piece) -> LayerWork:
+        sites = [self._site(index) for index in piece]
+        if len(sites) == 2:
+            return PooledConvolution(*sites)
+        return make_layer(sites[0], self.network)
 
     def _site(self, index: int) -> Site:
         layer = self.network.layers[index]
         return Site(
             layer=layer,
-            box=self._computed(index),
+            box=self.part.computed(index),
             owned=self.part.owned[layer.output],
             stored=self.part.stored[layer.output],
             inputs=tuple(self.values.get(tensor) for tensor in layer.inputs),

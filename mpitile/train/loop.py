@@ -15,6 +15,7 @@ from mpitile.comm.communicator import Communicator
 from mpitile.comm.topology import make_topology
 from mpitile.errors import Stopped
 from mpitile.train.evaluation import describe, main_figure
+from mpitile.train.memory import describe_bytes, peak_bytes, resident_bytes
 from mpitile.train.run_folder import RunFolder
 from mpitile.train.scales import Scales, Stretch
 from mpitile.train.settings import RunSettings
@@ -49,6 +50,7 @@ class Run:
     console : talks to the user.
     folder : the files that rank 0 writes; None on other ranks.
     best : the best validation figure so far.
+    base : bytes that this process held before the trainer was made.
     """
 
     trainer: Trainer
@@ -58,6 +60,7 @@ class Run:
     console: Console
     folder: RunFolder | None
     best: float | None
+    base: int
 
     @property
     def output(self) -> Path:
@@ -89,13 +92,15 @@ def train(
     images = open_images(job, topology, settings.data.train)
     validation = open_images(job, topology, settings.data.valid) if settings.data.valid else None
     steps = together(world, lambda: job.steps(images.count))
+    base = resident_bytes()
     trainer = Trainer(job, topology)
     check_memory(trainer)
     best, origin = starting_point(trainer, resume)
-    folder = open_run_folder(trainer)
+    folder = open_run_folder(trainer, base)
     with open_console(steps, trainer.done) as console:
-        run = Run(trainer, images, validation, steps, console, folder, best)
+        run = Run(trainer, images, validation, steps, console, folder, best, base)
         run.tell("start", f"{world.size} ranks, grid {job.plan.grid}: {origin}")
+        _tell_memory(run)
         if settings.checkpoint.partner:
             run.remark(
                 "checkpoint.partner: neighbours' copies are not made yet; each rank keeps "
@@ -176,7 +181,25 @@ def _validate(run: Run, images: Images) -> None:
         _write_weights(run, "best.weights")
 
 
+def _tell_memory(run: Run) -> None:
+    """What the fullest rank will hold, beside what its process held before. Collective."""
+    held = (run.trainer.allocated, run.base)
+    ranks = run.trainer.topology.world.allgather(held)
+    kinds, base = max(ranks, key=lambda rank: sum(rank[0].values()))
+    run.tell("memory", f"{describe_bytes(kinds)} a rank, beside {base / 1e6:.0f} MB of libraries")
+
+
+def _measure_memory(run: Run) -> None:
+    """Record how much each rank's process has grown, beside what was predicted. Collective."""
+    predicted = sum(run.trainer.allocated.values())
+    ranks = run.trainer.topology.world.allgather((predicted, peak_bytes() - run.base))
+    if run.folder:
+        predictions, growths = zip(*ranks, strict=True)
+        run.folder.add_event("peak", predicted_bytes=predictions, grown_bytes=growths)
+
+
 def _finish(run: Run) -> None:
+    _measure_memory(run)
     path = _write_weights(run, "final.weights")
     run.tell("done", f"trained {run.trainer.done} steps; weights in {path}")
     if run.folder:

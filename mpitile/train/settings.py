@@ -60,11 +60,15 @@ class TrainSettings:
 
 @dataclass(frozen=True, slots=True)
 class TilingSettings:
-    """``[tiling]``; weights are relative sizes of the grid's rows and columns."""
+    """``[tiling]``; weights are relative sizes of the grid's rows and columns.
+
+    `recompute` numbers the groups that compute their inner values twice, from 0.
+    """
 
     grid: str = "auto"
     replicas: int = 1
     groups: list[int] | Literal["auto"] = "auto"
+    recompute: list[int] | Literal["auto", "none", "all"] = "auto"
     memory_limit: str | None = None
     row_weights: list[float] | None = None
     column_weights: list[float] | None = None

@@ -71,7 +71,8 @@ class Job:
         train = self.settings.train
         decisive: dict[str, Any] = {
             "network": repr(replace(self.network, name="")),
-            "plan": repr(self.plan),
+            # Recomputation gives the same bits.
+            "plan": repr(replace(self.plan, recompute=())),
             "batch": self.batch,
             "subdivisions": self.subdivisions,
             "optimizer": self.optimizer,
@@ -93,7 +94,9 @@ def make_job(settings: RunSettings, ranks: int) -> Job:
     """
     network = _network(settings)
     train, tiling, options = settings.train, settings.tiling, network.options
-    plan = choose_plan(network, ranks, tiling.grid, tiling.groups, tiling.replicas)
+    plan = choose_plan(
+        network, ranks, tiling.grid, tiling.groups, tiling.replicas, tiling.recompute
+    )
     plan = replace(
         plan,
         row_weights=_tuple(tiling.row_weights),

@@ -63,21 +63,24 @@ def starting_point(trainer: Trainer, resume: bool) -> tuple[float | None, str]:
     return None, f"{nothing}weights of the first {layers} layers from {path}"
 
 
-def open_run_folder(trainer: Trainer) -> RunFolder | None:
-    """The run's files on rank 0, None elsewhere; an earlier run's are set aside. Collective."""
+def open_run_folder(trainer: Trainer, base: int) -> RunFolder | None:
+    """The run's files on rank 0, None elsewhere; an earlier run's are set aside. Collective.
+
+    `base` is what this process held before the trainer was made, in bytes.
+    """
     world, settings = trainer.topology.world, trainer.job.settings
     path = Path(settings.output.dir)
     if trainer.done == 0:
         earlier = on_first(world, lambda: earlier_folder(path))
         # On every rank: devices may have file systems of their own.
         together(world, lambda: set_aside(path, earlier))
-    ranks = world.allgather(_rank_report(trainer))
+    ranks = world.allgather(_rank_report(trainer, base))
     plan = trainer.job.plan
     report = {
         "grid": str(plan.grid),
         "replicas": plan.replicas,
         "groups": list(plan.groups),
-        "recompute": [False] * len(plan.groups),
+        "recompute": list(plan.recompute) or [False] * len(plan.groups),
         "ranks": ranks,
     }
 
@@ -89,7 +92,7 @@ def open_run_folder(trainer: Trainer) -> RunFolder | None:
     return together(world, open_folder)
 
 
-def _rank_report(trainer: Trainer) -> dict[str, Any]:
+def _rank_report(trainer: Trainer, base: int) -> dict[str, Any]:
     """A rank's entry of ``plan.json``."""
     topology, box = trainer.topology, trainer.program.values[0].box
     return {
@@ -100,4 +103,5 @@ def _rank_report(trainer: Trainer) -> dict[str, Any]:
         "image_box": [box.y0, box.y1, box.x0, box.x1],
         "bytes": trainer.allocated,
         "total_bytes": sum(trainer.allocated.values()),
+        "base_bytes": base,
     }

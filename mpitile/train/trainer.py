@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import resource
 import time
 from collections.abc import Callable
 
@@ -22,6 +21,7 @@ from mpitile.runtime.program import Program
 from mpitile.runtime.stopwatch import Stopwatch
 from mpitile.train.evaluation import Score, score_images
 from mpitile.train.feeding import Feeder, Passes
+from mpitile.train.memory import peak_bytes, staging_bytes
 from mpitile.train.optimizer import make_optimizer
 from mpitile.train.run_folder import StepMetrics
 from mpitile.train.schedule import learning_rate
@@ -92,9 +92,12 @@ class Trainer:
 
     @property
     def allocated(self) -> dict[str, int]:
-        """Bytes of this rank's arrays by kind."""
-        optimizer = sum(array.nbytes for array in self._optimizer.state.values())
-        return {**self.program.bytes, "optimizer": optimizer}
+        """Bytes that this rank holds by kind, as `mpitile.train.memory` predicts them."""
+        found = dict(self.program.bytes)
+        found["images"] += staging_bytes(self.job, self.topology.world.rank)
+        found["optimizer"] = sum(array.nbytes for array in self._optimizer.state.values())
+        found["sums"] = self._gradient_sum.bytes
+        return found
 
     def progress(self, best: float | None) -> Progress:
         """Where training stands, for a checkpoint."""
@@ -175,7 +178,7 @@ class Trainer:
                 compute,
                 halo,
                 reduce + self._clock.seconds("reduce"),
-                peak_rss_mb(),
+                peak_bytes() / 2**20,
                 self._clock.seconds("load"),
                 float(stop),
             ]
@@ -201,8 +204,3 @@ class Trainer:
             load_s=load,
         )
         return metrics, bool(stop_any)
-
-
-def peak_rss_mb() -> float:
-    """The largest memory that this process has held so far, in units of 2**20 bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -1,68 +1,176 @@
-"""How much a training step on one rank adds to the process, beyond interpreter and libraries.
+"""Predicted against measured memory of whole training runs.
 
-python tests/bench/memory.py [--network y16.cfg] [--size 608] [--batch 1]
+    python tests/bench/memory.py [--only y16] [--out runs/bench-memory]
+
+Each case is three steps of `mpitile train` on drawn images, under mpirun where it has several
+ranks. Measured is the peak of each rank's resident memory beyond what its process held before
+the first array (interpreter, libraries, MPI, the data set's labels), less a constant for
+each dtype: what one other run on one rank takes beyond its arrays, which is pages of
+libraries that are first touched in a step, BLAS's own buffers in double precision, and
+Python's objects. Wants mpirun in PATH, and the variables of jobs/env.sh.
 """
 
+from __future__ import annotations
+
 import argparse
-import os
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-os.environ["OPENBLAS_NUM_THREADS"] = "1"
-
-import numpy as np
-
-from mpitile.comm.local import run_ranks
-from mpitile.comm.topology import make_topology
-from mpitile.layers.base import Step
-from mpitile.layers.registry import is_loss
-from mpitile.network.cfg import read_network
-from mpitile.network.shapes import infer, resize
-from mpitile.plan.choose import choose_plan
-from mpitile.plan.partition import Partition
-from mpitile.runtime.parameters import Parameters
-from mpitile.runtime.program import Program
-from mpitile.train.optimizer import make_optimizer
-from mpitile.train.trainer import peak_rss_mb
-
-CFGS = Path(__file__).parents[2] / "jobs" / "cfg"
+ROOT = Path(__file__).resolve().parents[2]
+STEPS = 3
+IMAGES = 8
+DTYPE = "train.dtype"
 
 
-def main():
+@dataclass(frozen=True)
+class Case:
+    """A training run: a file of jobs/cfg at a size, and what differs from the defaults.
+
+    Attributes
+    ----------
+    settings : by section and key of the run file.
+    """
+
+    cfg: str
+    size: int
+    batch: int
+    ranks: int = 1
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def dtype(self) -> str:
+        return self.settings.get(DTYPE, "float32")
+
+    def __str__(self) -> str:
+        extras = " ".join(f"{name.split('.')[1]}={value}" for name, value in self.settings.items())
+        return f"{self.cfg} {self.size} batch {self.batch}, {self.ranks} rank(s) {extras}".strip()
+
+
+AGAIN = {"tiling.recompute": "all"}
+ONE = {"tiling.groups": [0]}
+CASES = [
+    Case("y16", 608, 1),
+    Case("y16", 608, 1, 1, ONE | AGAIN),
+    Case("y16", 608, 4, 1, AGAIN),
+    Case("y16", 608, 8),
+    Case("y16", 608, 8, 1, ONE | AGAIN),
+    Case("y16", 304, 2, 1, {DTYPE: "float64"}),
+    Case("y16", 608, 1, 4),
+    Case("y16", 608, 4, 4, {"tiling.grid": "4x1"}),
+    Case("y16", 608, 4, 4, ONE | AGAIN),
+    Case("y16", 608, 4, 4, {"tiling.replicas": 2, "data.read": "root"}),
+    Case("y16", 608, 6, 3, {"train.optimizer": "adam"}),
+    Case("yolov2-tiny", 416, 4),
+    Case("yolov2-tiny", 416, 4, 1, AGAIN),
+    Case("yolov2-tiny", 416, 8, 2, {"train.subdivisions": 2}),
+    Case("yolov2-tiny", 608, 4, 4, AGAIN | {"checkpoint.every": 2}),
+    Case("bccd-tiny", 416, 8, 2),
+    Case("bccd-tiny", 416, 16, 1, AGAIN),
+    Case("yolov2", 416, 2, 1, AGAIN),
+    Case("yolov2", 416, 2, 2),
+]
+# Tells the constant; large enough that all of the workspace is used.
+OTHER = Case("y16", 416, 1)
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Bytes of each rank of a run: predicted, and grown beyond what its process held before."""
+
+    predicted: list[int]
+    grown: list[int]
+
+
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--network", default="y16.cfg", help="a file of jobs/cfg")
-    parser.add_argument("--size", type=int, default=608)
-    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--only", default="", help="cases whose name contains this")
+    parser.add_argument("--out", type=Path, help="folder to keep the runs in")
     options = parser.parse_args()
-    network = resize(read_network(CFGS / options.network), options.size, options.size)
-    # Without its loss: the sum of squares needs no truths.
-    kept = [layer for layer in network.layers if not is_loss(layer.operation)]
-    operations = [(layer.line, layer.operation) for layer in kept]
-    network = infer(network.options, operations, network.name)
+    with tempfile.TemporaryDirectory() as folder:
+        out = (options.out or Path(folder)).resolve()
+        out.mkdir(parents=True, exist_ok=True)
+        draw_data(out / "data")
+        report([case for case in CASES if options.only in str(case)], out)
 
-    def step(comm):
-        before = peak_rss_mb()
-        parameters = Parameters(network, np.float32)
-        parameters.draw(1)
-        plan = choose_plan(network, 1)
-        program = Program(
-            Partition(network, plan), make_topology(comm, plan), parameters, options.batch
-        )
-        optimizer = make_optimizer("sgd", parameters, network.options)
-        work = Step(training=True, reduce=comm.sum, images=options.batch)
-        for number in range(2):
-            program.forward(work)
-            program.backward(work)
-            optimizer.update(0.0, options.batch, number + 1)
-        optimizer_bytes = sum(array.nbytes for array in optimizer.state.values())
-        arrays = {**program.bytes, "optimizer": optimizer_bytes}
-        for kind, size in arrays.items():
-            print(f"{kind:12} {size / 1e6:8.1f} MB")
-        grown = (peak_rss_mb() - before) * 2**20 / 1e6
+
+def report(cases: list[Case], out: Path) -> None:
+    constants = {}
+    for dtype in sorted({case.dtype for case in cases}):
+        other = run(replace(OTHER, settings={DTYPE: dtype}), out)
+        constants[dtype] = other.grown[0] - other.predicted[0]
+        print(f"constant of {OTHER}, {dtype}: {constants[dtype] / 1e6:.2f} MB", flush=True)
+    print(f"{'case':70} predicted  measured   error (of the rank with the largest)")
+    errors = []
+    for case in cases:
+        found = run(case, out)
+        measured = [grown - constants[case.dtype] for grown in found.grown]
+        pairs = list(zip(found.predicted, measured, strict=True))
+        predicted, seen = max(pairs, key=lambda pair: abs(pair[1] / pair[0] - 1))
+        errors.append(predicted / seen - 1)
         print(
-            f"{'all':12} {sum(arrays.values()) / 1e6:8.1f} MB; the process grew by {grown:.1f} MB"
+            f"{case!s:70} {predicted / 1e6:7.1f} MB {seen / 1e6:7.1f} MB {errors[-1]:+7.1%}",
+            flush=True,
         )
+    sizes = [abs(error) for error in errors]
+    print(f"mean error {statistics.mean(sizes):.1%}, largest {max(sizes):.1%}, {len(sizes)} cases")
 
-    run_ranks(1, step)
+
+def draw_data(folder: Path) -> None:
+    command = [sys.executable, ROOT / "jobs" / "draw_shapes.py", folder, "--images", IMAGES * 4]
+    subprocess.run([*map(str, command), "--size", "416"], check=True, stdout=subprocess.DEVNULL)
+
+
+def run(case: Case, out: Path) -> Ranks:
+    """Train as the case says, and read what the run has recorded."""
+    folder = out / "-".join(str(case).replace(",", "").replace('"', "").split())
+    folder.mkdir(exist_ok=True)
+    text = (ROOT / "jobs" / "cfg" / f"{case.cfg}.cfg").read_text()
+    # At one size throughout.
+    (folder / "net.cfg").write_text(text.replace("random=1", "random=0"))
+    settings = {
+        "network.cfg": "net.cfg",
+        "network.height": case.size,
+        "network.width": case.size,
+        "data.format": "yolo",
+        "data.root": str(out / "data"),
+        "data.train": "train.txt",
+        "data.names": [f"class {number}" for number in range(classes(text))],
+        "train.steps": STEPS,
+        "train.batch": case.batch,
+        "train.learning_rate": 1e-9,
+        "output.dir": str(folder / "out"),
+        **case.settings,
+    }
+    write_run(folder / "run.toml", settings)
+    start = ["mpirun", "-np", str(case.ranks)] if case.ranks > 1 else []
+    command = [*start, sys.executable, "-m", "mpitile", "train", str(folder / "run.toml")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{case}: {done.stderr}")
+    lines = (folder / "out" / "events.jsonl").read_text().splitlines()
+    (peak,) = (event for event in map(json.loads, lines) if event["event"] == "peak")
+    return Ranks(peak["predicted_bytes"], peak["grown_bytes"])
+
+
+def classes(cfg: str) -> int:
+    """Classes of the network's [region]; as many as are drawn where it has none."""
+    found = [line.split("=")[1] for line in cfg.splitlines() if line.startswith("classes=")]
+    return int(found[-1]) if found else 3
+
+
+def write_run(path: Path, settings: dict[str, Any]) -> None:
+    sections: dict[str, list[str]] = {}
+    for name, value in settings.items():
+        section, key = name.split(".")
+        # JSON's numbers, strings and lists are TOML's.
+        sections.setdefault(section, []).append(f"{key} = {json.dumps(value)}")
+    path.write_text("\n".join(f"[{name}]\n" + "\n".join(keys) for name, keys in sections.items()))
 
 
 if __name__ == "__main__":

@@ -32,8 +32,9 @@ def differences(result):
     [
         (None, ["--grid", "2x3", "--batch", "2"]),
         (4, ["--grid", "2x2", "--groups", "0,1"]),
+        (2, ["--grid", "1x2", "--recompute", "all"]),
     ],
-    ids=["tile-by-tile", "4-ranks"],
+    ids=["tile-by-tile", "4-ranks", "recomputed"],
 )
 def test_tiles_take_the_step_of_one_rank(cfg, ranks, options):
     result = runs.mpitile("check", cfg, *options, ranks=ranks)
@@ -75,6 +76,8 @@ def test_beyond_tolerance(detector, tolerance):
         (["--grid", "2x2"], "--grid 2x2 with 1 replica(s) needs 4 ranks"),
         (["--grid", "two"], "--grid two: expected two positive numbers"),
         (["--grid", "1x2", "--groups", "0,99"], "groups"),
+        (["--grid", "1x2", "--recompute", "0,99"], "no group 99"),
+        (["--grid", "1x2", "--recompute", "some"], "--recompute"),
         (["--grid", "1x2", "--size", "0x5"], "--size 0x5"),
         (["--grid", "1x2", "--batch", "0"], "--batch 0: expected at least 1"),
         (["--grid", "1x2", "--tolerance", "-1"], "--tolerance -1"),

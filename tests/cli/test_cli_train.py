@@ -71,6 +71,9 @@ def test_files_of_a_run(outputs, ranks):
     events = [json.loads(line) for line in (output / "events.jsonl").read_text().splitlines()]
     kinds = [event["event"] for event in events]
     assert kinds[0] == "start" and kinds[-1] == "done"
+    (peak,) = (event for event in events if event["event"] == "peak")
+    assert peak["predicted_bytes"] == [rank["total_bytes"] for rank in plan["ranks"]]
+    assert len(peak["grown_bytes"]) == ranks and min(peak["grown_bytes"]) > 0
     assert kinds.count("checkpoint") == 3 and kinds.count("validation") == 2
     shards = {f"shard-{rank:05d}.h5" for rank in range(ranks)}
     folders = sorted((output / "checkpoints").iterdir())
@@ -106,6 +109,20 @@ def test_other_plans_do_not_change_the_run(tmp_path, shapes, outputs, ranks, til
     settings = exact_settings(shapes, tmp_path / "out", tiling=tiling)
     output = runs.train(tmp_path, settings, ranks=ranks)
     np.testing.assert_allclose(runs.losses(output), runs.losses(outputs[1]), rtol=EXACT)
+
+
+def test_recomputation_does_not_change_a_bit(tmp_path, shapes, outputs):
+    settings = exact_settings(shapes, tmp_path / "out", tiling={"recompute": [0, 2]})
+    output = runs.train(tmp_path, settings, ranks=2)
+    assert runs.losses(output) == runs.losses(outputs[2])
+    for name in ("final.weights", "best.weights"):
+        assert (output / name).read_bytes() == (outputs[2] / name).read_bytes()
+    plans = [json.loads((path / "plan.json").read_text()) for path in (output, outputs[2])]
+    flags = [plan["recompute"] for plan in plans]
+    assert flags[0][:3] == [True, False, True] and not any(flags[1])
+    assert len(flags[0]) == len(flags[1]) == len(plans[0]["groups"])
+    kept, dropped = (plan["ranks"][0]["total_bytes"] for plan in reversed(plans))
+    assert dropped < kept
 
 
 def test_classifier_with_subdivisions_adam_and_dropout(tmp_path, shape_folders):

@@ -14,6 +14,7 @@ from mpitile.kernels.tile import Tile
 from mpitile.layers.base import Site, Step
 from mpitile.layers.detection import RegionLoss
 from mpitile.network import spec
+from mpitile.network.kept import GRADIENT
 from mpitile.network.shapes import infer
 
 FLAGS = ("softmax", "bias_match", "rescore")
@@ -45,6 +46,7 @@ def run_part(region, raw, truths, owned, seen, dtype=np.float64, start=0.0):
         input_deltas=(delta,),
         output=output,
         output_delta=None,
+        kept={GRADIENT: np.empty_like(output.array)},
     )
     work = RegionLoss(site)
     step = Step(training=True, reduce=None, images=len(raw), seen=seen, truths=truths)
@@ -231,7 +233,9 @@ def test_inference_copies_and_learns_nothing():
     region, raw, _ = one_truth()
     owned = whole(4, 5)
     inputs, output = Tile(raw, owned, 4, 5), Tile(np.zeros_like(raw), owned, 4, 5)
-    work = RegionLoss(Site(layer_of(region, 4, 5), owned, owned, (inputs,), (None,), output, None))
+    kept = {GRADIENT: np.empty_like(output.array)}
+    site = Site(layer_of(region, 4, 5), owned, owned, (inputs,), (None,), output, None, kept=kept)
+    work = RegionLoss(site)
     work.forward(Step(training=False, reduce=None, images=1))
     np.testing.assert_array_equal(output.array, raw)
     assert work.loss == 0

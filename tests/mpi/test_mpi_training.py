@@ -35,7 +35,9 @@ def cases_for(draw, ranks):
     rows = draw(st.sampled_from([n for n in range(1, tiles + 1) if tiles % n == 0]))
     network = draw(strategies.networks(2 * replicas))
     weights = draw(st.sampled_from([None, tuple(1.0 + n for n in range(rows))]))
-    plan = Plan(Grid(rows, tiles // rows), draw(strategies.groups(network)), replicas, weights)
+    groups = draw(strategies.groups(network))
+    flags = draw(strategies.recompute_flags(len(groups)))
+    plan = Plan(Grid(rows, tiles // rows), groups, replicas, weights, recompute=flags)
     return strategies.Case(network, plan, 2 * replicas, draw(st.integers(0, 999)), 0)
 
 

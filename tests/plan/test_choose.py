@@ -149,3 +149,15 @@ def test_named_groups_must_cover_the_network(cfg, groups):
 def test_plans_are_plain_data():
     assert choose_plan(network(), 4) == Plan(Grid(2, 2), (0, 2, 3), 1)
     assert hash(choose_plan(network(), 4)) == hash(choose_plan(network(), 4))
+
+
+def test_groups_that_recompute():
+    def flags(wanted):
+        return choose_plan(network(), 1, groups=[0, 1, 3], recompute=wanted).recompute
+
+    assert flags("auto") == flags("none") == flags([]) == ()
+    assert flags("all") == (True, True, True)
+    assert flags([2, 0]) == (True, False, True)
+    for wrong in ([3], [-1], [0, 7]):
+        with pytest.raises(InputError, match=f"no group {wrong[-1]}: expected numbers from 0 to 2"):
+            flags(wrong)

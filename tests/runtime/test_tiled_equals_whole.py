@@ -47,7 +47,7 @@ def test_tiled_steps_equal_the_steps_of_one_rank(case):
     assume_unsure(case, whole)
     tiled = run_tiled(case.network, case.plan, images, truths, **options)
     for actual, expected in zip(tiled, whole, strict=True):
-        assert_same_pass(actual, expected, EXACT)
+        assert_same_pass(actual, expected, EXACT, case.network)
         assert_same_parameters(actual.parameters, expected.parameters, EXACT)
 
 

@@ -56,6 +56,10 @@ KEYS = {
     "tiling.memory_limit": (['"700MB"'], ["700", "1.5"]),
     "tiling.row_weights": (["[1, 2.5]"], ["1", '["1"]', "[true]", "[nan]", "[inf]"]),
     "tiling.column_weights": (["[1.5]"], ["1.5", "[[1]]", "[nan]"]),
+    "tiling.recompute": (
+        ['"auto"', '"none"', '"all"', "[0, 2]", "[]"],
+        ['"some"', "1", "[true]", '["0"]'],
+    ),
     "tiling.wait": (['"auto"', '"spin"', '"sleep"'], ['"yield"', "true"]),
     "checkpoint.every": (["0", "50"], ["-1", "0.5", "true"]),
     "checkpoint.keep": (["1", "2"], ["0", "-1", "2.0"]),

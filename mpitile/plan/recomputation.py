@@ -1,0 +1,189 @@
+"""Which values a recomputing group gives up after forward, and what it then computes again.
+
+A group that recomputes is cut into stages. What a stage hands on, to later stages, later
+groups or a loss, is kept; what only the stage itself reads is dropped after forward and
+computed again just before the stage's backward pass, from the stage's inputs. So no layer is
+computed more than twice, no exchange is repeated, and the last stage of the
+network, whose backward pass comes at once, drops nothing. (Chen et al., "Training Deep Nets
+with Sublinear Memory Cost", arXiv 1604.06174.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from mpitile.geometry.needs import group_ranges
+from mpitile.network.kept import PRODUCT, kept, reads_input_again, reads_output_again
+from mpitile.network.merging import pieces
+from mpitile.network.spec import Network
+
+# Numbers of the layers that one piece of work computes; the last one's output is stored.
+Piece = tuple[int, ...]
+
+# Bytes of a value and of a byte among arrays kept, when stages are weighed against each other.
+_REAL, _BYTE = 4, 1
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Consecutive pieces whose backward passes follow one another.
+
+    Attributes
+    ----------
+    pieces : in the order of forward.
+    dropped : tensors whose values are given up after forward.
+    again : pieces that are computed again just before the stage's backward pass, in the
+        order of forward; what they keep is given up too.
+    """
+
+    pieces: tuple[Piece, ...]
+    dropped: frozenset[int] = frozenset()
+    again: tuple[Piece, ...] = ()
+
+
+def stages(
+    network: Network,
+    groups: Sequence[int],
+    recompute: Sequence[bool] = (),
+    merged: Collection[int] = (),
+) -> tuple[Stage, ...]:
+    """The stages of a whole network, in the order of forward.
+
+    Parameters
+    ----------
+    groups : the first layer of each fused group.
+    recompute : a flag for each group; empty for none.
+    merged : pools that are computed together with the convolution before them.
+    """
+    ranges = group_ranges(groups, len(network.layers))
+    everything = pieces(network, merged)
+    graph = _Graph(network)
+    found = []
+    for (first, stop), flag in zip(ranges, recompute or [False] * len(ranges), strict=True):
+        own = tuple(piece for piece in everything if first <= piece[0] < stop)
+        if not flag:
+            found.append(Stage(own))
+            continue
+        steady = graph.steady(own)
+        found += [graph.stage(part, steady) for part in graph.cut(own)]
+    return tuple(found)
+
+
+class _Graph:
+    """Who reads what, and how large it is."""
+
+    def __init__(self, network: Network) -> None:
+        self._layers = network.layers
+        self._readers: list[list[int]] = [[] for _ in network.shapes]
+        for layer in network.layers:
+            for tensor in layer.inputs:
+                self._readers[tensor].append(layer.index)
+        self._cells = [shape.height * shape.width * shape.channels for shape in network.shapes]
+
+    def stage(self, part: tuple[Piece, ...], steady: Collection[Piece]) -> Stage:
+        """What a stage drops, and the least that it has to compute again."""
+        stop = part[-1][-1] + 1
+        if stop == len(self._layers):
+            return Stage(part)
+        dropped = {
+            piece[-1] + 1 for piece in part if piece in steady and self._last_reader(piece) < stop
+        }
+        wanted: set[int] = set()
+        again = []
+        for piece in reversed(part):
+            first, last = self._layers[piece[0]], self._layers[piece[-1]]
+            if reads_output_again(first):
+                wanted.add(last.output)
+            if reads_input_again(first):
+                wanted.update(first.inputs)
+            lost = last.output in dropped and last.output in wanted
+            if piece in steady and (lost or PRODUCT in kept(first)):
+                again.append(piece)
+                wanted.update(first.inputs)
+        return Stage(part, frozenset(dropped), tuple(reversed(again)))
+
+    def steady(self, group: tuple[Piece, ...]) -> frozenset[Piece]:
+        """The pieces of a group that give the same bits when computed again.
+
+        A tensor that is read in its own group and in a later one may hold halo cells that this
+        tile computed, until the later group's exchange puts the owners' in their place:
+        the same numbers but for the rounding of kernels whose result depends on the tile.
+        Pieces that read or write such a tensor are left out.
+        """
+        start, stop = group[0][0], group[-1][-1] + 1
+        shared = {
+            tensor
+            for tensor in range(start + 1, stop + 1)
+            if any(reader < stop for reader in self._readers[tensor])
+            and any(reader >= stop for reader in self._readers[tensor])
+        }
+        return frozenset(
+            piece
+            for piece in group
+            if piece[-1] + 1 not in shared and not shared.intersection(self._inputs(piece))
+        )
+
+    def cut(self, group: tuple[Piece, ...]) -> list[tuple[Piece, ...]]:
+        """The cut of a group into stages that needs the least memory in its backward pass.
+
+        While a stage computes backward, there are the outlets of the stages up to it, the
+        values inside it, and a few gradients. Dynamic programming over the cuts: of
+        two ways to reach one, the better has fewer bytes of outlets, or a lower peak.
+        """
+        best: list[list[_Cut]] = [[_Cut(0, 0, ())]] + [[] for _ in group]
+        for start in range(len(group)):
+            inside = most = everything = 0
+            for stop in range(start + 1, len(group) + 1):
+                piece = group[stop - 1]
+                everything += self._stored(piece)
+                inside += self._kept(piece)
+                most = max(most, self._gradients(piece))
+                # What this piece is the last to read is inside now.
+                ends = [p for p in group[start:stop] if self._last_reader(p) in piece]
+                inside += sum(self._stored(p) for p in ends)
+                everything -= sum(self._stored(p) for p in ends)
+                for way in best[start]:
+                    outlets = way.outlets + everything
+                    peak = max(way.peak, outlets + inside + most)
+                    best[stop].append(_Cut(outlets, peak, (*way.ends, stop)))
+                best[stop] = _undominated(best[stop])
+        ends = min(best[-1], key=lambda way: (way.peak, way.outlets, len(way.ends))).ends
+        return [group[a:b] for a, b in zip((0, *ends), ends, strict=False)]
+
+    def _inputs(self, piece: Piece) -> tuple[int, ...]:
+        return self._layers[piece[0]].inputs
+
+    def _last_reader(self, piece: Piece) -> int:
+        """Of a piece's output; the piece itself where nobody reads it but perhaps a loss."""
+        return max(self._readers[piece[-1] + 1], default=piece[-1])
+
+    def _stored(self, piece: Piece) -> int:
+        return _REAL * self._cells[piece[-1] + 1]
+
+    def _kept(self, piece: Piece) -> int:
+        return sum(
+            (_REAL if real else _BYTE) * self._cells[layer + 1]
+            for layer in piece
+            for real in kept(self._layers[layer]).values()
+        )
+
+    def _gradients(self, piece: Piece) -> int:
+        return self._stored(piece) + sum(_REAL * self._cells[t] for t in self._inputs(piece))
+
+
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """A way to cut the first pieces of a group: bytes of outlets, largest bytes in use, ends."""
+
+    outlets: int
+    peak: int
+    ends: tuple[int, ...]
+
+
+def _undominated(ways: list[_Cut]) -> list[_Cut]:
+    kept_ways: list[_Cut] = []
+    for way in sorted(ways, key=lambda way: (way.outlets, way.peak, len(way.ends))):
+        if not kept_ways or way.peak < kept_ways[-1].peak:
+            kept_ways.append(way)
+    return kept_ways

@@ -33,6 +33,11 @@ class TilePart:
     groups: tuple[GroupNeeds, ...]
     transfers: tuple[Transfers, ...]
 
+    def computed(self, layer: int) -> Box:
+        """The cells that the tile computes of a layer's output."""
+        needs = next(group for group in self.groups if group.first <= layer < group.stop)
+        return needs.computed[layer - needs.first]
+
 
 class Partition:
     """Ownership, needs and transfers of any tile of a network under a plan.

@@ -18,6 +18,8 @@ class Plan:
     groups : the first layer of each fused group.
     replicas : how many teams share a batch.
     row_weights, column_weights : relative sizes of the grid's rows and columns.
+    recompute : for each group whether its inner activations are computed again in backward
+        instead of stored; empty: none.
     """
 
     grid: Grid
@@ -25,6 +27,7 @@ class Plan:
     replicas: int = 1
     row_weights: tuple[float, ...] | None = None
     column_weights: tuple[float, ...] | None = None
+    recompute: tuple[bool, ...] = ()
 
     @property
     def ranks(self) -> int:

@@ -9,17 +9,17 @@ import numpy as np
 
 from mpitile.comm.exchange import Exchange
 from mpitile.comm.topology import Topology
-from mpitile.geometry.box import Box
 from mpitile.kernels.aligned import aligned_zeros
 from mpitile.kernels.choice import Choices
 from mpitile.kernels.tile import Tile
 from mpitile.layers.base import LayerWork, Loss, Site, Step
 from mpitile.layers.classification import SumOfSquares
-from mpitile.layers.pooled import PooledConvolution, band_elements
+from mpitile.layers.pooled import PooledConvolution
 from mpitile.layers.registry import is_loss, make_layer, overwrites, workspace_elements
 from mpitile.network.kept import kept
 from mpitile.network.merging import merged_pools
 from mpitile.network.spec import Layer
+from mpitile.plan.bytes import scratch_elements
 from mpitile.plan.lifetimes import DELTA, VALUE, backward_event, pass_buffers
 from mpitile.plan.memory import in_use
 from mpitile.plan.partition import Partition, TilePart
@@ -104,7 +104,9 @@ class Program:
         self.values |= self._tiles(VALUE)
         self.deltas = self._tiles(DELTA)
         self._workspace = aligned_zeros((workspace_elements(parameters.specs),), self._dtype)
-        self._scratch = aligned_zeros((self._scratch_elements(),), self._dtype)
+        self._scratch = aligned_zeros(
+            (scratch_elements(self.network, self.part, self._merged),), self._dtype
+        )
         self._groups = tuple(self._group(number) for number in range(len(self.part.groups)))
         self.bytes = self._count(in_use(buffers, len(self.network.layers) - 1))
 
@@ -196,21 +198,6 @@ class Program:
             if self._arena.buffer(DELTA, tensor).first in events and not self._fresh(tensor):
                 tile.array[...] = 0
 
-    def _scratch_elements(self) -> int:
-        layers = self.network.layers
-        return max(
-            (
-                band_elements(layers[pool - 1], layers[pool], self._computed(pool))
-                for pool in self._merged
-            ),
-            default=0,
-        )
-
-    def _computed(self, layer: int) -> Box:
-        """The cells that this rank computes of a layer's output."""
-        needs = next(group for group in self.part.groups if group.first <= layer < group.stop)
-        return needs.computed[layer - needs.first]
-
     def _shape(self, tensor: int) -> tuple[int, int, int, int]:
         box = self.part.stored[tensor]
         return self.images, box.height, box.width, self.network.shape(tensor).channels
@@ -251,7 +238,7 @@ class Program:
         layer = self.network.layers[index]
         return Site(
             layer=layer,
-            box=self._computed(index),
+            box=self.part.computed(index),
             owned=self.part.owned[layer.output],
             inputs=tuple(self.values.get(tensor) for tensor in layer.inputs),
             input_deltas=tuple(self.deltas.get(tensor) for tensor in layer.inputs),

@@ -92,9 +92,14 @@ class Trainer:
 
     @property
     def allocated(self) -> dict[str, int]:
-        """Bytes of this rank's arrays by kind."""
-        optimizer = sum(array.nbytes for array in self._optimizer.state.values())
-        return {**self.program.bytes, "optimizer": optimizer}
+        """Bytes of this rank's arrays by kind; its feeder's images are not among them."""
+        optimizer, held = self._optimizer, self.program.bytes
+        scratch = sum(array.nbytes for array in optimizer.scratch)
+        return {
+            **held,
+            "optimizer": sum(array.nbytes for array in optimizer.state.values()),
+            "workspace": held["workspace"] + scratch,
+        }
 
     def progress(self, best: float | None) -> Progress:
         """Where training stands, for a checkpoint."""

@@ -56,7 +56,7 @@ PLANS = [
 @pytest.mark.parametrize("bands", [1 << 19, 1])
 @pytest.mark.parametrize("plan", PLANS, ids=str)
 def test_merging_changes_nothing_but_memory(plan, bands, monkeypatch):
-    monkeypatch.setattr("mpitile.layers.pooled.BAND_ELEMENTS", bands)
+    monkeypatch.setattr("mpitile.plan.bands.BAND_ELEMENTS", bands)
     network = parse_network(CFG, "merged")
     assert merged_pools(network, plan.groups) == {1, 3}
     images, truths = random_images(network, 2, 1), random_truths(network, 2, 1)

@@ -14,6 +14,17 @@ from mpitile.network.spec import Network
 from mpitile.plan.plan import Plan
 
 
+def plan_tiling(network: Network, plan: Plan) -> Tiling:
+    """Who owns what under a plan, whatever its groups."""
+    return tile_tensors(
+        receptive.sizes(network),
+        receptive.geometry(network),
+        plan.grid,
+        plan.row_weights,
+        plan.column_weights,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class TilePart:
     """The part of one tile.
@@ -55,9 +66,7 @@ class Partition:
         self._layers = receptive.geometry(network)
         self._sizes = receptive.sizes(network)
         self.ranges = group_ranges(plan.groups, len(network.layers))
-        self.tiling: Tiling = tile_tensors(
-            self._sizes, self._layers, plan.grid, plan.row_weights, plan.column_weights
-        )
+        self.tiling: Tiling = plan_tiling(network, plan)
 
     @cached_property
     def needs(self) -> tuple[tuple[GroupNeeds, ...], ...]:

@@ -55,18 +55,24 @@ class DeviceSpeed:
         also where an algorithm needs fewer.
     bytes : bytes a second that work bound by memory reads and writes.
     call : seconds that one operation of one layer takes whatever its size.
+    clear : bytes a second set to zero.
     copy : bytes a second packed into or out of message buffers.
+    piece : seconds that packing or unpacking a message takes whatever its size.
     sum : bytes a second that a rank adds to its own in a reduction, allocations included.
     update : seconds for each weight by optimiser.
+    share : the part of a core that a rank has; all other figures are those of a whole one.
     kernels : measured times; whatever is not among them follows from the above.
     """
 
     flops: Mapping[tuple[str, str], float]
     bytes: float
     call: float
+    clear: float
     copy: float
+    piece: float
     sum: float
     update: Mapping[str, float]
+    share: float = 1.0
     kernels: KernelTimes = field(default_factory=dict)
 
 

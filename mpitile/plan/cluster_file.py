@@ -14,11 +14,12 @@ By hand a few lines are enough::
     gflops = 2.5               # of one rank while all compute; or by kind, see below
 
 What is left out is estimated from `gflops`. Further keys of a device: ``gb_per_s`` of work
-bound by memory, ``copy_gb_per_s`` of packing, ``sum_gb_per_s`` of reductions, ``call_us``
-for each operation of a layer, ``update_ns`` for each weight; ``[device.gflops]`` may give
-"3x3", "1x1" and "other" convolutions, each as one figure or as three for forward,
-backward-input and backward-weights; ``[device.kernels]`` holds measured points
-``[images, rows, columns, milliseconds]`` by layer class and operation.
+bound by memory, ``clear_gb_per_s`` of zeroing, ``copy_gb_per_s`` of packing and ``piece_us``
+for each message packed, ``sum_gb_per_s`` of reductions, ``call_us`` for each operation of a
+layer, ``update_ns`` for each weight, ``core_share`` where a rank has less than a core;
+``[device.gflops]`` may give "3x3", "1x1" and "other" convolutions, each as one figure or as
+three for forward, backward-input and backward-weights; ``[device.kernels]`` holds measured
+points ``[images, rows, columns, milliseconds]`` by layer class and operation.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ from mpitile.plan.cluster import (
 # What a hand-written file leaves out, as seen on small Arm boards and on x86-64: bytes
 # moved for each operation, and how copying and adding compare to that.
 BYTES_PER_FLOP = 0.2
-CALL_US = 50.0
+CALL_US, PIECE_US = 50.0, 10.0
 INSIDE = Link(5e-6, 1e9)
 OPTIMIZERS = {"sgd": 6, "adam": 12}
 _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
@@ -61,10 +62,13 @@ _DEVICE_KEYS = (
     "memory",
     "gflops",
     "gb_per_s",
+    "clear_gb_per_s",
     "copy_gb_per_s",
+    "piece_us",
     "sum_gb_per_s",
     "call_us",
     "update_ns",
+    "core_share",
     "kernels",
 )
 _KEYS = ("medium", "itemsize", "inside", "between", "device")
@@ -203,6 +207,9 @@ def _speed(table: _Table, itemsize: int) -> DeviceSpeed:
         flops=flops,
         bytes=moved,
         call=table.positive("call_us", CALL_US) / 1e6,
+        clear=table.positive("clear_gb_per_s", moved / 1e9) * 1e9,
+        piece=table.positive("piece_us", PIECE_US) / 1e6,
+        share=table.positive("core_share", 1.0),
         copy=table.positive("copy_gb_per_s", moved / 2e9) * 1e9,
         sum=table.positive("sum_gb_per_s", moved / 3e9) * 1e9,
         update=update,
@@ -291,10 +298,13 @@ def _device_lines(device: Device, count: int) -> list[str]:
         lines.append(f'memory = "{device.memory}B"')
     lines += [
         f"gb_per_s = {_number(speed.bytes / 1e9)}",
+        f"clear_gb_per_s = {_number(speed.clear / 1e9)}",
         f"copy_gb_per_s = {_number(speed.copy / 1e9)}",
+        f"piece_us = {_number(speed.piece * 1e6)}",
         f"sum_gb_per_s = {_number(speed.sum / 1e9)}",
         f"call_us = {_number(speed.call * 1e6)}",
         f"update_ns = {{ {_pairs(speed.update.items(), 1e9)} }}",
+        f"core_share = {_number(speed.share)}",
         "",
         "[device.gflops]  # forward, backward-input, backward-weights",
     ]

@@ -11,12 +11,14 @@ from mpitile.network.spec import Layer, Network
 from mpitile.plan.cluster import Cluster, DeviceSpeed, Link, Point
 from mpitile.plan.curve import Curve
 from mpitile.plan.layer_class import (
+    WINOGRAD,
     Work,
     has_loss,
     layer_class,
     layer_work,
     loss_class,
     loss_work,
+    overwrites,
 )
 from mpitile.plan.reduction import broadcast_rounds, reduce_rounds
 
@@ -53,6 +55,10 @@ class Cost:
         self._width = itemsize / cluster.itemsize
         # Pools that could be merged in some grouping, by number, with their convolutions.
         self._before = {pool: network.layers[pool - 1] for pool in merged_pools(network, starts=())}
+        self._readers: dict[int, list[int]] = {}
+        for layer in network.layers:
+            for tensor in layer.inputs:
+                self._readers.setdefault(tensor, []).append(layer.index)
         self._curves: dict[tuple[int, str, str], Curve | None] = {}
         self._known: dict[tuple[int, int, str, int, int, int, bool], float] = {}
         self._groups = _same_speeds(cluster)
@@ -69,8 +75,10 @@ class Cost:
     ) -> float:
         """Seconds for a layer's work on `rows` x `columns` cells of its output.
 
-        Batch norm, bias, activation and its derivative are included, and so is the loss of
-        a network without one with its last layer; reductions are not. Zero for no cells.
+        Batch norm, bias, activation and its derivative are included, the loss of a network
+        without one with its last layer, and zeroing the gradients that a layer is the first to
+        add to; reductions are not. Zero for no cells. What a layer that reads the image does
+        of "backward_input", such as batch norm, counts as "backward_weights".
 
         Parameters
         ----------
@@ -87,26 +95,25 @@ class Cost:
             seconds = self._known[key] = self._compute(*key)
         return seconds
 
-    def clearing(self, device: int, tensor: int, images: int, rows: int, columns: int) -> float:
-        """Seconds to zero the gradient of a tensor's box before layers add to it."""
-        size = images * rows * columns * self.network.shape(tensor).channels * self.itemsize
-        return size / self._speed(device).bytes if size else 0.0
-
     def clear(self, device: int, elements: int) -> float:
         """Seconds to zero this many gradients of weights."""
-        return elements * self.itemsize / self._speed(device).bytes
+        speed = self._speed(device)
+        return elements * self.itemsize / (speed.clear * speed.share)
 
-    def pack(self, device: int, size: float) -> float:
-        """Seconds to copy bytes into or out of message buffers."""
-        return size / self._speed(device).copy
+    def pack(self, device: int, size: float, pieces: int = 1) -> float:
+        """Seconds to copy bytes of so many messages into or out of their buffers."""
+        speed = self._speed(device)
+        return (size / speed.copy + pieces * speed.piece) / speed.share
 
     def update(self, device: int, elements: int, optimizer: str = "sgd") -> float:
         """Seconds of the optimiser's update of this many weights."""
-        return elements * self._width * self._speed(device).update[optimizer]
+        speed = self._speed(device)
+        return elements * self._width * speed.update[optimizer] / speed.share
 
     def overhead(self, device: int) -> float:
-        """Seconds of a step outside layers, exchanges and sums."""
-        return self._speed(device).call
+        """Seconds of a step's Python outside layers, exchanges and sums."""
+        speed = self._speed(device)
+        return len(self.network.layers) * speed.call / speed.share
 
     def link(self, source: int, target: int) -> Link:
         """What a message between two ranks travels over."""
@@ -171,7 +178,8 @@ class Cost:
         seconds = self.exchange((source, target, size) for source, target in pairs)
         slowest = 0.0
         for _, target in pairs:
-            sums = size / self._speed(self.cluster.device_of(target)).sum if adding else 0.0
+            speed = self._speed(self.cluster.device_of(target))
+            sums = size / (speed.sum * speed.share) if adding else 0.0
             slowest = max(slowest, seconds[target] + sums)
         return slowest
 
@@ -188,17 +196,61 @@ class Cost:
         columns: int,
         merged: bool,
     ) -> float:
-        described, before = self.network.layers[layer], self._before.get(layer)
-        if not merged:
-            before = None
-        seconds = self._measured(device, described, before, operation, images, rows, columns)
-        if seconds is None:
-            work = layer_work(described, operation, before)
-            seconds = self._general(device, work, operation, images * rows * columns)
+        described = self.network.layers[layer]
+        before = self._before[layer] if merged else None
+        reads_image = 0 in (before or described).inputs
+        if reads_image and operation == "backward_input":
+            return 0.0
+        operations = [operation]
+        if operation == "backward_weights":
+            operations += ["backward_input"] * reads_image
+        box = (images, rows, columns)
+        seconds = sum(self._work(device, described, before, name, *box) for name in operations)
+        if operation == "backward_weights":
+            seconds += self._clearing(device, described, before, *box)
         last = layer == len(self.network.layers) - 1 and not has_loss(self.network)
         if last and operation != "backward_weights":
-            seconds += self._loss(device, described, operation, images, rows, columns)
-        return seconds
+            seconds += self._loss(device, described, operation, images * rows * columns)
+        return seconds / self._speed(device).share
+
+    def _work(
+        self,
+        device: int,
+        layer: Layer,
+        before: Layer | None,
+        operation: str,
+        images: int,
+        rows: int,
+        columns: int,
+    ) -> float:
+        seconds = self._measured(device, layer, before, operation, images, rows, columns)
+        if seconds is not None:
+            return seconds
+        work = layer_work(layer, operation, before)
+        return self._general(device, work, operation, images * rows * columns)
+
+    def _clearing(
+        self,
+        device: int,
+        layer: Layer,
+        before: Layer | None,
+        images: int,
+        rows: int,
+        columns: int,
+    ) -> float:
+        """Zeroing the gradients that this layer, in backward, is the first to add to."""
+        reader = before or layer
+        added = before is not None or not overwrites(layer.operation)
+        # Cells of the input for one of the output.
+        ratio = (reader.input_shapes[0].height / layer.output_shape.height) ** 2
+        elements = sum(
+            ratio * shape.channels
+            for tensor, shape in zip(reader.inputs, reader.input_shapes, strict=True)
+            if added and tensor and self._readers[tensor][-1] == reader.index
+        )
+        if layer.index == len(self.network.layers) - 1:
+            elements += layer.output_shape.channels
+        return elements * images * rows * columns * self.itemsize / self._speed(device).clear
 
     def _measured(
         self,
@@ -217,21 +269,17 @@ class Cost:
             return None
         # A merged pool's convolution runs image by image.
         repeats, images = (images, 1) if before is not None else (1, images)
-        return self._width * repeats * curve.at(images * rows * columns)
+        return self._width * repeats * curve.at(images * _cells(name, rows, columns))
 
     def _curve(self, device: int, name: str, operation: str, per_image: bool) -> Curve | None:
         key = (device, name, operation)
         if key not in self._curves:
             points = self._speed(device).kernels.get(name, {}).get(operation, ())
-            self._curves[key] = Curve(_pairs(points, per_image)) if points else None
+            self._curves[key] = Curve(_pairs(name, points, per_image)) if points else None
         return self._curves[key]
 
-    def _loss(
-        self, device: int, layer: Layer, operation: str, images: int, rows: int, columns: int
-    ) -> float:
-        name = loss_class(layer.output_shape)
-        curve = self._curve(device, name, operation, per_image=False)
-        cells = images * rows * columns
+    def _loss(self, device: int, layer: Layer, operation: str, cells: int) -> float:
+        curve = self._curve(device, loss_class(layer.output_shape), operation, per_image=False)
         if curve:
             return self._width * curve.at(cells)
         return self._general(device, loss_work(layer.output_shape), operation, cells)
@@ -246,13 +294,20 @@ class Cost:
         return self._width * seconds + speed.call
 
 
-def _pairs(points: Iterable[Point], per_image: bool) -> list[tuple[float, float]]:
-    return [
-        (point.rows * point.columns, point.seconds / point.images)
-        if per_image
-        else (point.images * point.rows * point.columns, point.seconds)
-        for point in points
-    ]
+def _pairs(name: str, points: Iterable[Point], per_image: bool) -> list[tuple[float, float]]:
+    pairs = []
+    for point in points:
+        repeats, images = (point.images, 1) if per_image else (1, point.images)
+        work = images * _cells(name, point.rows, point.columns)
+        pairs.append((work, point.seconds / repeats))
+    return pairs
+
+
+def _cells(name: str, rows: int, columns: int) -> int:
+    """Cells that count as work: Winograd's tiles have even sides."""
+    if name.startswith(WINOGRAD):
+        return (rows + rows % 2) * (columns + columns % 2)
+    return rows * columns
 
 
 def _same_speeds(cluster: Cluster) -> tuple[int, ...]:

@@ -14,19 +14,25 @@ class Curve:
 
     Parameters
     ----------
-    points : pairs of work and seconds, both positive; of equal work the mean counts.
+    points : pairs of work and seconds, both positive. Those of equal work count as their mean,
+        and so do neighbours that say that more work takes less time: that is noise.
     """
 
     def __init__(self, points: Iterable[tuple[float, float]]) -> None:
-        seconds: dict[float, list[float]] = {}
-        for work, value in points:
-            seconds.setdefault(work, []).append(value)
-        self._work = sorted(seconds)
-        self._seconds: list[float] = []
-        for work in self._work:
-            mean = sum(seconds[work]) / len(seconds[work])
-            # More work never takes less time: what says so is noise.
-            self._seconds.append(max([mean, *self._seconds[-1:]]))
+        # Pool adjacent violators: each block has its work, its sum of seconds and its weight.
+        blocks: list[tuple[list[float], float, int]] = []
+        for work, seconds in sorted(points):
+            block = ([work], seconds, 1)
+            while blocks and (
+                blocks[-1][0][-1] == block[0][0]
+                or blocks[-1][1] / blocks[-1][2] > block[1] / block[2]
+            ):
+                before = blocks.pop()
+                block = (before[0] + block[0], before[1] + block[1], before[2] + block[2])
+            blocks.append(block)
+        values = {work: total / count for works, total, count in blocks for work in works}
+        self._work = list(values)
+        self._seconds = list(values.values())
 
     def at(self, work: float) -> float:
         """Seconds of this much work."""

@@ -14,6 +14,7 @@ from mpitile.network.spec import (
     Layer,
     MaxPool,
     Network,
+    Operation,
     Region,
     Reorg,
     Route,
@@ -22,6 +23,8 @@ from mpitile.network.spec import (
     Softmax,
 )
 
+# How the names of classes begin that Winograd's algorithm may compute.
+WINOGRAD = "conv 3x3/1 "
 LOSSES = (Softmax, Region, Cost)
 # Passes of NumPy and of special functions over a cell of a loss, as seen on x86-64.
 _REGION_PASSES, _SQUARES_PASSES = 40, 4
@@ -94,6 +97,14 @@ def has_loss(network: Network) -> bool:
     return isinstance(network.layers[-1].operation, LOSSES)
 
 
+def overwrites(operation: Operation) -> bool:
+    """Whether a layer of this kind overwrites its input's gradient where it is the first to write.
+
+    What others are the first to add to is zeroed before. As `mpitile.layers.registry` has it.
+    """
+    return isinstance(operation, Convolutional | Connected | MaxPool)
+
+
 def _ending(operation: Convolutional | Connected) -> str:
     return f" {operation.activation}{' bn' if operation.batch_normalize else ''}"
 
@@ -140,9 +151,13 @@ def _product(layer: Layer, operation: str) -> Work:
     normalized = layer.operation.batch_normalize
     if operation == "forward" and normalized:
         elements += _NORMALIZED_FORWARD * filters
+    flops = 2.0 * weights
+    if operation == "backward_input" and 0 in layer.inputs:
+        # Nobody wants the image's gradient.
+        flops = elements = weights = 0
     if operation == "backward_input":
         elements += (_NORMALIZED_BACKWARD if normalized else _DERIVATIVE) * filters
-    return Work(kind, 2.0 * weights, elements, weights)
+    return Work(kind, flops, elements, weights)
 
 
 def _elements(layer: Layer, operation: str) -> float:

@@ -91,7 +91,7 @@ def make_job(settings: RunSettings, ranks: int) -> Job:
     ------
     InputError : naming the file and key.
     """
-    network = _network(settings)
+    network = job_network(settings)
     train, tiling, options = settings.train, settings.tiling, network.options
     plan = choose_plan(network, ranks, tiling.grid, tiling.groups, tiling.replicas)
     plan = replace(
@@ -120,7 +120,8 @@ def _tuple(weights: list[float] | None) -> tuple[float, ...] | None:
     return None if weights is None else tuple(weights)
 
 
-def _network(settings: RunSettings) -> Network:
+def job_network(settings: RunSettings) -> Network:
+    """The network of a run file at its input size, with its learning rate."""
     section = settings.network
     network = read_network(settings.input_path(section.cfg))
     height = section.height or network.options.height

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from math import prod
 
 from mpitile.network.merging import merged_pools
@@ -13,6 +14,8 @@ from mpitile.plan.bands import band_elements
 from mpitile.plan.lifetimes import Buffer, pass_buffers
 from mpitile.plan.memory import in_use, lay_out
 from mpitile.plan.partition import Partition, TilePart
+from mpitile.plan.plan import Plan
+from mpitile.plan.traffic import group_traffic
 
 KINDS = (
     "weights",
@@ -53,55 +56,87 @@ class Demand:
     feeders: int = 1
 
 
-def rank_bytes(partition: Partition, demand: Demand, rank: int) -> dict[str, int]:
-    """Bytes by kind of one rank, those of its feeders included."""
-    plan = partition.plan
-    found = tile_bytes(partition, demand, rank % plan.grid.tiles)
+def plan_bytes(partition: Partition, demand: Demand) -> tuple[dict[str, int], ...]:
+    """Bytes by kind of every rank, those of its feeders included."""
+    plan, network = partition.plan, partition.network
     images = demand.images // plan.replicas
-    staged = 0
-    if demand.readers == "all":
-        box = partition.part(rank % plan.grid.tiles).stored[0]
-        staged = STAGES * images * box.cells
-    elif demand.readers == "root" and rank == 0:
-        whole = (
-            demand.images * partition.network.shape(0).size // partition.network.shape(0).channels
-        )
-        boxes = [partition.part(tile).stored[0] for tile in range(plan.grid.tiles)]
-        sent = plan.replicas * images * sum(box.cells for box in boxes)
-        staged = STAGES * whole + sent
-    channels = partition.network.shape(0).channels
-    found["images"] += demand.feeders * staged * channels * demand.itemsize
-    return found
+    halos: Counter[int] = Counter()
+    for group in range(len(partition.ranges)):
+        for (source, target), elements in group_traffic(partition, group).items():
+            halos[source] += elements
+            halos[target] += elements
+    parts = [partition.boxes(tile) for tile in range(plan.grid.tiles)]
+    # Tiles of the same sizes share a layout.
+    arenas: dict[tuple[Buffer, ...], dict[str, int]] = {}
+    tiles = [
+        {
+            **_arena(partition, part, images, demand, arenas),
+            "halos": images * halos[part.tile] * demand.itemsize,
+        }
+        for part in parts
+    ]
+    trained, running = parameter_elements(network)
+    cells = [part.stored[0].cells for part in parts]
+    pixel = network.shape(0).channels * demand.itemsize
+    found = []
+    for rank in range(plan.ranks):
+        tile = rank % plan.grid.tiles
+        kinds = {
+            "weights": (trained + running) * demand.itemsize,
+            "gradients": trained * demand.itemsize,
+            "optimizer": trained * demand.optimizer_arrays * demand.itemsize,
+            **tiles[tile],
+            "images": pixel * (images * cells[tile] + _staged(demand, plan, rank, cells, network)),
+        }
+        found.append({kind: kinds[kind] for kind in KINDS})
+    return tuple(found)
 
 
 def tile_bytes(partition: Partition, demand: Demand, tile: int) -> dict[str, int]:
     """Bytes by kind of a rank that computes this tile, without its feeders."""
-    network, plan, itemsize = partition.network, partition.plan, demand.itemsize
-    part = partition.part(tile)
+    return plan_bytes(partition, replace(demand, readers="none"))[tile]
+
+
+def _staged(demand: Demand, plan: Plan, rank: int, cells: Sequence[int], network: Network) -> int:
+    """Cells of images that a rank's feeders hold; `cells` are those of the tiles."""
     images = demand.images // plan.replicas
+    if demand.readers == "all":
+        return demand.feeders * STAGES * images * cells[rank % plan.grid.tiles]
+    if demand.readers == "root" and rank == 0:
+        shape = network.shape(0)
+        read = STAGES * demand.images * shape.height * shape.width
+        return demand.feeders * (read + plan.replicas * images * sum(cells))
+    return 0
+
+
+def _arena(
+    partition: Partition,
+    part: TilePart,
+    images: int,
+    demand: Demand,
+    arenas: dict[tuple[Buffer, ...], dict[str, int]],
+) -> dict[str, int]:
+    """Bytes of a tile's values and gradients, and of what kernels and layers work in."""
+    network, itemsize = partition.network, demand.itemsize
     merged = merged_pools(network, [first for first, _ in partition.ranges])
-    trained, running = parameter_elements(network)
-    buffers = training_buffers(partition, part, images, itemsize, merged)
-    activations = in_use(buffers, len(network.layers) - 1)
-    return {
-        "weights": (trained + running) * itemsize,
-        "gradients": trained * itemsize,
-        "optimizer": trained * demand.optimizer_arrays * itemsize,
-        "activations": activations,
-        # What they need beyond activations that are free by then.
-        "deltas": lay_out(buffers).size - activations,
-        "workspace": demand.optimizer_scratch
-        + (demand.kernel_elements + scratch_elements(network, part, merged)) * itemsize,
-        "halos": exchange_elements(network, part) * images * itemsize,
-        "images": images * part.stored[0].cells * network.shape(0).channels * itemsize,
-    }
+    buffers = pass_buffers(network, part, images, itemsize, merged=merged)
+    if buffers not in arenas:
+        loss = len(network.layers)
+        arenas[buffers] = arena_bytes(buffers, lay_out(buffers).size, loss)
+    scratch = demand.kernel_elements + scratch_elements(network, part, merged)
+    return {**arenas[buffers], "workspace": demand.optimizer_scratch + scratch * itemsize}
 
 
-def training_buffers(
-    partition: Partition, part: TilePart, images: int, itemsize: int, merged: Collection[int]
-) -> tuple[Buffer, ...]:
-    """What the arena of a training pass holds."""
-    return pass_buffers(partition.network, part, images, itemsize, merged=merged)
+def arena_bytes(buffers: Collection[Buffer], size: int, loss: int) -> dict[str, int]:
+    """The arena's bytes by kind: "deltas" is what they need beyond freed activations.
+
+    Parameters
+    ----------
+    size : of the arena.
+    loss : the event behind the last one of forward.
+    """
+    activations = in_use(buffers, loss - 1)
+    return {"activations": activations, "deltas": size - activations}
 
 
 def parameter_elements(network: Network) -> tuple[int, int]:
@@ -117,13 +152,4 @@ def scratch_elements(network: Network, part: TilePart, merged: Collection[int]) 
     return max(
         (band_elements(layers[pool - 1], layers[pool], part.computed(pool)) for pool in merged),
         default=0,
-    )
-
-
-def exchange_elements(network: Network, part: TilePart) -> int:
-    """Numbers in the message buffers of all groups for one image of a pass."""
-    return sum(
-        message.elements(lambda tensor: network.shape(tensor).channels)
-        for transfers in part.transfers
-        for message in (*transfers.sends, *transfers.receives)
     )

@@ -2,12 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from mpitile.network.spec import Network
 from mpitile.plan.cost import Cost
 from mpitile.plan.plan import Plan
+from mpitile.plan.predict import EAGER_BYTES
 from mpitile.plan.reach import Intervals, Reach
+
+
+class Exchange(NamedTuple):
+    """An exchange in one direction.
+
+    Attributes
+    ----------
+    link : seconds on the links until the last message has arrived.
+    copy : seconds of packing and unpacking on the slowest rank.
+    eager : whether messages travel while their ranks compute.
+    """
+
+    link: float
+    copy: float
+    eager: bool
+
+    @property
+    def seconds(self) -> float:
+        return self.link + self.copy
+
+
+class _Load:
+    """Bytes that a rank receives and sends, in all and on its device, and how many messages."""
+
+    __slots__ = ("into", "largest", "out", "own_into", "own_out", "peers")
+
+    def __init__(self) -> None:
+        self.into = self.out = self.own_into = self.own_out = self.largest = 0.0
+        self.peers = 0
 
 
 class ExchangeTimes:
@@ -40,69 +71,53 @@ class ExchangeTimes:
             mates = [t for t in range(tiles) if device_of(team + t) == device and team + t != rank]
             self._ranks.append((rank % tiles, device, [self._places[mate] for mate in mates]))
 
-    def seconds(
-        self, rows: Mapping[int, Intervals], columns: Mapping[int, Intervals]
-    ) -> tuple[float, float]:
-        """Seconds on the links, and of packing and unpacking on the slowest rank.
-
-        Parameters
-        ----------
-        rows, columns : what the grid's rows and columns fetch of each tensor.
-        """
-        if not any(rows):
-            return 0.0, 0.0
-        ranks = len(self._ranks)
-        into, out, own_into, own_out = ([0.0] * ranks for _ in range(4))
+    def seconds(self, rows: Mapping[int, Intervals], columns: Mapping[int, Intervals]) -> Exchange:
+        """Of an exchange of what the grid's rows and columns fetch of each tensor."""
+        loads = [_Load() for _ in self._ranks]
         for tensor, fetched in rows.items():
-            # Tiles read the image itself.
-            if tensor == 0:
-                continue
-            self._add(tensor, fetched, columns[tensor], into, out, own_into, own_out)
+            # Tiles read the image themselves.
+            if tensor:
+                self._add(tensor, fetched, columns[tensor], loads)
+        if not any(load.peers for load in loads):
+            return Exchange(0.0, 0.0, False)
         cluster = self._cost.cluster
         links_in, links_out = [0.0] * len(cluster.devices), [0.0] * len(cluster.devices)
-        packing = 0.0
-        for rank, (_, device, _) in enumerate(self._ranks):
-            links_in[device] += into[rank] - own_into[rank]
-            links_out[device] += out[rank] - own_out[rank]
-            packing = max(packing, self._cost.pack(device, into[rank] + out[rank]))
+        copying = inside = largest = 0.0
+        for (_, device, _), load in zip(self._ranks, loads, strict=True):
+            links_in[device] += load.into - load.own_into
+            links_out[device] += load.out - load.own_out
+            size = load.into + load.out
+            copying = max(copying, self._cost.pack(device, size, load.peers))
+            inside = max(inside, load.own_into, load.own_out)
+            largest = max(largest, load.largest)
         seconds = 0.0
         busiest = max(*links_in, *links_out)
         if busiest:
             shared = cluster.medium == "shared"
             seconds = cluster.between.seconds(sum(links_out) if shared else busiest)
-        inside = max(*own_into, *own_out)
         if inside:
             seconds = max(seconds, cluster.inside.seconds(inside))
-        return seconds, packing
+        return Exchange(seconds, copying, largest <= EAGER_BYTES)
 
     def _add(
-        self,
-        tensor: int,
-        rows: Intervals,
-        columns: Intervals,
-        into: list[float],
-        out: list[float],
-        own_into: list[float],
-        own_out: list[float],
+        self, tensor: int, rows: Intervals, columns: Intervals, loads: Sequence[_Load]
     ) -> None:
-        """Add a tensor's bytes that each rank receives and sends, in all and on its device."""
+        """Add what each rank receives and sends of a tensor."""
         over_rows = self._rows.overlaps(tensor, rows)
         over_columns = self._columns.overlaps(tensor, columns)
         factor = self._channels[tensor] * self._cell_bytes
         moved = self._moved(over_rows, over_columns)
-        for rank, (tile, _, mates) in enumerate(self._ranks):
-            place = self._places[tile]
+        peers = self._moved(_flags(over_rows), _flags(over_columns))
+        for (tile, _, mates), load in zip(self._ranks, loads, strict=True):
+            y, x = place = self._places[tile]
             received, sent = moved[place]
-            into[rank] += factor * received
-            out[rank] += factor * sent
-            y, x = place
-            row, column = over_rows[y], over_columns[x]
-            received = sent = 0
+            load.into += factor * received
+            load.out += factor * sent
+            load.peers = max(load.peers, sum(peers[place]))
+            load.largest += factor * _largest(over_rows[y], y, over_columns[x], x)
             for v, u in mates:
-                received += row[v] * column[u]
-                sent += over_rows[v][y] * over_columns[u][x]
-            own_into[rank] += factor * received
-            own_out[rank] += factor * sent
+                load.own_into += factor * over_rows[y][v] * over_columns[x][u]
+                load.own_out += factor * over_rows[v][y] * over_columns[u][x]
 
     def cells(
         self, tensor: int, rows: Intervals, columns: Intervals
@@ -127,3 +142,14 @@ class ExchangeTimes:
                 asked_rows[y] * asked_columns[x] - own,
             )
         return found
+
+
+def _flags(overlaps: list[list[int]]) -> list[list[int]]:
+    return [[int(cells > 0) for cells in row] for row in overlaps]
+
+
+def _largest(row: list[int], y: int, column: list[int], x: int) -> int:
+    """Cells of the largest message to the tile in row y and column x."""
+    elsewhere_y = max((cells for part, cells in enumerate(row) if part != y), default=0)
+    elsewhere_x = max((cells for part, cells in enumerate(column) if part != x), default=0)
+    return max(elsewhere_y * max(column), max(row) * elsewhere_x)

@@ -9,6 +9,7 @@ from mpitile.network import receptive
 from mpitile.network.merging import merged_pools
 from mpitile.network.receptive import needs_whole_input
 from mpitile.network.spec import Network
+from mpitile.plan.cluster import OPERATIONS
 from mpitile.plan.cost import Cost
 from mpitile.plan.exchange_times import ExchangeTimes
 from mpitile.plan.partition import plan_tiling
@@ -27,18 +28,20 @@ class GroupSeconds(NamedTuple):
     ----------
     forward, backward : computing.
     exchange : the messages at its start, and packing them; as long in each direction.
+    hidden : of the messages back, while the first layer's weight gradient is computed.
     again : for each of its layers, computing it forward once more.
     """
 
     forward: float
     backward: float
     exchange: float
+    hidden: float
     again: tuple[float, ...]
 
     @property
     def stored(self) -> float:
         """Of a group that keeps its inner activations."""
-        return self.forward + self.backward + 2 * self.exchange
+        return self.forward + self.backward + 2 * self.exchange - self.hidden
 
     def recomputed(self, layers: Iterable[int]) -> float:
         """Of one that computes some of its layers, counted from its first, a second time."""
@@ -82,7 +85,7 @@ class GroupTimes:
         self.exchanges = ExchangeTimes(network, cost, plan, self.rows, self.columns, images)
         self._tiles = _tiles(cost, plan)
         self._pools = merged_pools(network, ())
-        self._known: dict[tuple[int, int, int, int, bool], tuple[float, float]] = {}
+        self._known: dict[tuple[int, int, int, int, bool], tuple[float, float, float]] = {}
         self.groups: dict[tuple[int, int], GroupSeconds] = {}
         forced = [0, *(layer.index for layer in network.layers if needs_whole_input(layer))]
         for stop in range(1, len(layers) + 1):
@@ -104,11 +107,13 @@ class GroupTimes:
             across = columns[first]
             for one in sums:
                 one.step(first, reached, across)
-            exchange = sum(self.exchanges.seconds(reached.fetched, across.fetched))
+            exchange = self.exchanges.seconds(reached.fetched, across.fetched)
+            weights = max(one.weights for one in sums)
             group = self.groups[first, stop] = GroupSeconds(
                 max(one.forward for one in sums),
                 max(one.backward for one in sums),
-                exchange,
+                exchange.seconds,
+                min(exchange.link, weights) if exchange.eager else 0.0,
                 tuple(map(max, zip(*(reversed(one.again) for one in sums), strict=True))),
             )
             alone = self.groups[first, first + 1]
@@ -116,22 +121,20 @@ class GroupTimes:
             if not self._every and group.forward + group.backward > _MARGIN * apart:
                 # Longer groups repeat all of this, and more.
                 break
-            apart += 2 * alone.exchange
+            apart += 2 * alone.exchange - alone.hidden
 
     def layer(
         self, device: int, layer: int, rows: int, columns: int, merged: bool
-    ) -> tuple[float, float]:
-        """Seconds forward and backward of a layer's box."""
+    ) -> tuple[float, float, float]:
+        """Seconds forward, backward, and of the latter for weights, of a layer's box."""
         key = (device, layer, rows, columns, merged)
         seconds = self._known.get(key)
         if seconds is None:
             box = (self._images, rows, columns, merged)
-            inputs = self._network.layers[layer - merged].inputs
-            operations = ["backward_weights"] + ([] if 0 in inputs else ["backward_input"])
-            seconds = self._known[key] = (
-                self._cost.compute(device, layer, "forward", *box),
-                sum(self._cost.compute(device, layer, name, *box) for name in operations),
+            forward, inputs, weights = (
+                self._cost.compute(device, layer, name, *box) for name in OPERATIONS
             )
+            seconds = self._known[key] = forward, inputs + weights, weights
         return seconds
 
     def merges(self, layer: int, first: int) -> bool:
@@ -147,7 +150,7 @@ class _Sum:
         self._behind = (0.0, 0.0)
         # A pool whose convolution is not in the group yet: its number and its box.
         self._pool: tuple[int, int, int] | None = None
-        self.forward = self.backward = 0.0
+        self.forward = self.backward = self.weights = 0.0
         self.again: list[float] = []
 
     def step(self, layer: int, rows: Reached, columns: Reached) -> None:
@@ -161,8 +164,9 @@ class _Sum:
             self.again[-1] = 0.0
         self._pool = None
         own = times.layer(tile.device, layer, *box, merged)
-        self.forward, self.backward = (a + b for a, b in zip(self._behind, own, strict=True))
-        self.again.append(own[0])
+        forward, backward, self.weights = own
+        self.forward, self.backward = self._behind[0] + forward, self._behind[1] + backward
+        self.again.append(forward)
         if times.merges(layer, self._least) and not merged:
             self._pool = (layer, *box)
         else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from mpitile.geometry.box import Box
@@ -87,15 +87,14 @@ class Partition:
 
     def part(self, tile: int) -> TilePart:
         """All boxes and messages of a tile."""
+        messages = tuple(self._transfers(tile, group) for group in range(len(self.ranges)))
+        return replace(self.boxes(tile), transfers=messages)
+
+    def boxes(self, tile: int) -> TilePart:
+        """The part of a tile without its messages, which take longest to find."""
         tensors = range(len(self.network.shapes))
         owned = tuple(self.tiling.owned(tensor, tile) for tensor in tensors)
-        return TilePart(
-            tile,
-            owned,
-            self._stored(tile, owned),
-            self.needs[tile],
-            tuple(self._transfers(tile, group) for group in range(len(self.ranges))),
-        )
+        return TilePart(tile, owned, self._stored(tile, owned), self.needs[tile], ())
 
     def _stored(self, tile: int, owned: tuple[Box, ...]) -> tuple[Box, ...]:
         stored = list(owned)

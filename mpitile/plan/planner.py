@@ -10,7 +10,7 @@ from math import inf
 from mpitile.errors import InputError
 from mpitile.geometry.needs import group_ranges
 from mpitile.geometry.tiling import Grid, parse_grid
-from mpitile.plan.bytes import rank_bytes
+from mpitile.plan.bytes import plan_bytes
 from mpitile.plan.choose import split_at_whole_inputs, squarest_grid
 from mpitile.plan.cost import Cost
 from mpitile.plan.group_bytes import GroupBytes
@@ -18,13 +18,15 @@ from mpitile.plan.group_lives import Lives
 from mpitile.plan.group_times import GroupSeconds, GroupTimes
 from mpitile.plan.partition import Partition
 from mpitile.plan.plan import Plan
+from mpitile.plan.predict import Prediction, predict
 from mpitile.plan.request import AUTO, Planned, Request, first_ranks
 from mpitile.plan.search import Grouping, Range, cheapest_within, fastest
-from mpitile.plan.step_seconds import fixed_seconds
 from mpitile.plan.tile_weights import tile_weights
 
 # Sums of groups may say more than a whole plan takes; what they refuse by less is looked at.
 _SLACK = 1.05
+# Plans whose passes take longer by less than this are compared step by step.
+_NEAR = 1.03
 
 
 class Planner:
@@ -41,8 +43,8 @@ class Planner:
         self.cost = Cost(request.network, cluster, request.demand.itemsize)
         self.lives = Lives(request.network, request.demand.itemsize)
         self.ranges = self._ranges()
-        self.fixed_seconds = fixed_seconds(self.request, self.cost)
         self._evaluated: dict[Plan, Planned] = {}
+        self._predicted: dict[Plan, Prediction] = {}
 
     @cached_property
     def layouts(self) -> list[Layout]:
@@ -51,23 +53,44 @@ class Planner:
         return sorted(layouts, key=lambda layout: layout.fastest.seconds)
 
     def best(self) -> Planned | None:
-        """The fastest plan that fits every device; None where none does."""
-        best: Planned | None = None
+        """The fastest plan that fits every device; None where none does.
+
+        Of those that take about as long by the sum of their groups, it is the one with the
+        shortest predicted step.
+        """
+        found: list[Planned] = []
+        limit = inf
         for layout in self.layouts:
-            limit = inf if best is None else self.pass_seconds(best)
             if layout.fastest.seconds >= limit:
                 break
-            found = layout.best(limit)
-            if found is not None and (best is None or found.seconds < best.seconds):
-                best = found
-        return best
+            planned = layout.best(limit)
+            if planned is not None:
+                found.append(planned)
+                limit = min(limit, _NEAR * planned.pass_seconds)
+        near = [planned for planned in found if planned.pass_seconds < limit]
+        if len(near) < 2:
+            return near[0] if near else None
+        return min(near, key=lambda planned: self.predict(planned).step_seconds)
+
+    def predict(self, planned: Planned) -> Prediction:
+        """The seconds of a step, rank by rank."""
+        plan, request = planned.plan, self.request
+        if plan not in self._predicted:
+            self._predicted[plan] = predict(
+                request.network,
+                plan,
+                self.cost,
+                request.passes * request.demand.images,
+                request.optimizer,
+                request.passes,
+            )
+        return self._predicted[plan]
 
     def evaluate(self, plan: Plan, pass_seconds: float) -> Planned:
         """The bytes of a plan as they are allocated, beside its seconds."""
         if plan not in self._evaluated:
             request = self.request
-            partition = Partition(request.network, plan)
-            ranks = tuple(rank_bytes(partition, request.demand, rank) for rank in range(plan.ranks))
+            ranks = plan_bytes(Partition(request.network, plan), request.demand)
             totals = [sum(kinds.values()) for kinds in ranks]
             places = request.cluster
             devices = tuple(
@@ -75,13 +98,8 @@ class Planner:
                 for device in range(len(places.devices))
             )
             excess = max(size - request.room(device) for device, size in enumerate(devices))
-            seconds = request.passes * pass_seconds + self.fixed_seconds
-            self._evaluated[plan] = Planned(plan, seconds, ranks, devices, excess)
+            self._evaluated[plan] = Planned(plan, pass_seconds, ranks, devices, excess)
         return self._evaluated[plan]
-
-    def pass_seconds(self, planned: Planned) -> float:
-        """What depends on the plan."""
-        return (planned.seconds - self.fixed_seconds) / self.request.passes
 
     def _ranges(self) -> frozenset[Range] | None:
         """The groups that the request names; None where it leaves them open."""
@@ -206,7 +224,7 @@ class Layout:
         """The plan of the fewest bytes, whatever time it takes."""
         device, _ = self._tightest(self.planned(self.fastest))
         groups = {
-            group: GroupSeconds(0.0, 0.0, 0.0, (0.0,) * len(seconds.again))
+            group: GroupSeconds(0.0, 0.0, 0.0, 0.0, (0.0,) * len(seconds.again))
             for group, seconds in self._all_groups().items()
         }
         found = cheapest_within(groups, self._memory(device), self._planner.ways, self._layers, inf)

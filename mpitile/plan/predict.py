@@ -18,7 +18,7 @@ from mpitile.plan.traffic import group_traffic
 _STATISTIC_BYTES = 8
 # Messages up to this size leave while the sender computes; larger ones wait for both sides:
 # Open MPI's btl_tcp_eager_limit. Its ranks have no thread of their own for progress.
-_EAGER_BYTES = 1 << 16
+EAGER_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +158,7 @@ class _Step:
         """End an exchange that ranks began at these times, and unpack."""
         starts: dict[int, float] = {}
         for source, target, size in messages:
-            eager = size <= _EAGER_BYTES
+            eager = size <= EAGER_BYTES
             times = (begun if eager else self._clock)[source], self._clock[target]
             start = times[0] if eager else max(times)
             for rank in (source, target):

@@ -64,14 +64,14 @@ class Planned:
     Attributes
     ----------
     plan : as it is.
-    seconds : of a step.
+    pass_seconds : of one pass without sums over ranks, as groups add up.
     ranks : for each rank, its bytes by kind.
     devices : for each device, the bytes of its ranks.
     excess : by how many bytes the worst device's exceed its room; not above 0 where it fits.
     """
 
     plan: Plan
-    seconds: float
+    pass_seconds: float
     ranks: tuple[Mapping[str, int], ...]
     devices: tuple[int, ...]
     excess: float

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mpitile.network.spec import Network
+from mpitile.plan.cluster import OPERATIONS
 from mpitile.plan.cost import Cost
 from mpitile.plan.plan import Plan
 
@@ -76,9 +77,8 @@ def _speeds(network: Network, cost: Cost, plan: Plan, images: int) -> dict[int, 
         for layer in network.layers:
             shape = layer.output_shape
             box = (images, -(-shape.height // grid.rows), -(-shape.width // grid.columns))
-            seconds += cost.compute(device, layer.index, "forward", *box)
-            seconds += cost.compute(device, layer.index, "backward_weights", *box)
-            if 0 not in layer.inputs:
-                seconds += cost.compute(device, layer.index, "backward_input", *box)
+            seconds += sum(
+                cost.compute(device, layer.index, operation, *box) for operation in OPERATIONS
+            )
         found[device] = 1 / seconds if seconds else 1.0
     return found

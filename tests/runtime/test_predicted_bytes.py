@@ -10,7 +10,7 @@ from mpitile.comm.local import run_ranks
 from mpitile.comm.topology import make_topology
 from mpitile.layers.registry import workspace_elements
 from mpitile.network.parameters import parameter_specs
-from mpitile.plan.bytes import KINDS, Demand, rank_bytes, tile_bytes
+from mpitile.plan.bytes import KINDS, Demand, plan_bytes
 from mpitile.plan.partition import Partition
 from mpitile.runtime.parameters import Parameters
 from mpitile.runtime.program import Program
@@ -38,11 +38,10 @@ def test_a_program_allocates_what_is_predicted(case):
     for dtype in (np.float32, np.float64):
         demand = Demand(case.batch, np.dtype(dtype).itemsize, 0, 0, kernels, "none")
         found = run_ranks(plan.ranks, lambda comm, dtype=dtype: allocated(comm, dtype))
-        for rank, held in enumerate(found):
-            predicted = rank_bytes(partition, demand, rank)
+        for predicted, held in zip(plan_bytes(partition, demand), found, strict=True):
+            assert tuple(predicted) == KINDS
             assert predicted.pop("optimizer") == 0
             assert predicted == held
-            assert tile_bytes(partition, demand, rank % plan.grid.tiles).keys() == set(KINDS)
 
 
 @pytest.mark.parametrize("read", ["all", "root"])
@@ -83,4 +82,4 @@ def test_a_run_allocates_what_is_predicted(tmp_path, read, optimizer, kind, grid
             workspace_elements(parameter_specs(job.network)),
             read,
         )
-        assert rank_bytes(Partition(job.network, job.plan), demand, rank) == held
+        assert plan_bytes(Partition(job.network, job.plan), demand)[rank] == held

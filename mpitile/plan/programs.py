@@ -170,7 +170,7 @@ class _Step:
 
     def _copy(self, device: int, operation: str, group: int, parcels: Parcels) -> Compute:
         size = sum(size for _, size in parcels)
-        return Compute(self._cost.pack(device, size), operation, group)
+        return Compute(self._cost.pack(device, size, len(parcels)), operation, group)
 
     def _statistics(self, layer: Layer, vectors: int) -> Iterator[Event]:
         size = vectors * layer.output_shape.channels * _STATISTIC_BYTES

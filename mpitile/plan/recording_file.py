@@ -21,6 +21,7 @@ from typing import Any
 
 from mpitile.errors import InputError
 from mpitile.plan.recording import (
+    COPIES,
     DIRECTIONS,
     BeginExchange,
     BeginSum,
@@ -36,7 +37,8 @@ from mpitile.plan.recording import (
 _VERSION = 1
 _HEADER = "mpitile_recording"
 _MOST_RANKS = 1 << 20
-# What each kind of line holds besides its rank; a layer may be left out.
+_DIGITS = 9
+# What each kind of line holds besides its rank; computing may name a layer, or copying a group.
 _KEYS = {
     "compute": {"operation", "seconds"},
     "begin_exchange": {"group", "direction", "sends", "receives"},
@@ -123,8 +125,14 @@ def _described(about: dict[str, Any]) -> dict[str, Any]:
 def _line(event: Event) -> dict[str, Any]:
     match event:
         case Compute(seconds=seconds, operation=operation, layer=layer):
-            place = {} if layer is None else {"layer": layer}
-            return {"do": "compute", "operation": operation, **place, "seconds": seconds}
+            place = {} if layer is None else {_place(operation): layer}
+            # Clocks do not tell shorter times.
+            return {
+                "do": "compute",
+                "operation": operation,
+                **place,
+                "seconds": round(seconds, _DIGITS),
+            }
         case BeginExchange(group=group, direction=direction, sends=sends, receives=receives):
             return {
                 "do": "begin_exchange",
@@ -141,11 +149,17 @@ def _line(event: Event) -> dict[str, Any]:
             return {"do": "end_sum"}
 
 
+def _place(operation: object) -> str:
+    """What the number of a computation counts."""
+    return "group" if operation in COPIES else "layer"
+
+
 def _event(line: dict[str, Any], ranks: int) -> Event:
     kind = line.get("do")
     if kind not in _KEYS:
         raise InputError(f"do = {kind!r}: expected one of {', '.join(_KEYS)}")
-    found = line.keys() - {"rank", "do"} - ({"layer"} if kind == "compute" else set())
+    place = _place(line.get("operation"))
+    found = line.keys() - {"rank", "do"} - ({place} if kind == "compute" else set())
     if found != _KEYS[kind]:
         raise InputError(
             f"{kind}: expected the keys {', '.join(sorted(_KEYS[kind])) or '(none)'}, got "
@@ -153,7 +167,7 @@ def _event(line: dict[str, Any], ranks: int) -> Event:
         )
     match kind:
         case "compute":
-            layer = _count(line, "layer") if "layer" in line else None
+            layer = _count(line, place) if place in line else None
             return Compute(_seconds(line), _word(line, "operation"), layer)
         case "begin_exchange":
             sends, receives = (_parcels(line, key, ranks) for key in ("sends", "receives"))

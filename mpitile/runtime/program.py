@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mpitile.comm.exchange import Exchange
+from mpitile.comm.recorder import HALOS, PARTIAL_DELTAS, Unrecorded
 from mpitile.comm.topology import Topology
 from mpitile.kernels.aligned import aligned_zeros
 from mpitile.kernels.choice import Choices
@@ -56,6 +57,7 @@ class Program:
     input_gradient : whether the gradient of the image is wanted too.
     merge_pools : whether to save the memory of tensors that only a pool reads.
     choices : of the convolutions' algorithms, the same on all ranks.
+    recorder : is told what the rank does.
 
     Attributes
     ----------
@@ -78,7 +80,9 @@ class Program:
         input_gradient: bool = False,
         merge_pools: bool = True,
         choices: Choices | None = None,
+        recorder: Unrecorded | None = None,
     ) -> None:
+        self._mark = (recorder or Unrecorded()).mark
         self.network = partition.network
         self.part: TilePart = partition.part(topology.tile)
         self.stopwatch = Stopwatch()
@@ -137,11 +141,13 @@ class Program:
     def forward(self, step: Step) -> None:
         """Compute this rank's cells of every tensor from those of the image."""
         step = replace(step, reduce=self._timed(step.reduce))
-        for group in self._groups:
+        for number, group in enumerate(self._groups):
+            self._mark(HALOS, number)
             with self.stopwatch.measure("halo"):
                 group.exchange.begin_forward()
                 group.exchange.end_forward()
-            for _, work in group.works:
+            for layers, work in group.works:
+                self._mark("forward", _last(layers))
                 work.forward(step)
 
     def backward(self, step: Step, observe: Observer | None = None) -> None:
@@ -154,13 +160,15 @@ class Program:
         """
         step = replace(step, reduce=self._timed(step.reduce))
         self._clear_deltas((len(self.network.layers),))
-        for group in reversed(self._groups):
-            self._backward_group(group, step, observe)
+        for number in reversed(range(len(self._groups))):
+            self._backward_group(number, step, observe)
         if observe and 0 in self.deltas:
             observe(0, self.deltas[0])
 
-    def _backward_group(self, group: _Group, step: Step, observe: Observer | None) -> None:
+    def _backward_group(self, number: int, step: Step, observe: Observer | None) -> None:
+        group = self._groups[number]
         for position, (layers, work) in reversed(list(enumerate(group.works))):
+            self._mark("backward_input", _last(layers))
             self._clear_deltas(layers)
             if observe and layers:
                 tensor = layers[-1] + 1
@@ -168,9 +176,12 @@ class Program:
             work.backward_input(step)
             if position == 0:
                 # Deltas travel while the first layer's weight gradient is computed.
+                self._mark(PARTIAL_DELTAS, number)
                 with self.stopwatch.measure("halo"):
                     group.exchange.begin_adjoint()
+            self._mark("backward_weights", _last(layers))
             work.backward_weights(step)
+        self._mark(PARTIAL_DELTAS, number)
         with self.stopwatch.measure("halo"):
             group.exchange.end_adjoint()
 
@@ -261,3 +272,8 @@ class Program:
     def _algorithms(self, layer: Layer) -> dict[str, str]:
         shapes = layer_shapes(self.network, layer, self._grid, self.images)
         return {name: self._choices.of(shape, self._dtype) for name, shape in shapes.items()}
+
+
+def _last(layers: Layers) -> int | None:
+    """The layer by which a piece of work is known; None for the loss behind all layers."""
+    return layers[-1] if layers else None

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from mpitile.checkpoint.shards import Progress
+from mpitile.comm.recorder import Unrecorded
 from mpitile.comm.reduce import BucketSum
 from mpitile.comm.topology import Topology
 from mpitile.errors import MpitileError
@@ -35,14 +36,19 @@ _DROPOUT_STREAM = 3
 class Trainer:
     """The state of a run on one rank. Making one, and `step`, are collective.
 
+    Parameters
+    ----------
+    recorder : is told what the rank does.
+
     Attributes
     ----------
     done : completed steps.
     parameters, program : this rank's weights and its part of the network.
     """
 
-    def __init__(self, job: Job, topology: Topology) -> None:
+    def __init__(self, job: Job, topology: Topology, recorder: Unrecorded | None = None) -> None:
         self.job = job
+        self._recorder = recorder or Unrecorded()
         self.topology = topology
         self.done = 0
         self.parameters = Parameters(job.network, np.dtype(job.settings.train.dtype))
@@ -60,7 +66,13 @@ class Trainer:
         partition = Partition(network, self.job.plan)
         images = self.job.team_images
         return Program(
-            partition, self.topology, self.parameters, images, training, choices=self._choices
+            partition,
+            self.topology,
+            self.parameters,
+            images,
+            training,
+            choices=self._choices,
+            recorder=self._recorder,
         )
 
     def use(self, network: Network) -> None:
@@ -128,21 +140,28 @@ class Trainer:
         start = time.perf_counter()
         self._clock.reset()
         self.program.stopwatch.reset()
+        self._recorder.begin_step()
         loss = self._gradients(feeder)
+        self._recorder.mark("gradients")
         with self._clock.measure("reduce"):
             self._gradient_sum.begin()
             self._gradient_sum.end()
         self.done += 1
+        self._recorder.mark("update")
         rate = learning_rate(self.job.network.options, self.done)
         with self._clock.measure("compute"):
             self._optimizer.update(rate, self.job.batch, self.done)
-        return self._metrics(loss, rate, start, stop_wanted())
+        self._recorder.mark("metrics")
+        metrics = self._metrics(loss, rate, start, stop_wanted())
+        self._recorder.end_step()
+        return metrics
 
     def _gradients(self, feeder: Feeder) -> float:
         """Add up the gradients of this rank's part of the batch; its part of the loss."""
         self.parameters.gradients[...] = 0
         loss = 0.0
         for number in range(self.job.subdivisions):
+            self._recorder.mark("images")
             with self._clock.measure("load"):
                 truths = feeder.next(self.done * self.job.subdivisions + number)
             step = self._step(number, truths)

@@ -72,14 +72,15 @@ def _fit(matrix: np.ndarray) -> tuple[float, float]:
 
 
 def _per_flop(samples: Sequence[Sample], itemsize: int, per_byte: float, call: float) -> float:
-    """Seconds an operation beyond bytes and calls, which count as half the time at most."""
-    above = below = 0.0
+    """Seconds an operation beyond bytes and calls; at least half of what it seems to be."""
+    above = alone = below = 0.0
     for sample in samples:
-        other = min(_bytes(sample, itemsize) * per_byte + call, sample.seconds / 2)
+        other = _bytes(sample, itemsize) * per_byte + call
         flops = sample.work.flops * sample.cells / sample.seconds
         above += flops * (1 - other / sample.seconds)
+        alone += flops
         below += flops**2
-    return above / below
+    return max(above, alone / 2) / below
 
 
 def _bytes(sample: Sample, itemsize: int) -> float:

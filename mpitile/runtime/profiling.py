@@ -119,6 +119,12 @@ class _TimedProgram(Program):
         return [work for group in self._groups for work in group.works]
 
 
+def middle_tile(plan: Plan) -> int:
+    """A tile with as many neighbours as any."""
+    rows, columns = plan.grid.rows, plan.grid.columns
+    return rows // 2 * columns + columns // 2
+
+
 def time_tile(
     parameters: Parameters,
     plan: Plan,
@@ -136,9 +142,7 @@ def time_tile(
     meet : called before each pass, so that all ranks of a device compute at once.
     """
     network = parameters.network
-    rows, columns = plan.grid.rows, plan.grid.columns
-    tile = rows // 2 * columns + columns // 2
-    topology: Topology = make_topology(MuteCommunicator(tile, plan.ranks), plan)
+    topology = make_topology(MuteCommunicator(middle_tile(plan), plan.ranks), plan)
     program = _TimedProgram(Partition(network, plan), topology, parameters, images, choices=choices)
     noise = np.random.default_rng(1)
     image = program.values[0].array

@@ -17,13 +17,14 @@ from mpitile.comm.communicator import Communicator
 from mpitile.errors import InputError
 from mpitile.geometry.tiling import Grid
 from mpitile.network.spec import Network
-from mpitile.plan.bytes import Demand, tile_bytes
 from mpitile.plan.choose import default_groups, split_at_whole_inputs
 from mpitile.plan.cluster import Point
+from mpitile.plan.lifetimes import pass_buffers
+from mpitile.plan.memory import lay_out
 from mpitile.plan.partition import Partition
 from mpitile.plan.plan import Plan
 from mpitile.runtime.parameters import Parameters
-from mpitile.runtime.profiling import TileTimes, time_tile
+from mpitile.runtime.profiling import TileTimes, middle_tile, time_tile
 from mpitile.train.optimizer import make_optimizer
 
 Points = dict[tuple[str, str], list[Point]]
@@ -139,8 +140,8 @@ def _time_tiles(
     for plan, images in _plans(network):
         cells = images / plan.grid.tiles
         wanted = cells * cell_seconds * (_REPEATS + 1)
-        late = time.perf_counter() - start + wanted > seconds
-        if _any(world, late or _bytes(network, plan, images) > room):
+        late = bool(times) and time.perf_counter() - start + wanted > seconds
+        if _any(world, late or _bytes(parameters, plan, images) > room):
             continue
         began = time.perf_counter()
         times.append(time_tile(parameters, plan, images, _REPEATS, meet=lambda: _meet(world)))
@@ -159,12 +160,13 @@ def _plans(network: Network) -> Iterator[tuple[Plan, int]]:
                 yield Plan(grid, split_at_whole_inputs(network, tuple(groups))), images
 
 
-def _bytes(network: Network, plan: Plan, images: int) -> int:
-    rows, columns = plan.grid.rows, plan.grid.columns
-    demand = Demand(images=images)
-    return sum(
-        tile_bytes(Partition(network, plan), demand, rows // 2 * columns + columns // 2).values()
-    )
+def _bytes(parameters: Parameters, plan: Plan, images: int) -> int:
+    """About what the tile in the middle allocates; no less."""
+    network, itemsize = parameters.network, parameters.values.itemsize
+    part = Partition(network, plan).part(middle_tile(plan))
+    passes = lay_out(pass_buffers(network, part, images, itemsize)).size
+    image = images * part.stored[0].cells * network.shape(0).channels * itemsize
+    return passes + image + 2 * parameters.values.nbytes
 
 
 def _any(world: Communicator, flag: bool) -> bool:

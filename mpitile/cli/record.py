@@ -9,6 +9,7 @@ from pathlib import Path
 from mpitile.cli.train import add_override
 from mpitile.cli.world import World
 from mpitile.errors import InputError
+from mpitile.plan.plan import check_ranks
 from mpitile.plan.recording import Recording, total_seconds
 from mpitile.plan.recording_file import write_recording
 from mpitile.train.recording import record
@@ -42,6 +43,7 @@ def run(options: argparse.Namespace, world: World) -> None:
     if options.batch is not None:
         overrides.append(f"train.batch={options.batch}")
     job = make_job(read_settings(options.run, overrides), options.ranks)
+    check_ranks(job.plan, options.ranks)
     out = Path(options.out)
     if not out.parent.is_dir():
         raise InputError(f"--out {out}: expected a file in a folder that is there")

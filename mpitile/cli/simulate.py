@@ -18,6 +18,7 @@ from mpitile.plan.cluster_file import read_cluster
 from mpitile.plan.collectives import ALGORITHMS
 from mpitile.plan.cost import Cost
 from mpitile.plan.partition import Partition
+from mpitile.plan.plan import check_ranks
 from mpitile.plan.programs import StepSize, step_programs
 from mpitile.plan.recording import Program, scaled
 from mpitile.plan.recording_file import read_recording
@@ -73,11 +74,16 @@ def run(options: argparse.Namespace, world: World) -> None:
         raise InputError(f"--speed {options.speed}: expected a positive number")
     cluster = read_cluster(options.cluster)
     recording = read_recording(options.recording) if options.recording else None
-    ranks = options.ranks or (recording.ranks if recording else cluster.ranks)
+    ranks = options.ranks
+    if ranks is None:
+        ranks = recording.ranks if recording else cluster.ranks
+    if recording and ranks != recording.ranks:
+        raise InputError(f"--ranks {ranks}, but {options.recording} has {recording.ranks}")
     cluster = _first_ranks(options, cluster, ranks)
     job = make_job(read_settings(options.run, options.set), ranks)
     if recording:
         job = recorded_job(job, recording, options.recording)
+    check_ranks(job.plan, ranks)
     programs = recording.programs if recording else _predicted(job, cluster)
     timeline = simulate(
         scaled(programs, options.speed),
@@ -87,8 +93,7 @@ def run(options: argparse.Namespace, world: World) -> None:
         keep=options.trace is not None,
     )
     if options.trace:
-        devices = [cluster.devices[cluster.device_of(rank)].name for rank in range(ranks)]
-        write_trace(options.trace, devices, timeline.intervals, timeline.transits)
+        write_trace(options.trace, _devices(cluster), timeline.intervals, timeline.transits)
     if options.json:
         sys.stdout.write(json.dumps(_report(job, timeline)) + "\n")
     else:
@@ -97,9 +102,19 @@ def run(options: argparse.Namespace, world: World) -> None:
 
 def _first_ranks(options: argparse.Namespace, cluster: Cluster, ranks: int) -> Cluster:
     if not 1 <= ranks <= cluster.ranks:
-        asked = f"--ranks {ranks}" if options.ranks else f"{options.recording}: {ranks} ranks"
+        asked = (
+            f"--ranks {ranks}"
+            if options.ranks is not None
+            else f"{options.recording}: {ranks} ranks"
+        )
         raise InputError(f"{asked}, but {options.cluster} has {cluster.ranks}")
     return first_ranks(cluster, ranks)
+
+
+def _devices(cluster: Cluster) -> list[str]:
+    """By rank; several devices may have one name."""
+    places = map(cluster.device_of, range(cluster.ranks))
+    return [f"{place} {cluster.devices[place].name}" for place in places]
 
 
 def _predicted(job: Job, cluster: Cluster) -> tuple[Program, ...]:

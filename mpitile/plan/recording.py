@@ -176,15 +176,14 @@ def scaled(programs: Sequence[Program], factor: float) -> tuple[Program, ...]:
     return tuple(tuple(map(stretch, program)) for program in programs)
 
 
-def median_program(steps: Sequence[Program]) -> Program:
+def typical_program(steps: Sequence[Program]) -> Program:
     """One rank's program from several steps: of each computation the median seconds.
 
-    Raises
-    ------
-    InputError : the steps do not consist of the same events.
+    Steps that do something else than the first, such as those of other input sizes,
+    do not count.
     """
-    if len({tuple(map(_without_seconds, step)) for step in steps}) != 1:
-        raise InputError("the recorded steps differ in what they do: expected the same each time")
+    wanted = tuple(map(_without_seconds, steps[0]))
+    steps = [step for step in steps if tuple(map(_without_seconds, step)) == wanted]
 
     def combine(events: tuple[Event, ...]) -> Event:
         first = events[0]

@@ -18,7 +18,7 @@ from mpitile.geometry.tiling import parse_grid
 from mpitile.kernels.tile import Tile
 from mpitile.network.spec import Network
 from mpitile.plan.plan import Plan, check_ranks
-from mpitile.plan.recording import Program, Recording, median_program
+from mpitile.plan.recording import Program, Recording, typical_program
 from mpitile.train.proof import random_truths
 from mpitile.train.setup import Job
 from mpitile.train.trainer import Trainer
@@ -36,14 +36,14 @@ def record(job: Job, steps: int) -> Recording:
     """
     job = replace(job, network=_frozen(job))
     recorded = run_ranks(job.plan.ranks, lambda comm: _record_rank(job, steps, comm), in_turn=True)
-    return Recording(tuple(map(median_program, recorded)), {**describe(job), "steps": steps})
+    return Recording(tuple(map(typical_program, recorded)), {**describe_job(job), "steps": steps})
 
 
-def describe(job: Job) -> dict[str, object]:
+def describe_job(job: Job) -> dict[str, object]:
     """What the reader of a recording wants to know."""
     plan = job.plan
     return {
-        "network": job.network.name,
+        "network": Path(job.network.name).name,
         "size": str(job.network.shape(0)),
         "grid": str(plan.grid),
         "replicas": plan.replicas,
@@ -63,7 +63,7 @@ def recorded_job(job: Job, recording: Recording, path: str | Path) -> Job:
     ------
     InputError : it is not, or the file does not say.
     """
-    about, own = recording.about, describe(job)
+    about, own = recording.about, describe_job(job)
     for key in ("network", "size"):
         if about.get(key) != own[key]:
             raise InputError(

@@ -82,9 +82,10 @@ class CheckpointSettings:
 
 @dataclass(frozen=True, slots=True)
 class OutputSettings:
-    """``[output]``."""
+    """``[output]``; `trace` writes what each rank did in the first steps, and when."""
 
     dir: str = "runs/run"
+    trace: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,6 +61,7 @@ KEYS = {
     "checkpoint.keep": (["1", "2"], ["0", "-1", "2.0"]),
     "checkpoint.partner": (["true", "false"], ["1", '"yes"']),
     "output.dir": (['"runs/a"'], ["1", "true"]),
+    "output.trace": (["true", "false"], ["1", '"yes"']),
 }
 REQUIRED = {"network.cfg": '"n.cfg"', "data.format": '"yolo"', "data.root": '"d"'}
 

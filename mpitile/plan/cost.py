@@ -11,10 +11,11 @@ from mpitile.network.spec import Layer, Network
 from mpitile.plan.cluster import Cluster, DeviceSpeed, Link, Point
 from mpitile.plan.curve import Curve
 from mpitile.plan.layer_class import (
+    WHOLE_ROWS,
     WINOGRAD,
     Work,
+    box_class,
     has_loss,
-    layer_class,
     layer_work,
     loss_class,
     loss_work,
@@ -263,8 +264,12 @@ class Cost:
         columns: int,
     ) -> float | None:
         """Between the measured points of its class; None where there are none."""
-        name = layer_class(layer, before)
+        name = box_class(layer, columns, before)
         curve = self._curve(device, name, operation, per_image=before is not None)
+        if curve is None:
+            other = name.removesuffix(WHOLE_ROWS)
+            other += WHOLE_ROWS if other == name else ""
+            curve = self._curve(device, other, operation, per_image=before is not None)
         if curve is None:
             return None
         # A merged pool's convolution runs image by image.

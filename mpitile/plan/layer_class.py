@@ -25,6 +25,8 @@ from mpitile.network.spec import (
 
 # How the names of classes begin that Winograd's algorithm may compute.
 WINOGRAD = "conv 3x3/1 "
+# How the names of classes end whose boxes are as wide as their tensors.
+WHOLE_ROWS = ", whole rows"
 LOSSES = (Softmax, Region, Cost)
 # Passes of NumPy and of special functions over a cell of a loss, as seen on x86-64.
 _REGION_PASSES, _SQUARES_PASSES = 40, 4
@@ -85,6 +87,18 @@ def layer_class(layer: Layer, convolution: Layer | None = None) -> str:
             return f"dropout {channels}"
         case _:
             return f"{layer.kind} {channels}"
+
+
+def box_class(layer: Layer, columns: int, convolution: Layer | None = None) -> str:
+    """The class of a layer on a box so many columns wide.
+
+    Strided convolutions multiply row by row in backward unless whole rows follow each other
+    in memory.
+    """
+    name = layer_class(layer, convolution)
+    operation = (convolution or layer).operation
+    strided = isinstance(operation, Convolutional) and operation.stride > 1
+    return name + WHOLE_ROWS if strided and columns == layer.output_shape.width else name
 
 
 def loss_class(shape: Shape) -> str:

@@ -17,7 +17,7 @@ from mpitile.kernels.choice import Choices
 from mpitile.layers.base import LayerWork, Step
 from mpitile.network.spec import Network, Region
 from mpitile.plan.cluster import OPERATIONS, Point
-from mpitile.plan.layer_class import layer_class, loss_class
+from mpitile.plan.layer_class import box_class, loss_class
 from mpitile.plan.partition import Partition
 from mpitile.plan.plan import Plan
 from mpitile.runtime.parameters import Parameters
@@ -189,7 +189,8 @@ def _points(program: _TimedProgram, images: int) -> dict[tuple[str, str], list[P
         if not numbers:
             name = loss_class(layer.output_shape)
         else:
-            name = layer_class(layer, layers[numbers[0]] if len(numbers) > 1 else None)
+            convolution = layers[numbers[0]] if len(numbers) > 1 else None
+            name = box_class(layer, box.width, convolution)
         for operation in OPERATIONS:
             seconds = statistics.median(work.seconds[operation][1:])
             if operation != "backward_weights" or _has_weights(program, numbers):

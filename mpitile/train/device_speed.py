@@ -29,8 +29,11 @@ from mpitile.train.optimizer import make_optimizer
 
 Points = dict[tuple[str, str], list[Point]]
 
-# From small tiles to the whole image, each about twice as large as the one before.
-_GRIDS = (Grid(6, 8), Grid(4, 6), Grid(4, 4), Grid(2, 4), Grid(2, 2), Grid(1, 2), Grid(1, 1))
+# From small tiles to the whole image, each about twice as large as the one before; some of
+# whole rows, which some kernels like better.
+_GRIDS = tuple(
+    Grid(*grid) for grid in ((6, 8), (4, 6), (4, 4), (2, 4), (4, 1), (2, 2), (2, 1), (1, 2), (1, 1))
+)
 _IMAGES = (1, 4)
 _REPEATS = 5
 # Of a device's memory, for all ranks together; systems need some as well.

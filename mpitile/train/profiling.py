@@ -15,7 +15,7 @@ from mpitile.network.merging import merged_pools
 from mpitile.network.spec import Layer, Network
 from mpitile.plan.cluster import Cluster, Device, DeviceSpeed
 from mpitile.plan.cost import BUCKET_BYTES, Cost
-from mpitile.plan.layer_class import Work, layer_class, layer_work
+from mpitile.plan.layer_class import WHOLE_ROWS, Work, layer_class, layer_work
 from mpitile.plan.reduction import reduce_rounds
 from mpitile.runtime.fitting import Sample, fit_rates
 from mpitile.train.device_speed import Measured, device_memory, measure_device, merged
@@ -146,8 +146,8 @@ def _speed(ranks: Sequence[Measured], works: dict[str, tuple[Layer, Layer | None
     points = merged(rank.points for rank in ranks)
     samples = []
     for (name, operation), values in points.items():
-        if name in works:
-            layer, convolution = works[name]
+        if name.removesuffix(WHOLE_ROWS) in works:
+            layer, convolution = works[name.removesuffix(WHOLE_ROWS)]
             work: Work = layer_work(layer, operation, convolution)
             samples += [
                 Sample(operation, work, p.images * p.rows * p.columns, p.seconds) for p in values

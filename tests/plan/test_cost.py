@@ -167,6 +167,21 @@ def test_winograd_classes_count_even_sides():
     assert cost.compute(0, 2, "forward", 1, 5, 7) == cost.compute(0, 2, "forward", 1, 6, 8)
 
 
+def test_strided_convolutions_like_whole_rows():
+    name = "conv 3x3/2 64-4 leaky"
+    whole, part = {"forward": (Point(1, 4, 4, 1e-3),)}, {"forward": (Point(1, 4, 4, 3e-3),)}
+    both = Cost(NETWORK, cluster(1, kernels={name: part, f"{name}, whole rows": whole}))
+    width = NETWORK.layers[8].output_shape.width
+    assert both.compute(0, 8, "forward", 1, 4, width) == pytest.approx(1e-3 * width / 4)
+    assert both.compute(0, 8, "forward", 1, 4, width - 1) == pytest.approx(3e-3 * (width - 1) / 4)
+    # The other kind of box is a better guess than general rates.
+    for kernels in ({name: part}, {f"{name}, whole rows": part}):
+        cost = Cost(NETWORK, cluster(1, kernels=kernels))
+        for columns in (width - 1, width):
+            expected = pytest.approx(3e-3 * columns / 4)
+            assert cost.compute(0, 8, "forward", 1, 4, columns) == expected
+
+
 def test_merged_pools_work_image_by_image():
     kernels = {
         "conv 3x3/1 3-8 leaky + maxpool 2/2": {

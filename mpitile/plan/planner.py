@@ -202,7 +202,7 @@ class Layout:
         else:
             self.fastest = fastest(groups, self._layers)
 
-    def best(self, limit: float) -> Planned | None:
+    def best(self, limit: float = inf) -> Planned | None:
         """The fastest plan of this layout that fits and takes less than `limit` seconds a pass."""
         first = self.planned(self.fastest)
         if first.fits:

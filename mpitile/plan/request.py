@@ -99,3 +99,8 @@ def first_ranks(cluster: Cluster, ranks: int) -> Cluster:
             devices.append(replace(device, ranks=min(left, device.ranks)))
             left -= devices[-1].ranks
     return replace(cluster, devices=tuple(devices))
+
+
+def without_limits(cluster: Cluster) -> Cluster:
+    """The cluster with nothing known of its memory."""
+    return replace(cluster, devices=tuple(replace(d, memory=None) for d in cluster.devices))

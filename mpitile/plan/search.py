@@ -12,6 +12,8 @@ from typing import NamedTuple
 from mpitile.plan.group_bytes import GroupBytes
 from mpitile.plan.group_times import GroupSeconds
 
+_ROUNDING = 1e-9
+
 # First layer and stop.
 Range = tuple[int, int]
 Groups = Mapping[Range, GroupSeconds]
@@ -53,9 +55,12 @@ def fastest(groups: Groups, layers: int) -> Grouping:
     starts, first = [], 0
     while first < layers:
         starts.append(first)
-        first = min(
-            (stop for start, stop in groups if start == first),
-            key=lambda stop: (groups[starts[-1], stop].stored + left[stop], -stop),
+        # What differs by rounding alone is a tie.
+        least = left[first] * (1 + _ROUNDING)
+        first = max(
+            stop
+            for (start, stop), seconds in groups.items()
+            if start == first and seconds.stored + left[stop] <= least
         )
     return Grouping(left[0], tuple(starts), (False,) * len(starts))
 

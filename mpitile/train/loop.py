@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
@@ -95,7 +96,10 @@ def train(
     InputError : on all ranks, for bad input.
     Stopped : on all ranks, after a signal to any of them; a checkpoint has been saved.
     """
-    job = together(world, lambda: make_job(settings, world.size))
+    hosts = world.allgather(socket.gethostname())
+    # Planned in one place: other machines' arithmetic, or files, may differ.
+    job = on_first(world, lambda: make_job(settings, world.size, hosts, resume=resume))
+    check_memory(job, world)
     recorder = None
     if settings.output.trace:
         recorder = Recorder(world.rank, 0, TRACED_STEPS)
@@ -105,7 +109,6 @@ def train(
     validation = open_images(job, topology, settings.data.valid) if settings.data.valid else None
     steps = together(world, lambda: job.steps(images.count))
     trainer = Trainer(job, topology, recorder)
-    check_memory(trainer)
     best, origin = starting_point(trainer, resume)
     folder = open_run_folder(trainer)
     with open_console(steps, trainer.done) as console:

@@ -78,6 +78,7 @@ class Run:
         )
 
 
+# None is a tile, a grouping and a batch that the profile times itself.
 RUNS = (
     Run("y16", 416, 1, "1x1", "auto", 1),
     Run("y16", 416, 1, "1x1", "each", 2),
@@ -91,13 +92,13 @@ RUNS = (
     Run("resnet18", 192, 1, "1x1", "auto", 2),
     Run("resnet18", 160, 1, "1x1", "each", 6),
     Run("resnet18", 256, 1, "1x1", "auto", 3),
-    Run("y16", 608, 2, "1x2", "auto", 1),
+    Run("y16", 608, 2, "1x2", "auto", 2),
     Run("y16", 416, 2, "2x1", "each", 2),
     Run("y16", 608, 2, "2x1", [0, 8], 2),
     Run("y16", 320, 2, "1x2", [0, 4, 8, 12], 8),
     Run("y16", 416, 2, "1x1", "auto", 4, replicas=2),
     Run("yolov2-tiny", 352, 2, "1x2", "auto", 2),
-    Run("yolov2-tiny", 416, 2, "2x1", "each", 4),
+    Run("yolov2-tiny", 416, 2, "2x1", "each", 3),
     Run("yolov2-tiny", 480, 2, "1x2", [0, 6], 1),
     Run("yolov2-tiny", 224, 2, "1x1", "auto", 8, replicas=2),
     Run("resnet18", 192, 2, "1x2", "auto", 2),

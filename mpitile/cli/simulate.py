@@ -17,6 +17,7 @@ from mpitile.plan.cluster import Cluster
 from mpitile.plan.cluster_file import read_cluster
 from mpitile.plan.collectives import ALGORITHMS
 from mpitile.plan.cost import Cost
+from mpitile.plan.intervals import RankTotals, Timeline
 from mpitile.plan.partition import Partition
 from mpitile.plan.plan import check_ranks
 from mpitile.plan.programs import StepSize, step_programs
@@ -24,8 +25,9 @@ from mpitile.plan.recording import Program, scaled
 from mpitile.plan.recording_file import read_recording
 from mpitile.plan.request import first_ranks
 from mpitile.plan.simulate import simulate
-from mpitile.plan.timeline import RankTotals, Timeline
 from mpitile.report.trace import write_trace
+from mpitile.train.forecast import job_bytes
+from mpitile.train.planning import ITEMSIZES, plan_keys, rank_keys, totals
 from mpitile.train.recording import recorded_job
 from mpitile.train.settings import read_settings
 from mpitile.train.setup import Job, make_job
@@ -80,7 +82,8 @@ def run(options: argparse.Namespace, world: World) -> None:
     if recording and ranks != recording.ranks:
         raise InputError(f"--ranks {ranks}, but {options.recording} has {recording.ranks}")
     cluster = _first_ranks(options, cluster, ranks)
-    job = make_job(read_settings(options.run, options.set), ranks)
+    settings = read_settings(options.run, options.set)
+    job = make_job(settings, ranks, cluster=cluster, limited=recording is None)
     if recording:
         job = recorded_job(job, recording, options.recording)
     check_ranks(job.plan, ranks)
@@ -95,7 +98,7 @@ def run(options: argparse.Namespace, world: World) -> None:
     if options.trace:
         write_trace(options.trace, _devices(cluster), timeline.intervals, timeline.transits)
     if options.json:
-        sys.stdout.write(json.dumps(_report(job, timeline)) + "\n")
+        sys.stdout.write(json.dumps(_report(job, cluster, timeline)) + "\n")
     else:
         _print(job, cluster, timeline)
 
@@ -118,20 +121,25 @@ def _devices(cluster: Cluster) -> list[str]:
 
 
 def _predicted(job: Job, cluster: Cluster) -> tuple[Program, ...]:
-    itemsize = {"float32": 4, "float64": 8}[job.settings.train.dtype]
     size = StepSize(job.pass_images, job.subdivisions, job.optimizer)
-    cost = Cost(job.network, cluster, itemsize)
+    cost = Cost(job.network, cluster, ITEMSIZES[job.settings.train.dtype])
     return step_programs(Partition(job.network, job.plan), cost, size)
 
 
-def _report(job: Job, timeline: Timeline) -> dict[str, object]:
-    plan = job.plan
+def _report(job: Job, cluster: Cluster, timeline: Timeline) -> dict[str, object]:
+    """As ``mpitile plan --json`` has it, with the simulated seconds and the timeline's totals."""
     return {
-        "grid": str(plan.grid),
-        "replicas": plan.replicas,
-        "groups": list(plan.groups),
-        "recompute": list(plan.recompute or (False,) * len(plan.groups)),
+        **plan_keys(job.plan),
         "step_seconds": timeline.seconds,
+        "ranks": [
+            {
+                **rank_keys(job.plan, rank),
+                "device": cluster.device_of(rank),
+                "bytes": kinds,
+                "total_bytes": sum(kinds.values()),
+            }
+            for rank, kinds in enumerate(job_bytes(job))
+        ],
         "timeline": [asdict(rank) for rank in timeline.ranks],
     }
 
@@ -147,7 +155,9 @@ def _print(job: Job, cluster: Cluster, timeline: Timeline) -> None:
         f"{'seconds of':16}{'computing':>11}{'halos':>11}{'sums':>11}{'waiting':>11}\n"
         f"{'the mean rank':16}{_row(ranks)}\n"
         f"{f'rank {busiest}':16}{_row([ranks[busiest]])} (most computing)\n"
-        f"{_sent(cluster, ranks) / 1e6:.4g} MB are sent by the ranks of the busiest device\n"
+        f"{_most(cluster, [rank.sent for rank in ranks]) / 1e6:.4g} MB are sent by the ranks of "
+        "the busiest device\n"
+        f"{_most(cluster, totals(job_bytes(job))) / 1e6:.4g} MB of memory on the fullest device\n"
     )
 
 
@@ -156,9 +166,9 @@ def _row(ranks: Sequence[RankTotals]) -> str:
     return "".join(f"{mean:11.4g}" for mean in means)
 
 
-def _sent(cluster: Cluster, ranks: Sequence[RankTotals]) -> int:
-    """Bytes that the device which sends most does, those between its own ranks included."""
+def _most(cluster: Cluster, sizes: Sequence[int]) -> int:
+    """The largest sum over the ranks of a device."""
     return max(
-        sum(ranks[rank].sent for rank in cluster.ranks_of(device))
+        sum(sizes[rank] for rank in cluster.ranks_of(device))
         for device in range(len(cluster.devices))
     )

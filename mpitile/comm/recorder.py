@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from mpitile.plan.intervals import COMPUTE, HALO, REDUCE, Interval
 from mpitile.plan.recording import (
     ADJOINT,
     FORWARD,
@@ -18,7 +19,6 @@ from mpitile.plan.recording import (
     Parcels,
     Program,
 )
-from mpitile.plan.timeline import COMPUTE, HALO, REDUCE, Interval
 
 # Marks under which messages are those of a group's exchange, and work is copying.
 HALOS, PARTIAL_DELTAS = "halos", "partial deltas"

@@ -10,6 +10,15 @@ from itertools import count
 from mpitile.errors import InputError
 from mpitile.plan.cluster import Cluster
 from mpitile.plan.collectives import Schedule
+from mpitile.plan.intervals import (
+    COMPUTE,
+    HALO,
+    REDUCE,
+    Interval,
+    RankTotals,
+    Timeline,
+    Transit,
+)
 from mpitile.plan.recording import (
     COPIES,
     FORWARD,
@@ -19,15 +28,6 @@ from mpitile.plan.recording import (
     EndExchange,
     EndSum,
     Program,
-)
-from mpitile.plan.timeline import (
-    COMPUTE,
-    HALO,
-    REDUCE,
-    Interval,
-    RankTotals,
-    Timeline,
-    Transit,
 )
 from mpitile.plan.wires import Call, Wires
 

@@ -9,8 +9,8 @@ from mpitile.errors import InputError
 from mpitile.plan.clockwork import EAGER_BYTES, Clockwork
 from mpitile.plan.cluster import Cluster
 from mpitile.plan.collectives import ALGORITHMS, Schedule
+from mpitile.plan.intervals import Timeline
 from mpitile.plan.recording import Program, check_programs
-from mpitile.plan.timeline import Timeline
 
 
 def simulate(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mpitile.errors import InputError
-from mpitile.plan.timeline import Interval, Transit
+from mpitile.plan.intervals import Interval, Transit
 
 _MICROSECONDS = 1e6
 

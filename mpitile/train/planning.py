@@ -118,15 +118,7 @@ def earlier_plan(folder: Path, ranks: int) -> Plan | None:
     stays as it was.
     """
     try:
-        report = json.loads((folder / "plan.json").read_text("utf-8"))
-        plan = Plan(
-            parse_grid(report["grid"]),
-            tuple(report["groups"]),
-            report["replicas"],
-            _tuple(report.get("row_weights")),
-            _tuple(report.get("column_weights")),
-            tuple(report["recompute"]) if any(report["recompute"]) else (),
-        )
+        plan = read_plan(json.loads((folder / "plan.json").read_text("utf-8")))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, InputError):
         return None
     return plan if plan.ranks == ranks else None
@@ -196,6 +188,23 @@ def plan_keys(plan: Plan) -> dict[str, Any]:
         "row_weights": plan.row_weights and list(plan.row_weights),
         "column_weights": plan.column_weights and list(plan.column_weights),
     }
+
+
+def read_plan(report: Mapping[str, Any]) -> Plan:
+    """The plan in such a report, read from a file.
+
+    Raises
+    ------
+    KeyError, TypeError, InputError : it is not there, or no such plan.
+    """
+    return Plan(
+        parse_grid(report["grid"]),
+        tuple(report["groups"]),
+        report["replicas"],
+        _tuple(report.get("row_weights")),
+        _tuple(report.get("column_weights")),
+        tuple(report["recompute"]) if any(report["recompute"]) else (),
+    )
 
 
 def rank_keys(plan: Plan, rank: int) -> dict[str, int]:

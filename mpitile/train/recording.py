@@ -14,11 +14,11 @@ from mpitile.comm.recorded import RecordedCommunicator
 from mpitile.comm.recorder import Recorder
 from mpitile.comm.topology import Topology, make_topology
 from mpitile.errors import InputError
-from mpitile.geometry.tiling import parse_grid
 from mpitile.kernels.tile import Tile
 from mpitile.network.spec import Network
-from mpitile.plan.plan import Plan, check_ranks
+from mpitile.plan.plan import check_ranks
 from mpitile.plan.recording import Program, Recording, typical_program
+from mpitile.train.planning import plan_keys, read_plan
 from mpitile.train.proof import random_truths
 from mpitile.train.setup import Job
 from mpitile.train.trainer import Trainer
@@ -41,14 +41,10 @@ def record(job: Job, steps: int) -> Recording:
 
 def describe_job(job: Job) -> dict[str, object]:
     """What the reader of a recording wants to know."""
-    plan = job.plan
     return {
         "network": Path(job.network.name).name,
         "size": str(job.network.shape(0)),
-        "grid": str(plan.grid),
-        "replicas": plan.replicas,
-        "groups": list(plan.groups),
-        "recompute": list(plan.recompute),
+        **plan_keys(job.plan),
         "batch": job.batch,
         "subdivisions": job.subdivisions,
         "dtype": job.settings.train.dtype,
@@ -70,19 +66,13 @@ def recorded_job(job: Job, recording: Recording, path: str | Path) -> Job:
                 f"{path}: {key} = {about.get(key)!r}, but {job.settings.path} has {own[key]!r}: "
                 "expected a recording of the same run file"
             )
-    wanted = {"grid": str, "replicas": int, "groups": list, "recompute": list}
-    wanted |= {"batch": int, "subdivisions": int}
-    for key, kind in wanted.items():
-        if type(about.get(key)) is not kind:
-            raise InputError(f"{path}:1: {key} = {about.get(key)!r}: expected a {kind.__name__}")
-    plan = Plan(
-        parse_grid(about["grid"]),
-        tuple(about["groups"]),
-        about["replicas"],
-        recompute=tuple(about["recompute"]),
-    )
+    try:
+        plan = read_plan(about)
+        batch, subdivisions = int(about["batch"]), int(about["subdivisions"])
+    except (ValueError, KeyError, TypeError, InputError) as error:
+        raise InputError(f"{path}:1: says no plan and batch as recordings do: {error!r}") from error
     check_ranks(plan, recording.ranks)
-    return replace(job, plan=plan, batch=about["batch"], subdivisions=about["subdivisions"])
+    return replace(job, plan=plan, batch=batch, subdivisions=subdivisions)
 
 
 def _frozen(job: Job) -> Network:

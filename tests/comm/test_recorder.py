@@ -11,6 +11,7 @@ from mpitile.comm.local import run_ranks
 from mpitile.comm.recorded import RecordedCommunicator
 from mpitile.comm.recorder import HALOS, Recorder
 from mpitile.comm.reduce import BucketSum
+from mpitile.plan.intervals import COMPUTE, HALO, REDUCE
 from mpitile.plan.recording import (
     FORWARD,
     BeginExchange,
@@ -20,7 +21,6 @@ from mpitile.plan.recording import (
     EndSum,
     check_programs,
 )
-from mpitile.plan.timeline import COMPUTE, HALO, REDUCE
 
 
 def kinds(program):

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from mpitile.errors import InputError
-from mpitile.plan.timeline import COMPUTE, REDUCE, Interval, Transit
+from mpitile.plan.intervals import COMPUTE, REDUCE, Interval, Transit
 from mpitile.report.trace import write_trace
 
 INTERVALS = [

@@ -95,8 +95,8 @@ def test_a_recordings_plan_replaces_the_run_files(job):
     ("changes", "complaint"),
     [
         ({"network": "other.cfg"}, "network = 'other.cfg', but .*run.toml has 'net.cfg'"),
-        ({"batch": "8"}, "file:1: batch = '8': expected a int"),
-        ({"grid": "2"}, "grid '2': expected ROWSxCOLUMNS"),
+        ({"batch": None}, "file:1: says no plan and batch as recordings do"),
+        ({"grid": "2"}, "file:1: says no plan.*grid '2': expected ROWSxCOLUMNS"),
         ({"replicas": 3}, "needs .* ranks"),
     ],
 )

@@ -20,7 +20,7 @@ from mpitile.plan.partition import Partition
 from mpitile.plan.plan import Plan
 from mpitile.plan.predict import Prediction, predict
 from mpitile.plan.request import AUTO, Planned, Request, first_ranks
-from mpitile.plan.search import Grouping, Range, cheapest_within, fastest
+from mpitile.plan.search import Grouping, Range, Ways, cheapest_within, fastest
 from mpitile.plan.tile_weights import tile_weights
 
 # Sums of groups may say more than a whole plan takes; what they refuse by less is looked at.
@@ -209,9 +209,28 @@ class Layout:
             return first
         device, fixed = self._tightest(first)
         room = self._planner.request.room(device) - fixed
+        memory, groups = self._memory(device), self._wanted(self._times.groups)
+        found = None
+        if self._planner.request.recompute == AUTO:
+            # What fits without recomputation, and is found at once, bounds what else to look at.
+            found = self._within(groups, memory, lambda group: (False,), room, limit)
+            limit = found.pass_seconds if found else limit
+        ways = self._planner.ways
+        found = self._within(groups, memory, ways, room, limit) or found
+        return found or self._within(self._all_groups(), memory, ways, room, limit)
+
+    def _within(
+        self,
+        groups: dict[Range, GroupSeconds],
+        memory: GroupBytes,
+        ways: Ways,
+        room: float,
+        limit: float,
+    ) -> Planned | None:
+        """The fastest grouping that fits every device as a whole."""
         # How much more than the sum of its groups a plan takes, as seen on the latest.
         more = 0.0
-        for grouping in self._within(device, room * _SLACK, limit):
+        for grouping in cheapest_within(groups, memory, ways, self._layers, room * _SLACK, limit):
             if grouping.size + more > room:
                 continue
             found = self.planned(grouping)
@@ -242,11 +261,6 @@ class Layout:
         ranges = group_ranges(starts, self._layers)
         seconds = sum(groups[group].stored for group in ranges)
         return Grouping(seconds, starts, (False,) * len(starts))
-
-    def _within(self, device: int, room: float, limit: float) -> list[Grouping]:
-        return cheapest_within(
-            self._all_groups(), self._memory(device), self._planner.ways, self._layers, room, limit
-        )
 
     def _all_groups(self) -> dict[Range, GroupSeconds]:
         """Long groups included, where recomputing them may save memory."""

@@ -121,6 +121,8 @@ def cheapest_within(
     for first in range(layers):
         front = fronts[first] = _undominated(fronts[first])
         for stop in stops[first] if front else ():
+            if front[0].seconds + groups[first, stop].stored + left[stop] >= limit:
+                continue
             possible = ways((first, stop))
             for recompute in possible:
                 again = memory.again(first, stop) if recompute else ()

@@ -111,8 +111,8 @@ def _prepare(options: argparse.Namespace, ranks: int) -> tuple[Network, Plan]:
         )
     network = read_network(options.cfg)
     if options.size:
-        network = resize(network, *_pair(options.size))
-    rows, columns = _pair(options.grid, "--grid")
+        network = resize(network, *pair(options.size))
+    rows, columns = pair(options.grid, "--grid")
     wanted = rows * columns * options.replicas
     if ranks not in (1, wanted):
         raise InputError(
@@ -128,7 +128,8 @@ def _prepare(options: argparse.Namespace, ranks: int) -> tuple[Network, Plan]:
     return network, choose_plan(network, wanted, options.grid, groups, options.replicas, recompute)
 
 
-def _pair(text: str, option: str = "--size") -> tuple[int, int]:
+def pair(text: str, option: str = "--size") -> tuple[int, int]:
+    """The two numbers of such as ``2x3``."""
     first, separator, second = text.lower().partition("x")
     if not (separator and first.isdigit() and second.isdigit() and int(first) and int(second)):
         raise InputError(f"{option} {text}: expected two positive numbers such as 2x2")

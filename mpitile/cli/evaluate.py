@@ -40,7 +40,7 @@ def run(options: argparse.Namespace, world: World) -> None:
         settings = read_settings(options.run, options.set)
         if settings.data.valid is None:
             raise InputError(f"{settings.path}: data.valid is missing: nothing to evaluate on")
-        job = make_job(settings, comm.size)
+        job = make_job(settings, comm.size, limited=False)
         parameters = Parameters(job.network, np.dtype(settings.train.dtype))
         read_weights(options.weights, parameters)
         return job, parameters

@@ -8,6 +8,7 @@ import sys
 from mpitile.cli.world import World
 from mpitile.comm.agree import together
 from mpitile.report.progress import Progress
+from mpitile.report.trace import write_trace
 from mpitile.train.loop import train
 from mpitile.train.settings import read_settings
 
@@ -45,4 +46,4 @@ def run(options: argparse.Namespace, world: World) -> None:
     def open_console(steps: int, done: int) -> Progress:
         return Progress(steps, sys.stderr, enabled=world.rank == 0, done=done)
 
-    train(settings, comm, options.resume, open_console)
+    train(settings, comm, options.resume, open_console, write_trace)

@@ -86,12 +86,9 @@ def _buffers(
     """One flat buffer for each message."""
     buffers = []
     for message in messages:
-        arrays = [values[piece.tensor].array for piece in message.pieces]
-        size = sum(
-            array.shape[0] * piece.box.cells * array.shape[3]
-            for array, piece in zip(arrays, message.pieces, strict=True)
-        )
-        buffers.append((message, np.empty(size, arrays[0].dtype)))
+        first = values[message.pieces[0].tensor].array
+        size = len(first) * message.elements(lambda tensor: values[tensor].array.shape[3])
+        buffers.append((message, np.empty(size, first.dtype)))
     return buffers
 
 

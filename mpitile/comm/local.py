@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from typing import Any, TypeVar
 
@@ -25,14 +26,33 @@ class Abandoned(RuntimeError):
 
 
 class _Hub:
-    """What the ranks of one group share."""
+    """What the ranks of one group share.
 
-    def __init__(self, size: int) -> None:
+    Parameters
+    ----------
+    size : how many they are.
+    baton : held by the one rank that may compute; None where all may.
+    """
+
+    def __init__(self, size: int, baton: threading.Lock | None = None) -> None:
+        self.baton = baton
         self.slots: list[Any] = [None] * size
         self.barrier = threading.Barrier(size)
         self._lock = threading.Lock()
         self._queues: dict[tuple[int, int, int], queue.SimpleQueue[np.ndarray]] = {}
         self._children: dict[tuple[int, int], _Hub] = {}
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Around a wait: another rank may compute meanwhile."""
+        if self.baton is None:
+            yield
+            return
+        self.baton.release()
+        try:
+            yield
+        finally:
+            self.baton.acquire()
 
     def queue(self, channel: int, source: int, target: int) -> queue.SimpleQueue[np.ndarray]:
         with self._lock:
@@ -42,7 +62,7 @@ class _Hub:
         with self._lock:
             key = (number, color)
             if key not in self._children:
-                self._children[key] = _Hub(size)
+                self._children[key] = _Hub(size, self.baton)
                 if self.barrier.broken:
                     # A rank failed before this one came to ask for its team.
                     self._children[key].abandon()
@@ -76,7 +96,8 @@ class LocalCommunicator:
 
     def _meet(self) -> None:
         try:
-            self._hub.barrier.wait()
+            with self._hub.waiting():
+                self._hub.barrier.wait()
         except threading.BrokenBarrierError as error:
             raise Abandoned("another rank failed") from error
 
@@ -166,24 +187,31 @@ class LocalChannel:
     def _take(self, source: queue.SimpleQueue[np.ndarray]) -> np.ndarray:
         while True:
             try:
-                return source.get(timeout=0.1)
+                with self._hub.waiting():
+                    return source.get(timeout=0.1)
             except queue.Empty:
                 if self._hub.barrier.broken:
                     raise Abandoned("another rank failed") from None
 
 
-def run_ranks(size: int, work: Callable[[LocalCommunicator], T]) -> list[T]:
+def run_ranks(size: int, work: Callable[[LocalCommunicator], T], in_turn: bool = False) -> list[T]:
     """Run ``work(communicator)`` as `size` ranks, each in a thread; their results in rank order.
 
     The first failure is raised again here, after all other ranks have ended.
+
+    Parameters
+    ----------
+    in_turn : let only one rank compute at a time, until it waits for another, so that none
+        disturbs what another measures.
     """
-    hub = _Hub(size)
+    hub = _Hub(size, threading.Lock() if in_turn else None)
     results: list[Any] = [None] * size
     failures: list[BaseException] = []
 
     def run(rank: int) -> None:
         try:
-            results[rank] = work(LocalCommunicator(hub, rank, size))
+            with hub.baton or nullcontext():
+                results[rank] = work(LocalCommunicator(hub, rank, size))
         except BaseException as error:
             if not isinstance(error, Abandoned):
                 failures.append(error)

@@ -23,6 +23,10 @@ class Message:
     peer: int
     pieces: tuple[Piece, ...]
 
+    def elements(self, channels: Callable[[int], int]) -> int:
+        """How many numbers travel for one image; `channels` tells those of a tensor."""
+        return sum(piece.box.cells * channels(piece.tensor) for piece in self.pieces)
+
 
 @dataclass(frozen=True, slots=True)
 class Transfers:

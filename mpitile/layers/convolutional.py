@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mpitile.kernels import activation, conv
+from mpitile.layers.bands import images_of
 from mpitile.layers.base import Site, Step
 from mpitile.layers.normalized import NormalizedProduct
 from mpitile.network.spec import Convolutional
@@ -29,7 +30,7 @@ class Convolution:
         if normalized:
             normalized.forward(step)
             for band in normalized.bands:
-                normalized.apply(band, band.of(site.output))
+                normalized.apply(band, images_of(site.output, band))
             return
         conv.forward(
             site.inputs[0],
@@ -66,12 +67,12 @@ class Convolution:
         """Turn the output delta into that of the product, in place."""
         normalized.normalization.begin_backward()
         for band in normalized.bands:
-            delta, output = band.of(self.site.output_delta), band.of(self.site.output)
+            delta, output = images_of(self.site.output_delta, band), images_of(self.site.output, band)
             activation.backward(delta, output, band.box, self._activation)
             normalized.sum(band, delta)
         normalized.normalization.agree_backward(step)
         for band in normalized.bands:
-            normalized.differentiate(band, band.of(self.site.output_delta))
+            normalized.differentiate(band, images_of(self.site.output_delta, band))
 
     def backward_weights(self, step: Step) -> None:
         site = self.site

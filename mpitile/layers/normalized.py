@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from mpitile.kernels import conv
 from mpitile.kernels.tile import Tile
-from mpitile.layers import bands
-from mpitile.layers.bands import Band, cut_bands
+from mpitile.layers.bands import images_of
 from mpitile.layers.base import Site, Step
 from mpitile.layers.normalization import Normalization
 from mpitile.network.kept import PRODUCT
+from mpitile.plan import bands
+from mpitile.plan.bands import Band, cut_bands
 
 
 class NormalizedProduct:
@@ -32,7 +33,7 @@ class NormalizedProduct:
         self._calls = tuple((band, (band,)) for band in self.bands)
         if site.box.height * row <= bands.BAND_ELEMENTS:
             # Each call reads all weights: one for all images, where these are small.
-            self._calls = ((Band(slice(0, len(array)), site.box), self.bands),)
+            self._calls = ((Band(0, len(array), site.box), self.bands),)
 
     def forward(self, step: Step) -> None:
         """The product, and its statistics over all ranks unless they are known."""
@@ -42,9 +43,9 @@ class NormalizedProduct:
             normalization.begin()
         for call, parts in self._calls:
             conv.forward(
-                call.of(site.inputs[0]),
+                images_of(site.inputs[0], call),
                 site.parameters["weights"],
-                call.of(self._product),
+                images_of(self._product, call),
                 call.box,
                 self._stride,
                 self._padding,
@@ -52,18 +53,18 @@ class NormalizedProduct:
                 algorithm=site.algorithms.get("forward"),
             )
             for band in parts if measured else ():
-                normalization.measure(band.of(self._product), band.box)
+                normalization.measure(images_of(self._product, band), band.box)
         if not step.again:
             normalization.agree(step)
 
     def apply(self, band: Band, output: Tile) -> None:
         """Normalise a band of the product into `output`, a tile of its images, and activate it."""
-        self.normalization.apply(band.of(self._product), output, band.box)
+        self.normalization.apply(images_of(self._product, band), output, band.box)
 
     def sum(self, band: Band, delta: Tile) -> None:
         """Take a band's delta behind the normalisation into the backward sums."""
-        self.normalization.sum(delta, band.of(self._product), band.box)
+        self.normalization.sum(delta, images_of(self._product, band), band.box)
 
     def differentiate(self, band: Band, delta: Tile) -> None:
         """Turn a band's delta into that of the product, in place."""
-        self.normalization.differentiate(delta, band.of(self._product), band.box)
+        self.normalization.differentiate(delta, images_of(self._product, band), band.box)

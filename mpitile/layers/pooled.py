@@ -6,38 +6,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from mpitile.geometry.box import Box
-from mpitile.geometry.receptive import Window
 from mpitile.kernels import activation, conv, pool
 from mpitile.kernels.tile import Tile
-from mpitile.layers.bands import Band, cut_bands
+from mpitile.layers.bands import images_of
 from mpitile.layers.base import Site, Step
 from mpitile.layers.normalized import NormalizedProduct
 from mpitile.network.kept import ARGMAX
-from mpitile.network.spec import Layer
-
-# A band of the pool's output, and of the convolution's output that it is taken from.
-Bands = tuple[tuple[Band, Band], ...]
-
-
-def pooled_bands(convolution: Layer, pooling: Layer, images: int, box: Box) -> Bands:
-    """What a merged pool's box is worked through in."""
-    operation, shape = pooling.operation, convolution.output_shape
-    window = Window(operation.size, operation.size, operation.stride, operation.padding // 2)
-
-    def needs(pooled: Box) -> Box:
-        return window.needs(pooled, shape.height, shape.width)
-
-    row = needs(box).width * shape.channels * operation.stride
-    bands = cut_bands(images, box, row)
-    return tuple((band, Band(band.images, needs(band.box))) for band in bands)
-
-
-def band_elements(convolution: Layer, pooling: Layer, images: int, box: Box) -> int:
-    """Elements of scratch memory that the largest band wants."""
-    bands = pooled_bands(convolution, pooling, images, box)
-    cells = (inner.box.cells * _count(inner) for _, inner in bands)
-    return max(cells, default=0) * convolution.output_shape.channels
+from mpitile.plan.bands import Band, pooled_bands
 
 
 class PooledConvolution:
@@ -76,13 +51,13 @@ class PooledConvolution:
                 self._normalized.apply(inner, tile)
             else:
                 self._convolve(inner, tile)
-            output = band.of(self._pool.output)
+            output = images_of(self._pool.output, band)
             pool.max_forward(tile, output, band.box, *self._window, self._argmax(band))
 
     def _convolve(self, inner: Band, tile: Tile) -> None:
         site, operation = self.site, self._convolution
         conv.forward(
-            inner.of(site.inputs[0]),
+            images_of(site.inputs[0], inner),
             site.parameters["weights"],
             tile,
             tile.box,
@@ -110,7 +85,7 @@ class PooledConvolution:
                 delta,
                 delta.box,
                 site.parameters["weights"],
-                inner.of(site.input_deltas[0]),
+                images_of(site.input_deltas[0], inner),
                 self._convolution.stride,
                 self._convolution.padding,
                 site.workspace,
@@ -129,7 +104,7 @@ class PooledConvolution:
             site.gradients["weights"][...] = 0
         for inner, delta in self._deltas():
             conv.backward_weights(
-                inner.of(site.inputs[0]),
+                images_of(site.inputs[0], inner),
                 delta,
                 delta.box,
                 site.gradients["weights"],
@@ -152,7 +127,7 @@ class PooledConvolution:
     def _inner(self, inner: Band) -> Tile:
         """The scratch memory as a band's tile of the convolution's output."""
         shape, box = self.site.layer.output_shape, inner.box
-        images = _count(inner)
+        images = inner.images
         cells = self.site.scratch[: images * box.cells * shape.channels]
         array = cells.reshape(images, box.height, box.width, shape.channels)
         return Tile(array, box, shape.height, shape.width)
@@ -161,13 +136,9 @@ class PooledConvolution:
         """The gradient of the activated output in a band."""
         tile = self._inner(inner)
         tile.array[...] = 0
-        delta = band.of(self._pool.output_delta)
+        delta = images_of(self._pool.output_delta, band)
         pool.max_backward(delta, band.box, tile, *self._window, self._argmax(band))
         return tile
 
     def _argmax(self, band: Band) -> np.ndarray:
-        return self._pool.kept[ARGMAX][band.images]
-
-
-def _count(band: Band) -> int:
-    return band.images.stop - band.images.start
+        return self._pool.kept[ARGMAX][band.first : band.stop]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from mpitile.geometry.box import Box
@@ -12,6 +12,17 @@ from mpitile.geometry.transfers import Transfers, transfers
 from mpitile.network import receptive
 from mpitile.network.spec import Network
 from mpitile.plan.plan import Plan
+
+
+def plan_tiling(network: Network, plan: Plan) -> Tiling:
+    """Who owns what under a plan, whatever its groups."""
+    return tile_tensors(
+        receptive.sizes(network),
+        receptive.geometry(network),
+        plan.grid,
+        plan.row_weights,
+        plan.column_weights,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +45,7 @@ class TilePart:
     transfers: tuple[Transfers, ...]
 
     def computed(self, layer: int) -> Box:
-        """The cells that it computes of a layer's output."""
+        """The cells that the tile computes of a layer's output."""
         needs = next(group for group in self.groups if group.first <= layer < group.stop)
         return needs.computed[layer - needs.first]
 
@@ -55,9 +66,7 @@ class Partition:
         self._layers = receptive.geometry(network)
         self._sizes = receptive.sizes(network)
         self.ranges = group_ranges(plan.groups, len(network.layers))
-        self.tiling: Tiling = tile_tensors(
-            self._sizes, self._layers, plan.grid, plan.row_weights, plan.column_weights
-        )
+        self.tiling: Tiling = plan_tiling(network, plan)
 
     @cached_property
     def needs(self) -> tuple[tuple[GroupNeeds, ...], ...]:
@@ -78,15 +87,14 @@ class Partition:
 
     def part(self, tile: int) -> TilePart:
         """All boxes and messages of a tile."""
+        messages = tuple(self._transfers(tile, group) for group in range(len(self.ranges)))
+        return replace(self.boxes(tile), transfers=messages)
+
+    def boxes(self, tile: int) -> TilePart:
+        """The part of a tile without its messages, which take longest to find."""
         tensors = range(len(self.network.shapes))
         owned = tuple(self.tiling.owned(tensor, tile) for tensor in tensors)
-        return TilePart(
-            tile,
-            owned,
-            self._stored(tile, owned),
-            self.needs[tile],
-            tuple(self._transfers(tile, group) for group in range(len(self.ranges))),
-        )
+        return TilePart(tile, owned, self._stored(tile, owned), self.needs[tile], ())
 
     def _stored(self, tile: int, owned: tuple[Box, ...]) -> tuple[Box, ...]:
         stored = list(owned)

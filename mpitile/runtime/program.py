@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mpitile.comm.exchange import Exchange
+from mpitile.comm.recorder import HALOS, PARTIAL_DELTAS, Unrecorded
 from mpitile.comm.topology import Topology
 from mpitile.kernels.aligned import aligned_zeros
 from mpitile.kernels.choice import Choices
@@ -19,12 +20,12 @@ from mpitile.layers.registry import is_loss, make_layer, overwrites, workspace_e
 from mpitile.network.kept import kept
 from mpitile.network.merging import merged_pools
 from mpitile.network.spec import Layer
+from mpitile.plan.bytes import arena_bytes, scratch_elements
 from mpitile.plan.lifetimes import DELTA, VALUE, pass_buffers
 from mpitile.plan.partition import Partition, TilePart
 from mpitile.plan.recomputation import Piece, stages
 from mpitile.plan.timeline import make_timeline
 from mpitile.runtime.arena import Arena
-from mpitile.runtime.footprint import arena_bytes, scratch_elements
 from mpitile.runtime.parameters import Parameters
 from mpitile.runtime.shapes import layer_shapes
 from mpitile.runtime.stopwatch import Stopwatch
@@ -41,7 +42,7 @@ class _Task:
 
     layers: Piece
     work: LayerWork
-    again: tuple[LayerWork, ...] = ()
+    again: tuple[tuple[Piece, LayerWork], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class Program:
     input_gradient : whether the gradient of the image is wanted too.
     merge_pools : whether to save the memory of tensors that only a pool reads.
     choices : of the convolutions' algorithms, the same on all ranks.
+    recorder : is told what the rank does.
 
     Attributes
     ----------
@@ -76,7 +78,7 @@ class Program:
         tensor's until backward begins; deltas are only whole when observed.
     network, parameters : as given.
     stopwatch : seconds spent waiting for halos ("halo") and sums ("reduce").
-    bytes : allocated bytes by kind, as `mpitile.runtime.footprint` predicts them.
+    bytes : allocated bytes by kind, as `mpitile.plan.bytes` predicts them.
     """
 
     def __init__(
@@ -89,7 +91,9 @@ class Program:
         input_gradient: bool = False,
         merge_pools: bool = True,
         choices: Choices | None = None,
+        recorder: Unrecorded | None = None,
     ) -> None:
+        self._mark = (recorder or Unrecorded()).mark
         self.network = partition.network
         self.part: TilePart = partition.part(topology.tile)
         self.stopwatch = Stopwatch()
@@ -149,11 +153,13 @@ class Program:
         observe : called with each tensor's number and value when it is computed.
         """
         step = replace(step, reduce=self._timed(step.reduce))
-        for group in self._groups:
+        for number, group in enumerate(self._groups):
+            self._mark(HALOS, number)
             with self.stopwatch.measure("halo"):
                 group.exchange.begin_forward()
                 group.exchange.end_forward()
             for task in group.tasks:
+                self._mark("forward", _last(task.layers))
                 task.work.forward(step)
                 if observe and task.layers:
                     tensor = task.layers[-1] + 1
@@ -172,16 +178,19 @@ class Program:
             # Layers overwrite the gradients of their weights themselves.
             self.parameters.gradients[self.parameters.decaying :] = 0
         self._clear_deltas({self._time.loss})
-        for group in reversed(self._groups):
-            self._backward_group(group, step, observe)
+        for number in reversed(range(len(self._groups))):
+            self._backward_group(number, step, observe)
         if observe and 0 in self.deltas:
             observe(0, self.deltas[0])
 
-    def _backward_group(self, group: _Group, step: Step, observe: Observer | None) -> None:
+    def _backward_group(self, number: int, step: Step, observe: Observer | None) -> None:
+        group = self._groups[number]
         again = replace(step, again=True)
         for task in reversed(group.tasks):
-            for work in task.again:
+            for layers, work in task.again:
+                self._mark("forward", _last(layers))
                 work.forward(again)
+            self._mark("backward_input", _last(task.layers))
             self._clear_deltas({self._time.backward[layer] for layer in task.layers})
             if observe and task.layers:
                 tensor = task.layers[-1] + 1
@@ -189,9 +198,12 @@ class Program:
             task.work.backward_input(step)
             if task is group.tasks[0]:
                 # Deltas travel while the first layer's weight gradient is computed.
+                self._mark(PARTIAL_DELTAS, number)
                 with self.stopwatch.measure("halo"):
                     group.exchange.begin_adjoint()
+            self._mark("backward_weights", _last(task.layers))
             task.work.backward_weights(step)
+        self._mark(PARTIAL_DELTAS, number)
         with self.stopwatch.measure("halo"):
             group.exchange.end_adjoint()
 
@@ -247,7 +259,7 @@ class Program:
                 continue
             works = {piece: self._work(piece) for piece in stage.pieces}
             tasks += [_Task(piece, work) for piece, work in works.items()]
-            again = tuple(works[piece] for piece in stage.again)
+            again = tuple((piece, works[piece]) for piece in stage.again)
             tasks[-1] = replace(tasks[-1], again=again)
         last = self.network.layers[-1]
         if needs.stop == len(self.network.layers) and not is_loss(last.operation):
@@ -288,3 +300,8 @@ class Program:
     def _algorithms(self, layer: Layer) -> dict[str, str]:
         shapes = layer_shapes(self.network, layer, self._grid, self.images)
         return {name: self._choices.of(shape, self._dtype) for name, shape in shapes.items()}
+
+
+def _last(layers: Layers) -> int | None:
+    """The layer by which a piece of work is known; None for the loss behind all layers."""
+    return layers[-1] if layers else None

@@ -13,6 +13,7 @@ from mpitile.data.samples import CLASSIFICATION, Dataset
 from mpitile.errors import InputError, MpitileError
 from mpitile.geometry.box import Box
 from mpitile.kernels.tile import Tile
+from mpitile.plan.bytes import STAGES
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,10 @@ class Feeder:
     numbers : the passes that are read, in order.
     skip_unreadable : replace an unreadable image, rather than stop.
     remark : called on rank 0, once for each unreadable image.
+
+    Attributes
+    ----------
+    bytes : of the arrays that images are read into.
     """
 
     def __init__(
@@ -74,15 +79,18 @@ class Feeder:
         self._named: set[str] = set()
         self._flags = np.zeros(passes.images, np.int64)
         self.replaced: frozenset[int] = frozenset()
+        self.bytes = 0
         self._prefetcher = self._make_prefetcher(source, numbers) if source else None
 
     def _make_prefetcher(self, source: BatchSource, numbers: range) -> Prefetcher[Batch]:
         images, box = len(self._own_positions(numbers.start)), source.box
         # One is read into while the other is in use.
-        buffers = np.empty((2, images, box.height, box.width, source.channels), source.dtype)
+        shape = (STAGES, images, box.height, box.width, source.channels)
+        buffers = np.empty(shape, source.dtype)
+        self.bytes += buffers.nbytes
 
         def load(number: int) -> Batch:
-            return source.load(self._own_positions(number), buffers[number % 2])
+            return source.load(self._own_positions(number), buffers[number % STAGES])
 
         return Prefetcher(load, numbers.start, numbers.stop)
 
@@ -192,6 +200,7 @@ class RootFeeder(Feeder):
                 box = boxes[rank % len(boxes)]
                 shape = (images, box.height, box.width, tile.array.shape[3])
                 self._images_out.append(np.zeros(shape, tile.array.dtype))
+                self.bytes += self._images_out[-1].nbytes
                 self._truths_out.append(np.zeros_like(self._truths_in))
                 if rank:
                     sends += [(rank, self._images_out[rank]), (rank, self._truths_out[rank])]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
@@ -12,6 +13,8 @@ from mpitile.checkpoint import shards
 from mpitile.checkpoint.weights_file import write_weights
 from mpitile.comm.agree import on_first, together
 from mpitile.comm.communicator import Communicator
+from mpitile.comm.recorded import RecordedCommunicator
+from mpitile.comm.recorder import Recorder
 from mpitile.comm.topology import make_topology
 from mpitile.errors import Stopped
 from mpitile.train.evaluation import describe, main_figure
@@ -23,6 +26,7 @@ from mpitile.train.setup import make_job
 from mpitile.train.signals import stop_signals
 from mpitile.train.sources import Images, open_images, training_feeder
 from mpitile.train.start import check_memory, open_run_folder, starting_point
+from mpitile.train.tracing import TRACED_STEPS, WriteTrace, synchronise, write_traced
 from mpitile.train.trainer import Trainer
 
 
@@ -78,23 +82,37 @@ class Run:
 
 
 def train(
-    settings: RunSettings, world: Communicator, resume: bool, open_console: OpenConsole
+    settings: RunSettings,
+    world: Communicator,
+    resume: bool,
+    open_console: OpenConsole,
+    write_trace: WriteTrace = lambda path, hosts, intervals: None,
 ) -> None:
     """Train as a run file says. Collective.
+
+    Parameters
+    ----------
+    write_trace : called on rank 0 behind the last step, where ``output.trace`` is set.
 
     Raises
     ------
     InputError : on all ranks, for bad input.
     Stopped : on all ranks, after a signal to any of them; a checkpoint has been saved.
     """
-    job = together(world, lambda: make_job(settings, world.size))
+    hosts = world.allgather(socket.gethostname())
+    # Planned in one place: other machines' arithmetic, or files, may differ.
+    job = on_first(world, lambda: make_job(settings, world.size, hosts, resume=resume))
+    check_memory(job, world)
+    recorder = None
+    if settings.output.trace:
+        recorder = Recorder(world.rank, 0, TRACED_STEPS)
+        world = RecordedCommunicator(world, recorder)
     topology = make_topology(world, job.plan)
     images = open_images(job, topology, settings.data.train)
     validation = open_images(job, topology, settings.data.valid) if settings.data.valid else None
     steps = together(world, lambda: job.steps(images.count))
     base = resident_bytes()
-    trainer = Trainer(job, topology)
-    check_memory(trainer)
+    trainer = Trainer(job, topology, recorder)
     best, origin = starting_point(trainer, resume)
     folder = open_run_folder(trainer, base)
     with open_console(steps, trainer.done) as console:
@@ -108,7 +126,11 @@ def train(
             )
         for remark in images.remarks:
             run.remark(remark)
+        if recorder:
+            synchronise(recorder, world)
         _train_steps(run)
+        if recorder:
+            write_traced(recorder, job, world, run.output, write_trace)
         _finish(run)
 
 

@@ -20,9 +20,11 @@ class Optimizer(Protocol):
     Attributes
     ----------
     state : flat arrays, as long as the values, that a checkpoint has to keep.
+    scratch : arrays of a block, in which `update` works.
     """
 
     state: dict[str, np.ndarray]
+    scratch: tuple[np.ndarray, ...]
 
     def update(self, rate: float, images: int, step: int) -> None:
         """One step with gradients summed over `images`; `step` counts from 1."""
@@ -40,11 +42,11 @@ class Sgd:
         self._momentum = options.momentum
         self._decay = options.decay
         self.state = {"velocity": np.zeros_like(parameters.values)}
-        self._scratch = np.empty(_BLOCK, parameters.values.dtype)
+        self.scratch = (np.empty(_BLOCK, parameters.values.dtype),)
 
     def update(self, rate: float, images: int, step: int) -> None:
         velocity = self.state["velocity"]
-        for block, scratch in _blocks(velocity.size, self._scratch):
+        for block, scratch in _blocks(velocity.size, self.scratch[0]):
             v = velocity[block]
             v *= self._momentum
             v += _mean_gradient(self._parameters, block, images, self._decay, scratch)
@@ -60,17 +62,16 @@ class Adam:
         self._options = options
         values = parameters.values
         self.state = {"first_moment": np.zeros_like(values), "second_moment": np.zeros_like(values)}
-        self._scratch = np.empty(_BLOCK, values.dtype)
-        self._other = np.empty(_BLOCK, values.dtype)
+        self.scratch = (np.empty(_BLOCK, values.dtype), np.empty(_BLOCK, values.dtype))
 
     def update(self, rate: float, images: int, step: int) -> None:
         options = self._options
         correction = np.sqrt(1 - options.beta2**step) / (1 - options.beta1**step)
         first, second = self.state["first_moment"], self.state["second_moment"]
-        for block, scratch in _blocks(first.size, self._scratch):
+        for block, scratch in _blocks(first.size, self.scratch[0]):
             m, v = first[block], second[block]
             gradient = _mean_gradient(self._parameters, block, images, options.decay, scratch)
-            other = self._other[: len(scratch)]
+            other = self.scratch[1][: len(scratch)]
             m *= options.beta1
             m += np.multiply(gradient, 1 - options.beta1, out=other)
             np.square(gradient, out=other)
@@ -82,6 +83,16 @@ class Adam:
             np.divide(m, other, out=other)
             other *= rate * correction
             self._parameters.values[block] -= other
+
+
+# How many flat arrays an optimiser keeps, and how many blocks it works in.
+_ARRAYS = {"sgd": (1, 1), "adam": (2, 2)}
+
+
+def optimizer_memory(kind: str, itemsize: int) -> tuple[int, int]:
+    """How many arrays as long as the values an optimiser keeps, and bytes of its scratch."""
+    arrays, blocks = _ARRAYS[kind]
+    return arrays, blocks * _BLOCK * itemsize
 
 
 def make_optimizer(kind: str, parameters: Parameters, options: NetOptions) -> Optimizer:

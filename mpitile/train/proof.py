@@ -80,13 +80,17 @@ def random_problem(
     generator = np.random.default_rng([seed, 1])
     shape = network.shape(0)
     images = generator.random((batch, shape.height, shape.width, shape.channels))
-    last = network.layers[-1].operation
-    if isinstance(last, Region):
-        truths: Sequence = [_random_boxes(generator, last.classes) for _ in range(batch)]
-    else:
-        truths = generator.integers(network.layers[-1].output_shape.channels, size=batch)
+    truths = random_truths(network, batch, generator)
     choices = choices or Choices(exact=True)
     return Problem(network, images.astype(dtype), truths, dtype, steps, seed, choices)
+
+
+def random_truths(network: Network, count: int, generator: np.random.Generator) -> Sequence:
+    """For each image boxes, or a class where the network does not end with `[region]`."""
+    last = network.layers[-1]
+    if isinstance(last.operation, Region):
+        return [_random_boxes(generator, last.operation.classes) for _ in range(count)]
+    return generator.integers(last.output_shape.channels, size=count)
 
 
 def _random_boxes(generator: np.random.Generator, classes: int) -> np.ndarray:

@@ -98,6 +98,8 @@ _LEFT = (
     "plan.json",
     "final.weights",
     "best.weights",
+    "trace.json",
+    "recording.jsonl",
     "checkpoints",
 )
 

@@ -63,12 +63,14 @@ class TilingSettings:
     """``[tiling]``; weights are relative sizes of the grid's rows and columns.
 
     `recompute` numbers the groups that compute their inner values twice, from 0.
+    `cluster` is a file that describes devices and links to plan for.
     """
 
     grid: str = "auto"
-    replicas: int = 1
+    replicas: int | Literal["auto"] = 1
     groups: list[int] | Literal["auto"] = "auto"
     recompute: list[int] | Literal["auto", "none", "all"] = "auto"
+    cluster: str | None = None
     memory_limit: str | None = None
     row_weights: list[float] | None = None
     column_weights: list[float] | None = None
@@ -86,9 +88,10 @@ class CheckpointSettings:
 
 @dataclass(frozen=True, slots=True)
 class OutputSettings:
-    """``[output]``."""
+    """``[output]``; `trace` writes what each rank did in the first steps, and when."""
 
     dir: str = "runs/run"
+    trace: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +195,7 @@ def _section(name: str, kind: type, table: Any, path: Path) -> Any:
         if isinstance(value, int) and value >= 2**63:
             raise InputError(f"{path}: {name}.{key} = {value}: expected less than 2**63")
         least = _LEAST.get((name, key))
-        if least is not None and value < least:
+        if least is not None and value != "auto" and value < least:
             raise InputError(f"{path}: {name}.{key} = {value}: expected at least {least}")
     return kind(**table)
 

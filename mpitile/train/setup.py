@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
@@ -17,8 +18,17 @@ from mpitile.layers.registry import is_loss
 from mpitile.network.cfg import read_network
 from mpitile.network.shapes import resize
 from mpitile.network.spec import Cost, Network, Region, Softmax
-from mpitile.plan.choose import choose_plan
+from mpitile.plan.cluster import Cluster
 from mpitile.plan.plan import Plan
+from mpitile.plan.request import AUTO, Request, without_limits
+from mpitile.train.planning import (
+    answer,
+    earlier_plan,
+    run_cluster,
+    run_request,
+    run_source,
+    settle,
+)
 from mpitile.train.settings import RunSettings
 
 
@@ -32,6 +42,7 @@ class Job:
     batch : images of a step over all replicas.
     subdivisions : passes that a step's images are divided into.
     optimizer : "sgd" or "adam".
+    cluster : what the plan was made for.
     """
 
     settings: RunSettings
@@ -40,6 +51,7 @@ class Job:
     batch: int
     subdivisions: int
     optimizer: str
+    cluster: Cluster
 
     @property
     def pass_images(self) -> int:
@@ -85,30 +97,71 @@ class Job:
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def make_job(settings: RunSettings, ranks: int) -> Job:
+def make_job(
+    settings: RunSettings,
+    ranks: int,
+    hosts: Sequence[str] = (),
+    cluster: Cluster | None = None,
+    resume: bool = False,
+    limited: bool = True,
+) -> Job:
     """Read the network and complete the plan.
+
+    Parameters
+    ----------
+    hosts, cluster : as `job_request` takes them.
+    resume : go on with the plan that the run in ``output.dir`` was begun with.
+    limited : whether memory limits count.
 
     Raises
     ------
-    InputError : naming the file and key.
+    InputError : naming the file and key; where nothing fits, what is missing.
     """
-    network = _network(settings)
-    train, tiling, options = settings.train, settings.tiling, network.options
-    plan = choose_plan(
-        network, ranks, tiling.grid, tiling.groups, tiling.replicas, tiling.recompute
+    request = job_request(settings, ranks, hosts, cluster)
+    if not limited:
+        cluster = without_limits(request.cluster)
+        request = replace(request, cluster=cluster, memory_limit=None)
+    earlier = earlier_plan(Path(settings.output.dir), ranks) if resume else None
+    if earlier:
+        request = settle(request, earlier)
+    planner, planned = answer(request, run_source(settings))
+    return Job(
+        settings,
+        request.network,
+        planned.plan,
+        request.passes * request.demand.images,
+        request.passes,
+        request.optimizer,
+        planner.request.cluster,
     )
-    plan = replace(
-        plan,
-        row_weights=_tuple(tiling.row_weights),
-        column_weights=_tuple(tiling.column_weights),
-    )
+
+
+def job_request(
+    settings: RunSettings,
+    ranks: int,
+    hosts: Sequence[str] = (),
+    cluster: Cluster | None = None,
+) -> Request:
+    """The network of a run file, and what its keys leave to the planner.
+
+    Parameters
+    ----------
+    hosts : where each rank runs; on one host where left out. What is left to the planner is
+        planned for these where no cluster is described.
+    cluster : takes the place of ``tiling.cluster``.
+    """
+    if ranks < 1:
+        raise InputError(f"{ranks} ranks: expected at least 1")
+    network = job_network(settings)
+    train, options = settings.train, network.options
     batch = train.batch or options.batch
     subdivisions = train.subdivisions or (1 if train.batch else options.subdivisions)
-    if batch % (subdivisions * plan.replicas):
+    replicas = 1 if settings.tiling.replicas == AUTO else settings.tiling.replicas
+    if batch % (subdivisions * replicas):
         raise InputError(
             f"{settings.path}: train.batch = {batch} cannot be divided evenly into "
-            f"{subdivisions} subdivision(s) of {plan.replicas} replica(s): expected a multiple "
-            f"of {subdivisions * plan.replicas}"
+            f"{subdivisions} subdivision(s) of {replicas} replica(s): expected a multiple "
+            f"of {subdivisions * replicas}"
         )
     if settings.data.valid and not is_loss(network.layers[-1].operation):
         raise InputError(
@@ -116,14 +169,12 @@ def make_job(settings: RunSettings, ranks: int) -> Job:
             "without [region] or [softmax]: there is nothing to score"
         )
     optimizer = train.optimizer or ("adam" if options.adam else "sgd")
-    return Job(settings, network, plan, batch, subdivisions, optimizer)
+    cluster = cluster or run_cluster(settings, hosts or ("this host",) * ranks)
+    return run_request(settings, network, cluster, ranks, batch, subdivisions, optimizer)
 
 
-def _tuple(weights: list[float] | None) -> tuple[float, ...] | None:
-    return None if weights is None else tuple(weights)
-
-
-def _network(settings: RunSettings) -> Network:
+def job_network(settings: RunSettings) -> Network:
+    """The network of a run file at its input size, with its learning rate."""
     section = settings.network
     network = read_network(settings.input_path(section.cfg))
     height = section.height or network.options.height

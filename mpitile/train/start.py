@@ -10,34 +10,41 @@ from typing import Any
 from mpitile.checkpoint import shards
 from mpitile.checkpoint.weights_file import read_weights
 from mpitile.comm.agree import on_first, together
+from mpitile.comm.communicator import Communicator
 from mpitile.errors import InputError
+from mpitile.train.forecast import job_bytes, job_seconds
+from mpitile.train.planning import plan_keys, rank_keys
 from mpitile.train.run_folder import RunFolder, earlier_folder, set_aside
 from mpitile.train.settings import parse_bytes, write_settings
+from mpitile.train.setup import Job
 from mpitile.train.trainer import Trainer
 
 
-def check_memory(trainer: Trainer) -> None:
+def check_memory(job: Job, world: Communicator) -> None:
     """Hold the arrays of each device's ranks against ``tiling.memory_limit``. Collective.
+
+    The planner has done so for the devices that it knows of; ranks may have been placed in
+    another way. Nothing has been allocated yet.
 
     Raises
     ------
     InputError : on all ranks; says which device needs how much.
     """
-    settings = trainer.job.settings
+    settings = job.settings
     limit = settings.tiling.memory_limit
     if limit is None:
         return
-    allowed = together(trainer.topology.world, lambda: parse_bytes(limit))
+    allowed = together(world, lambda: parse_bytes(limit))
     needed: Counter[str] = Counter()
-    own = (socket.gethostname(), sum(trainer.allocated.values()))
-    for device, size in trainer.topology.world.allgather(own):
+    own = (socket.gethostname(), sum(job_bytes(job)[world.rank].values()))
+    for device, size in world.allgather(own):
         needed[device] += size
     device, most = needed.most_common(1)[0]
     if most > allowed:
         raise InputError(
             f"{settings.path}: tiling.memory_limit = {limit!r}, but the ranks on {device} need "
             f"{most / 1e6:.0f} MB: spread them over more devices, or lower train.batch "
-            f"({trainer.job.batch}) or raise train.subdivisions ({trainer.job.subdivisions})"
+            f"({job.batch}) or raise train.subdivisions ({job.subdivisions})"
         )
 
 
@@ -75,33 +82,29 @@ def open_run_folder(trainer: Trainer, base: int) -> RunFolder | None:
         # On every rank: devices may have file systems of their own.
         together(world, lambda: set_aside(path, earlier))
     ranks = world.allgather(_rank_report(trainer, base))
-    plan = trainer.job.plan
-    report = {
-        "grid": str(plan.grid),
-        "replicas": plan.replicas,
-        "groups": list(plan.groups),
-        "recompute": list(plan.recompute) or [False] * len(plan.groups),
-        "ranks": ranks,
-    }
+
+    def report() -> dict[str, Any]:
+        """What ``mpitile plan --json`` prints, and where each rank is."""
+        plan = plan_keys(trainer.job.plan)
+        return {**plan, "step_seconds": job_seconds(trainer.job).step_seconds, "ranks": ranks}
 
     def open_folder() -> RunFolder | None:
         if world.rank:
             return None
-        return RunFolder(path, trainer.done, write_settings(settings), report)
+        return RunFolder(path, trainer.done, write_settings(settings), report())
 
     return together(world, open_folder)
 
 
 def _rank_report(trainer: Trainer, base: int) -> dict[str, Any]:
     """A rank's entry of ``plan.json``."""
-    topology, box = trainer.topology, trainer.program.values[0].box
+    rank, box = trainer.topology.world.rank, trainer.program.values[0].box
+    held = job_bytes(trainer.job)[rank]
     return {
-        "rank": topology.world.rank,
+        **rank_keys(trainer.job.plan, rank),
         "host": socket.gethostname(),
-        "replica": topology.replica,
-        "tile": topology.tile,
         "image_box": [box.y0, box.y1, box.x0, box.x1],
-        "bytes": trainer.allocated,
-        "total_bytes": sum(trainer.allocated.values()),
+        "bytes": held,
+        "total_bytes": sum(held.values()),
         "base_bytes": base,
     }

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from mpitile.checkpoint.shards import Progress
+from mpitile.comm.recorder import Unrecorded
 from mpitile.comm.reduce import BucketSum
 from mpitile.comm.topology import Topology
 from mpitile.errors import MpitileError
@@ -21,7 +22,7 @@ from mpitile.runtime.program import Program
 from mpitile.runtime.stopwatch import Stopwatch
 from mpitile.train.evaluation import Score, score_images
 from mpitile.train.feeding import Feeder, Passes
-from mpitile.train.memory import peak_bytes, staging_bytes
+from mpitile.train.memory import peak_bytes
 from mpitile.train.optimizer import make_optimizer
 from mpitile.train.run_folder import StepMetrics
 from mpitile.train.schedule import learning_rate
@@ -35,14 +36,19 @@ _DROPOUT_STREAM = 3
 class Trainer:
     """The state of a run on one rank. Making one, and `step`, are collective.
 
+    Parameters
+    ----------
+    recorder : is told what the rank does.
+
     Attributes
     ----------
     done : completed steps.
     parameters, program : this rank's weights and its part of the network.
     """
 
-    def __init__(self, job: Job, topology: Topology) -> None:
+    def __init__(self, job: Job, topology: Topology, recorder: Unrecorded | None = None) -> None:
         self.job = job
+        self._recorder = recorder or Unrecorded()
         self.topology = topology
         self.done = 0
         self.parameters = Parameters(job.network, np.dtype(job.settings.train.dtype))
@@ -60,7 +66,13 @@ class Trainer:
         partition = Partition(network, self.job.plan)
         images = self.job.team_images
         return Program(
-            partition, self.topology, self.parameters, images, training, choices=self._choices
+            partition,
+            self.topology,
+            self.parameters,
+            images,
+            training,
+            choices=self._choices,
+            recorder=self._recorder,
         )
 
     def use(self, network: Network) -> None:
@@ -92,12 +104,15 @@ class Trainer:
 
     @property
     def allocated(self) -> dict[str, int]:
-        """Bytes that this rank holds by kind, as `mpitile.train.memory` predicts them."""
-        found = dict(self.program.bytes)
-        found["images"] += staging_bytes(self.job, self.topology.world.rank)
-        found["optimizer"] = sum(array.nbytes for array in self._optimizer.state.values())
-        found["sums"] = self._gradient_sum.bytes
-        return found
+        """Bytes of this rank's arrays by kind; its feeder's images are not among them."""
+        optimizer, held = self._optimizer, self.program.bytes
+        scratch = sum(array.nbytes for array in optimizer.scratch)
+        return {
+            **held,
+            "optimizer": sum(array.nbytes for array in optimizer.state.values()),
+            "workspace": held["workspace"] + scratch,
+            "sums": self._gradient_sum.bytes,
+        }
 
     def progress(self, best: float | None) -> Progress:
         """Where training stands, for a checkpoint."""
@@ -126,20 +141,27 @@ class Trainer:
         start = time.perf_counter()
         self._clock.reset()
         self.program.stopwatch.reset()
+        self._recorder.begin_step()
         loss = self._gradients(feeder)
+        self._recorder.mark("gradients")
         with self._clock.measure("reduce"):
             self._gradient_sum.begin()
             self._gradient_sum.end()
         self.done += 1
+        self._recorder.mark("update")
         rate = learning_rate(self.job.network.options, self.done)
         with self._clock.measure("compute"):
             self._optimizer.update(rate, self.job.batch, self.done)
-        return self._metrics(loss, rate, start, stop_wanted())
+        self._recorder.mark("metrics")
+        metrics = self._metrics(loss, rate, start, stop_wanted())
+        self._recorder.end_step()
+        return metrics
 
     def _gradients(self, feeder: Feeder) -> float:
         """Add up the gradients of this rank's part of the batch; its part of the loss."""
         loss = 0.0
         for number in range(self.job.subdivisions):
+            self._recorder.mark("images")
             with self._clock.measure("load"):
                 truths = feeder.next(self.done * self.job.subdivisions + number)
             step = self._step(number, truths, first=number == 0)

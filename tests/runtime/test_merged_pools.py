@@ -59,7 +59,7 @@ PLANS = [
 @pytest.mark.parametrize("plan", PLANS, ids=str)
 @pytest.mark.parametrize("cfg", [CFG, NORMALIZED], ids=["biases", "batch norm"])
 def test_merging_changes_nothing_but_memory(cfg, plan, bands, monkeypatch):
-    monkeypatch.setattr("mpitile.layers.bands.BAND_ELEMENTS", bands)
+    monkeypatch.setattr("mpitile.plan.bands.BAND_ELEMENTS", bands)
     network = parse_network(cfg, "merged")
     assert merged_pools(network, plan.groups) == {1, 3}
     images, truths = random_images(network, 2, 1), random_truths(network, 2, 1)

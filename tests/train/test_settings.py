@@ -51,7 +51,7 @@ KEYS = {
     "train.validate_every": (["0", "10"], ["-1", "1.5", "true"]),
     "train.kernels": (['"fast"', '"measured"', '"exact"'], ['"slow"', "true"]),
     "tiling.grid": (['"2x2"', '"auto"'], ["4", "[2, 2]"]),
-    "tiling.replicas": (["1", "4"], ["0", "1.0", '"1"']),
+    "tiling.replicas": (["1", "4", '"auto"'], ["0", "1.0", '"1"']),
     "tiling.groups": (["[0, 4, 8]", '"auto"', "[]"], ["4", '"0,4"', "[0.5]", "[true]", '["a"]']),
     "tiling.memory_limit": (['"700MB"'], ["700", "1.5"]),
     "tiling.row_weights": (["[1, 2.5]"], ["1", '["1"]', "[true]", "[nan]", "[inf]"]),
@@ -60,11 +60,13 @@ KEYS = {
         ['"auto"', '"none"', '"all"', "[0, 2]", "[]"],
         ['"some"', "1", "[true]", '["0"]'],
     ),
+    "tiling.cluster": (['"cluster.toml"'], ["1", '["cluster.toml"]']),
     "tiling.wait": (['"auto"', '"spin"', '"sleep"'], ['"yield"', "true"]),
     "checkpoint.every": (["0", "50"], ["-1", "0.5", "true"]),
     "checkpoint.keep": (["1", "2"], ["0", "-1", "2.0"]),
     "checkpoint.partner": (["true", "false"], ["1", '"yes"']),
     "output.dir": (['"runs/a"'], ["1", "true"]),
+    "output.trace": (["true", "false"], ["1", '"yes"']),
 }
 REQUIRED = {"network.cfg": '"n.cfg"', "data.format": '"yolo"', "data.root": '"d"'}
 

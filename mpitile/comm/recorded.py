@@ -1,0 +1,118 @@
+"""Communicators that tell a recorder what passes through them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mpitile.comm.communicator import Addressed, Channel, Communicator, Pending
+from mpitile.comm.recorder import Recorder
+
+
+class RecordedCommunicator:
+    """See `mpitile.comm.communicator.Communicator`; passes everything on to another one.
+
+    Parameters
+    ----------
+    inner : does the work.
+    recorder : of this rank.
+    first : the world's number of this communicator's rank 0, whose ranks follow each other.
+    """
+
+    def __init__(self, inner: Communicator, recorder: Recorder, first: int = 0) -> None:
+        self._inner = inner
+        self._recorder = recorder
+        self._first = first
+        self.rank = inner.rank
+        self.size = inner.size
+
+    def team(self, replicas: int, rows: int, columns: int) -> RecordedCommunicator:
+        team = self._inner.team(replicas, rows, columns)
+        return RecordedCommunicator(team, self._recorder, self._first + self.rank - team.rank)
+
+    def channel(self, sends: Addressed, receives: Addressed) -> RecordedChannel:
+        return RecordedChannel(
+            self._inner.channel(sends, receives),
+            self._recorder,
+            tuple((self._first + peer, buffer.nbytes) for peer, buffer in sends),
+            tuple((self._first + peer, buffer.nbytes) for peer, buffer in receives),
+        )
+
+    def begin_sum(self, array: np.ndarray) -> RecordedPending:
+        with self._recorder.begin_sum(array.nbytes):
+            pending = self._inner.begin_sum(array)
+        return RecordedPending(pending, self._recorder)
+
+    def sum(self, array: np.ndarray) -> None:
+        self.begin_sum(array).end()
+
+    def maximum(self, array: np.ndarray) -> None:
+        with self._recorder.begin_sum(array.nbytes):
+            pass
+        with self._recorder.end_sum():
+            self._inner.maximum(array)
+
+    def share_slices(self, array: np.ndarray, ends: Sequence[int]) -> None:
+        with self._recorder.outside():
+            self._inner.share_slices(array, ends)
+
+    def gather(self, value: Any) -> list[Any] | None:
+        with self._recorder.outside():
+            return self._inner.gather(value)
+
+    def allgather(self, value: Any) -> list[Any]:
+        with self._recorder.outside():
+            return self._inner.allgather(value)
+
+    def broadcast(self, value: Any) -> Any:
+        with self._recorder.outside():
+            return self._inner.broadcast(value)
+
+    def abort(self, code: int) -> None:
+        self._inner.abort(code)
+
+
+class RecordedPending:
+    """A sum that has begun."""
+
+    def __init__(self, inner: Pending, recorder: Recorder) -> None:
+        self._inner = inner
+        self._recorder = recorder
+
+    def end(self) -> None:
+        with self._recorder.end_sum():
+            self._inner.end()
+
+
+class RecordedChannel:
+    """Messages between ranks of the world; one without messages is not recorded."""
+
+    def __init__(
+        self,
+        inner: Channel,
+        recorder: Recorder,
+        sends: tuple[tuple[int, int], ...],
+        receives: tuple[tuple[int, int], ...],
+    ) -> None:
+        self._inner = inner
+        self._recorder = recorder
+        self._sends, self._receives = sends, receives
+
+    def begin(self) -> None:
+        if not (self._sends or self._receives):
+            self._inner.begin()
+            return
+        with self._recorder.begin_exchange(self._sends, self._receives):
+            self._inner.begin()
+
+    def end(self) -> None:
+        if not (self._sends or self._receives):
+            self._inner.end()
+            return
+        with self._recorder.end_exchange():
+            self._inner.end()
+
+    def close(self) -> None:
+        self._inner.close()

@@ -1,0 +1,170 @@
+"""What one rank does, and when, told by its program and its communicators."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from mpitile.plan.intervals import COMPUTE, HALO, REDUCE, Interval
+from mpitile.plan.recording import (
+    ADJOINT,
+    FORWARD,
+    BeginExchange,
+    BeginSum,
+    Compute,
+    EndExchange,
+    EndSum,
+    Event,
+    Parcels,
+    Program,
+)
+
+# Marks under which messages are those of a group's exchange, and work is copying.
+HALOS, PARTIAL_DELTAS = "halos", "partial deltas"
+_DIRECTIONS = {HALOS: FORWARD, PARTIAL_DELTAS: ADJOINT}
+
+
+class Unrecorded:
+    """Is told what a rank does, and keeps nothing."""
+
+    def begin_step(self) -> None:
+        """A training step begins."""
+
+    def end_step(self) -> None:
+        """It is complete."""
+
+    def mark(self, operation: str, number: int | None = None) -> None:
+        """From here on the rank does this: an operation of a layer, or of a group."""
+
+
+class Recorder(Unrecorded):
+    """Keeps a rank's events, with the CPU seconds of this thread between them.
+
+    Time inside a communicator is nobody's work: there a rank waits. Messages outside
+    groups' exchanges, such as images that rank 0 hands out, are intervals but no events.
+
+    Parameters
+    ----------
+    rank : of the world.
+    first : how many steps are let pass before the first that is kept.
+    most : how many steps are kept.
+
+    Attributes
+    ----------
+    steps : the kept ones.
+    intervals : what the rank did in them and when, in wall seconds since `synchronise`.
+    """
+
+    def __init__(self, rank: int, first: int, most: int) -> None:
+        self._rank = rank
+        self._pass, self._most = first, most
+        self._active = False
+        self._events: list[Event] = []
+        self.steps: list[Program] = []
+        self.intervals: list[Interval] = []
+        self._operation: str = ""
+        self._number: int | None = None
+        self._copying = "pack"
+        # Whether something was begun, and nothing done since but to go on to wait for it.
+        self._bare = False
+        self.synchronise()
+
+    def synchronise(self) -> None:
+        """Wall seconds count from here."""
+        self._zero = self._wall = time.perf_counter()
+        self._cpu = time.thread_time()
+
+    def begin_step(self) -> None:
+        self._active = not self._pass and len(self.steps) < self._most
+        self._pass = max(0, self._pass - 1)
+        self._events.clear()
+        self._operation, self._number, self._bare = "start", None, False
+        self._wall = time.perf_counter()
+        self._cpu = time.thread_time()
+
+    def end_step(self) -> None:
+        if self._active:
+            self._close()
+            self.steps.append(tuple(self._events))
+        self._active = False
+
+    def mark(self, operation: str, number: int | None = None) -> None:
+        if self._active:
+            self._close()
+            self._operation, self._number = operation, number
+            self._copying = "pack"
+
+    @contextmanager
+    def begin_exchange(self, sends: Parcels, receives: Parcels) -> Iterator[None]:
+        """Around the call that begins it."""
+        event = None
+        if self._operation in _DIRECTIONS:
+            direction = _DIRECTIONS[self._operation]
+            event = BeginExchange(self._number or 0, direction, sends, receives)
+        with self._inside(HALO, event):
+            yield
+        self._bare = True
+
+    @contextmanager
+    def end_exchange(self) -> Iterator[None]:
+        """Around the call that waits for it."""
+        event = None
+        if self._operation in _DIRECTIONS:
+            event = EndExchange(self._number or 0, _DIRECTIONS[self._operation])
+        with self._inside(HALO, event):
+            yield
+        self._copying = "unpack"
+
+    @contextmanager
+    def begin_sum(self, size: int) -> Iterator[None]:
+        """Around the call that begins a reduction of so many bytes."""
+        with self._inside(REDUCE, BeginSum(size, self._name)):
+            yield
+        self._bare = True
+
+    @contextmanager
+    def end_sum(self) -> Iterator[None]:
+        """Around the call that waits for it."""
+        with self._inside(REDUCE, EndSum()):
+            yield
+
+    @contextmanager
+    def outside(self) -> Iterator[None]:
+        """Around communication that is no part of a step."""
+        with self._inside(REDUCE, None):
+            yield
+
+    @property
+    def _name(self) -> str:
+        return self._operation if self._number is None else f"{self._operation} {self._number}"
+
+    @contextmanager
+    def _inside(self, kind: str, event: Event | None) -> Iterator[None]:
+        """Around a call of the communicator, which is an event or none."""
+        if not self._active:
+            yield
+            return
+        self._close()
+        if event:
+            self._events.append(event)
+        yield
+        self._interval(kind)
+        self._cpu = time.thread_time()
+
+    def _close(self) -> None:
+        """What was done since the last event was done under the present mark."""
+        seconds = time.thread_time() - self._cpu
+        copying = self._operation in _DIRECTIONS
+        if not self._bare:
+            operation = self._copying if copying else self._operation
+            self._events.append(Compute(seconds, operation, self._number))
+        self._bare = False
+        self._interval(HALO if copying else COMPUTE)
+        self._cpu = time.thread_time()
+
+    def _interval(self, kind: str) -> None:
+        now = time.perf_counter()
+        start, end = self._wall - self._zero, now - self._zero
+        self.intervals.append(Interval(self._rank, start, end, kind, self._name))
+        self._wall = now

@@ -1,0 +1,75 @@
+"""Work cut into bands: some images, or some rows of one image, that stay in cache."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+from mpitile.geometry.box import Box
+from mpitile.geometry.receptive import Window
+from mpitile.network.spec import Layer
+
+# Elements of a tensor that a band holds: about what stays in cache.
+BAND_ELEMENTS = 1 << 18
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """The cells `box` of the images from `first` to before `stop`."""
+
+    first: int
+    stop: int
+    box: Box
+
+    @property
+    def images(self) -> int:
+        """How many images it has."""
+        return self.stop - self.first
+
+
+def cut_bands(images: int, box: Box, row_elements: int) -> tuple[Band, ...]:
+    """Bands of a box whose rows take so many elements; at least one row of one image each."""
+    if box.empty or not images:
+        return ()
+    image = box.height * row_elements
+    at_once = max(1, BAND_ELEMENTS // max(1, image))
+    rows = box.height
+    if image > BAND_ELEMENTS:
+        rows = max(1, BAND_ELEMENTS // row_elements)
+        # Whole output tiles of Winograd's algorithm.
+        rows -= rows % 4 if rows > 4 else 0
+    return tuple(
+        Band(first, stop, Box(top, min(top + rows, box.y1), box.x0, box.x1))
+        for first, stop in _even(images, at_once)
+        for top in range(box.y0, box.y1, rows)
+    )
+
+
+def _even(images: int, at_once: int) -> list[tuple[int, int]]:
+    """Ranges of about equal length, at most `at_once`."""
+    count = -(-images // at_once)
+    return list(pairwise(images * number // count for number in range(count + 1)))
+
+
+def pooled_bands(
+    convolution: Layer, pooling: Layer, images: int, box: Box
+) -> tuple[tuple[Band, Band], ...]:
+    """What a merged pool's box is worked through in.
+
+    Each band comes with that of the convolution's output that it is taken from.
+    """
+    operation, shape = pooling.operation, convolution.output_shape
+    window = Window(operation.size, operation.size, operation.stride, operation.padding // 2)
+
+    def needs(pooled: Box) -> Box:
+        return window.needs(pooled, shape.height, shape.width)
+
+    bands = cut_bands(images, box, needs(box).width * shape.channels * operation.stride)
+    return tuple((band, Band(band.first, band.stop, needs(band.box))) for band in bands)
+
+
+def band_elements(convolution: Layer, pooling: Layer, images: int, box: Box) -> int:
+    """Elements of scratch memory that the largest band wants."""
+    bands = pooled_bands(convolution, pooling, images, box)
+    cells = (inner.box.cells * inner.images for _, inner in bands)
+    return max(cells, default=0) * convolution.output_shape.channels

@@ -1,0 +1,384 @@
+"""The simulator's engine: a queue of events, and ranks that wait for each other."""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Callable, Sequence
+from itertools import count
+
+from mpitile.errors import InputError
+from mpitile.plan.cluster import Cluster
+from mpitile.plan.collectives import Schedule
+from mpitile.plan.intervals import (
+    COMPUTE,
+    HALO,
+    REDUCE,
+    Interval,
+    RankTotals,
+    Timeline,
+    Transit,
+)
+from mpitile.plan.recording import (
+    COPIES,
+    FORWARD,
+    BeginExchange,
+    BeginSum,
+    Compute,
+    EndExchange,
+    EndSum,
+    Program,
+)
+from mpitile.plan.wires import Call, Wires
+
+# Open MPI sends up to here at once, and more only while both ranks wait inside MPI, which
+# is what moves messages (btl_tcp_eager_limit; MPI has no thread of its own for that).
+EAGER_BYTES = 1 << 16
+
+
+class _Message:
+    """Of an exchange or a sum; sides are what waits for it, None until they are there."""
+
+    __slots__ = ("arrived", "ready", "receiver", "sender", "size", "source", "target")
+
+    def __init__(self, source: int, target: int, size: int) -> None:
+        self.source, self.target, self.size = source, target, size
+        self.sender: _Part | None = None
+        self.receiver: _Part | None = None
+        # How many of both ranks wait inside MPI for it.
+        self.ready = 0
+        self.arrived = False
+
+
+class _Part:
+    """A rank's part of an exchange, or of one stage of a sum: complete when nothing is left."""
+
+    __slots__ = ("done", "entered", "latest", "left", "messages", "rank")
+
+    def __init__(self, rank: int, done: Call) -> None:
+        self.rank = rank
+        self.left = 0
+        self.messages: list[_Message] = []
+        self.entered = False
+        # When the last of its messages set out.
+        self.latest = 0.0
+        self.done = done
+
+
+class _Sum:
+    """A reduction: its messages by stage, and who has come."""
+
+    __slots__ = ("complete_from", "ended", "messages", "purpose", "schedule", "size")
+
+    def __init__(self, size: int, purpose: str, schedule: Schedule) -> None:
+        self.size, self.purpose, self.schedule = size, purpose, schedule
+        # By source and target, those of which only one side is there yet, in order.
+        self.messages: dict[tuple[int, int], deque[_Message]] = {}
+        # When the last rank came.
+        self.complete_from = 0.0
+        self.ended: set[int] = set()
+
+
+class _Rank:
+    """Where a rank is in its program."""
+
+    __slots__ = (
+        "awaited",
+        "begun",
+        "compute",
+        "end",
+        "exchanges",
+        "halo",
+        "place",
+        "program",
+        "received",
+        "reduce",
+        "sent",
+        "since",
+        "sums",
+        "times",
+        "unstarted",
+        "wait",
+    )
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.place = 0
+        self.exchanges: dict[tuple[int, str], _Part] = {}
+        self.times: dict[tuple[int, str], int] = {}
+        self.sums: deque[_Sum] = deque()
+        self.unstarted: list[_Sum] = []
+        self.begun = 0
+        self.awaited: _Sum | _Part | None = None
+        self.since = self.end = 0.0
+        self.compute = self.halo = self.reduce = self.wait = 0.0
+        self.sent = self.received = 0
+
+
+class Clockwork:
+    """Runs programs that `mpitile.plan.recording.check_programs` has nothing against.
+
+    Parameters
+    ----------
+    cluster : as many ranks as there are programs.
+    schedule : the messages of a sum of so many bytes.
+    adding : seconds for a rank to add so many bytes to its own.
+    eager : bytes up to which messages travel as soon as they are sent.
+    keep : whether intervals and transits are wanted.
+    """
+
+    def __init__(
+        self,
+        programs: Sequence[Program],
+        cluster: Cluster,
+        schedule: Callable[[int], Schedule],
+        adding: Callable[[int, int], float],
+        eager: float = EAGER_BYTES,
+        keep: bool = True,
+    ) -> None:
+        self._queue: list[tuple[float, int, Call]] = []
+        self._order = count()
+        self._wires = Wires(cluster, self._at)
+        self._schedule, self._adding, self._eager = schedule, adding, eager
+        self._ranks = [_Rank(program) for program in programs]
+        self._flying: dict[tuple, _Message] = {}
+        self._sums: list[_Sum] = []
+        self._keep = keep
+        self._intervals: list[Interval] = []
+        self._transits: list[Transit] = []
+
+    def run(self) -> Timeline:
+        """Until all ranks are at their end.
+
+        Raises
+        ------
+        InputError : some wait for each other for ever.
+        """
+        for rank in range(len(self._ranks)):
+            self._advance(rank, 0.0)
+        while self._queue:
+            now, _, call = heapq.heappop(self._queue)
+            call(now)
+        for number, rank in enumerate(self._ranks):
+            if rank.place < len(rank.program):
+                raise InputError(
+                    f"rank {number} would wait for ever at {rank.program[rank.place]}: the "
+                    "ranks' exchanges and sums stand in orders that do not go together"
+                )
+        seconds = max(rank.end for rank in self._ranks)
+        totals = tuple(
+            RankTotals(
+                rank.compute,
+                rank.halo,
+                rank.reduce,
+                rank.wait + seconds - rank.end,
+                rank.sent,
+                rank.received,
+            )
+            for rank in self._ranks
+        )
+        return Timeline(seconds, totals, self._intervals, self._transits)
+
+    def _at(self, time: float, call: Call) -> None:
+        heapq.heappush(self._queue, (time, next(self._order), call))
+
+    def _advance(self, number: int, now: float) -> None:
+        """Compute until something has to be begun or waited for."""
+        rank = self._ranks[number]
+        program = rank.program
+        while rank.place < len(program):
+            event = program[rank.place]
+            if not isinstance(event, Compute):
+                self._at(now, lambda time: self._communicate(number, time))
+                return
+            rank.place += 1
+            self._count(number, event, now)
+            now += event.seconds
+        rank.end = now
+
+    def _count(self, number: int, event: Compute, now: float) -> None:
+        rank, kind = self._ranks[number], COMPUTE
+        if event.operation in COPIES:
+            kind = HALO
+            rank.halo += event.seconds
+        else:
+            rank.compute += event.seconds
+        if self._keep and event.seconds:
+            name = event.operation if event.layer is None else f"{event.layer} {event.operation}"
+            self._intervals.append(Interval(number, now, now + event.seconds, kind, name))
+
+    def _communicate(self, number: int, now: float) -> None:
+        rank = self._ranks[number]
+        event = rank.program[rank.place]
+        match event:
+            case BeginExchange():
+                self._begin_exchange(number, event, now)
+            case BeginSum(size=size, purpose=purpose):
+                self._begin_sum(rank, size, purpose)
+            case _:
+                self._wait(number, event, now)
+                return
+        rank.place += 1
+        self._advance(number, now)
+
+    # Exchanges
+
+    def _begin_exchange(self, number: int, event: BeginExchange, now: float) -> None:
+        rank, key = self._ranks[number], (event.group, event.direction)
+        times = rank.times[key] = rank.times.get(key, 0) + 1
+        part = _Part(number, lambda time: self._leave(number, time))
+        rank.exchanges[key] = part
+        for peer, size in event.receives:
+            place = (peer, number, *key, times)
+            message = self._flying.pop(place, None)
+            if message is None:
+                message = self._flying[place] = _Message(peer, number, size)
+            self._receive(part, message, now)
+        for peer, size in event.sends:
+            place = (number, peer, *key, times)
+            message = self._flying.pop(place, None)
+            if message is None:
+                message = self._flying[place] = _Message(number, peer, size)
+            self._send(part, message, now)
+
+    def _send(self, part: _Part, message: _Message, now: float) -> None:
+        message.sender = part
+        if message.size <= self._eager:
+            self._set_out(message, now)
+        else:
+            part.left += 1
+            part.messages.append(message)
+
+    def _receive(self, part: _Part, message: _Message, now: float) -> None:
+        message.receiver = part
+        if not message.arrived:
+            part.left += 1
+            if message.size > self._eager:
+                part.messages.append(message)
+
+    def _enter(self, part: _Part, now: float) -> None:
+        """The rank is inside MPI for this part: its large messages can travel."""
+        part.entered = True
+        for message in part.messages:
+            message.ready += 1
+            if message.ready == 2:
+                self._set_out(message, now)
+
+    def _set_out(self, message: _Message, now: float) -> None:
+        sender, receiver = self._ranks[message.source], self._ranks[message.target]
+        sender.sent += message.size
+        receiver.received += message.size
+        for part in (message.sender, message.receiver):
+            if part:
+                part.latest = now
+
+        def arrived(time: float) -> None:
+            message.arrived = True
+            if self._keep:
+                self._transits.append(
+                    Transit(message.source, message.target, now, time, message.size)
+                )
+            if message.receiver:
+                self._less(message.receiver, time)
+            if message.size > self._eager and message.sender:
+                self._less(message.sender, time)
+
+        self._wires.send(now, message.source, message.target, message.size, arrived)
+
+    def _less(self, part: _Part, now: float) -> None:
+        part.left -= 1
+        if not part.left and part.entered:
+            part.done(now)
+
+    # Waiting
+
+    def _wait(self, number: int, event: EndExchange | EndSum, now: float) -> None:
+        rank = self._ranks[number]
+        rank.since = now
+        if isinstance(event, EndExchange):
+            part = rank.exchanges.pop((event.group, event.direction))
+            rank.awaited = part
+            self._start_sums(number, now)
+            self._enter(part, now)
+            if not part.left:
+                self._leave(number, now)
+            return
+        rank.awaited = rank.sums.popleft()
+        if number in rank.awaited.ended:
+            self._leave(number, now)
+        else:
+            # Where it is complete at once, the rank leaves from there.
+            self._start_sums(number, now)
+
+    def _leave(self, number: int, now: float) -> None:
+        """What the rank waited for is complete."""
+        rank = self._ranks[number]
+        awaited, rank.awaited = rank.awaited, None
+        if isinstance(awaited, _Sum):
+            late = min(max(awaited.complete_from, rank.since), now) - rank.since
+            rank.reduce += now - rank.since - late
+            kind, name = REDUCE, f"sum of {awaited.purpose}"
+        else:
+            late = min(max(awaited.latest, rank.since), now) - rank.since
+            rank.halo += now - rank.since - late
+            event = rank.program[rank.place]
+            way = "halos" if event.direction == FORWARD else "partial deltas"
+            kind, name = HALO, f"{way} of group {event.group}"
+        rank.wait += late
+        if self._keep and now > rank.since:
+            self._intervals.append(Interval(number, rank.since, now, kind, name))
+        rank.place += 1
+        self._advance(number, now)
+
+    # Sums
+
+    def _begin_sum(self, rank: _Rank, size: int, purpose: str) -> None:
+        if rank.begun == len(self._sums):
+            self._sums.append(_Sum(size, purpose, self._schedule(size)))
+        own = self._sums[rank.begun]
+        rank.begun += 1
+        rank.sums.append(own)
+        rank.unstarted.append(own)
+
+    def _start_sums(self, number: int, now: float) -> None:
+        """Sums make way only while the rank waits inside MPI."""
+        rank = self._ranks[number]
+        started, rank.unstarted = rank.unstarted, []
+        for own in started:
+            own.complete_from = now
+            self._stage(number, own, 0, now)
+
+    def _stage(self, number: int, own: _Sum, place: int, now: float) -> None:
+        stages = own.schedule[number]
+        if place == len(stages):
+            own.ended.add(number)
+            if self._ranks[number].awaited is own:
+                self._leave(number, now)
+            return
+        stage = stages[place]
+
+        def done(time: float) -> None:
+            if stage.adds:
+                time += self._adding(number, stage.adds)
+                self._at(time, lambda later: self._stage(number, own, place + 1, later))
+            else:
+                self._stage(number, own, place + 1, time)
+
+        part = _Part(number, done)
+        for peer, size in stage.receives:
+            self._receive(part, _match(own, peer, number, size, "receiver"), now)
+        for peer, size in stage.sends:
+            self._send(part, _match(own, number, peer, size, "sender"), now)
+        self._enter(part, now)
+        if not part.left:
+            done(now)
+
+
+def _match(own: _Sum, source: int, target: int, size: int, side: str) -> _Message:
+    """The first message of a sum between two ranks that lacks this side."""
+    waiting = own.messages.setdefault((source, target), deque())
+    if waiting and getattr(waiting[0], side) is None:
+        return waiting.popleft()
+    message = _Message(source, target, size)
+    waiting.append(message)
+    return message

@@ -1,0 +1,138 @@
+"""Sums over all ranks as messages: which rank sends what to whom, step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from mpitile.plan.cluster import Cluster
+from mpitile.plan.recording import Parcels
+from mpitile.plan.reduction import broadcast_rounds, reduce_rounds
+
+# From here on a sum is worth cutting into pieces that go round a ring.
+_RING_BYTES = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What a rank does at once: it goes on when all of it is complete.
+
+    Attributes
+    ----------
+    sends, receives : ranks with the bytes of their messages.
+    adds : bytes that it adds to its own when it has received them.
+    """
+
+    sends: Parcels = ()
+    receives: Parcels = ()
+    adds: int = 0
+
+
+# By rank.
+Schedule = tuple[tuple[Stage, ...], ...]
+
+
+def binomial(cluster: Cluster, size: int) -> Schedule:
+    """Up a binomial tree to rank 0, whole vectors, and down again: what runs today.
+
+    Source: Open MPI's ``Iallreduce`` with ``MPI_IN_PLACE``, which takes this way for any
+    size and number of ranks (``ompi/mca/coll/libnbc/nbc_iallreduce.c``,
+    ``nbc_allreduce_init`` and ``allred_sched_diss``). Of its broadcast, a rank begins all
+    messages at the same time.
+    """
+    up, down = _climb(range(cluster.ranks), size), _descend(range(cluster.ranks), size)
+    stages = []
+    for rank in range(cluster.ranks):
+        own = [*up[rank], *down[rank]]
+        if rank:
+            # Its last message up and the wait for the answer are one stage.
+            last, answer = len(up[rank]) - 1, len(up[rank])
+            own[last : answer + 1] = [Stage(own[last].sends, own[answer].receives)]
+        stages.append(tuple(own))
+    return tuple(stages)
+
+
+def ring(cluster: Cluster, size: int) -> Schedule:
+    """Round a ring of all ranks: each sends ``2 (p - 1) / p`` of the vector in pieces.
+
+    Source: Patarasuk and Yuan, "Bandwidth optimal all-reduce algorithms for clusters of
+    workstations", J. Parallel Distrib. Comput. 69 (2009).
+    """
+    return tuple(map(tuple, _around(range(cluster.ranks), size).values()))
+
+
+def hierarchical(cluster: Cluster, size: int) -> Schedule:
+    """Inside each device to its first rank, between those, and inside each device again.
+
+    Between devices large vectors go round a ring, small ones up and down a binomial tree.
+    """
+    stages: dict[int, list[Stage]] = {rank: [] for rank in range(cluster.ranks)}
+    teams = [cluster.ranks_of(device) for device in range(len(cluster.devices))]
+    leaders = [team[0] for team in teams]
+    for team in teams:
+        _extend(stages, _climb(team, size))
+    if size >= _RING_BYTES:
+        _extend(stages, _around(leaders, size))
+    else:
+        _extend(stages, _climb(leaders, size))
+        _extend(stages, _descend(leaders, size))
+    for team in teams:
+        _extend(stages, _descend(team, size))
+    return tuple(tuple(own) for own in stages.values())
+
+
+ALGORITHMS = {"binomial": binomial, "ring": ring, "hierarchical": hierarchical}
+
+_Stages = dict[int, list[Stage]]
+
+
+def _climb(members: Sequence[int], size: int) -> _Stages:
+    """The whole vector from all members to the first, which adds up."""
+    stages: _Stages = {rank: [] for rank in members}
+    for pairs in reduce_rounds(len(members)):
+        for source, target in pairs:
+            stages[members[source]].append(Stage(sends=((members[target], size),)))
+            received = Stage(receives=((members[source], size),), adds=size)
+            stages[members[target]].append(received)
+    return stages
+
+
+def _descend(members: Sequence[int], size: int) -> _Stages:
+    """The whole vector from the first member to all others."""
+    sends: dict[int, list[int]] = {rank: [] for rank in members}
+    stages: _Stages = {rank: [] for rank in members}
+    for pairs in broadcast_rounds(len(members)):
+        for source, target in pairs:
+            sends[members[source]].append(members[target])
+            stages[members[target]].append(Stage(receives=((members[source], size),)))
+    for rank, targets in sends.items():
+        if targets:
+            stages[rank].append(Stage(sends=_parcels(targets, size)))
+    return stages
+
+
+def _around(members: Sequence[int], size: int) -> _Stages:
+    """Pieces of the vector round the ring: summed in the first half, handed on in the second."""
+    count = len(members)
+    pieces = [size * (n + 1) // count - size * n // count for n in range(count)]
+    stages: _Stages = {rank: [] for rank in members}
+    for turn in range(2 * (count - 1)):
+        adding = turn < count - 1
+        for place, rank in enumerate(members):
+            sent, received = pieces[(place - turn) % count], pieces[(place - turn - 1) % count]
+            stage = Stage(
+                ((members[(place + 1) % count], sent),),
+                ((members[place - 1], received),),
+                received if adding else 0,
+            )
+            stages[rank].append(stage)
+    return stages
+
+
+def _extend(stages: _Stages, more: _Stages) -> None:
+    for rank, own in more.items():
+        stages[rank] += own
+
+
+def _parcels(targets: Iterable[int], size: int) -> Parcels:
+    return tuple((target, size) for target in targets)

@@ -1,0 +1,238 @@
+"""Seconds of every possible fused group on one grid: what the planner adds up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from mpitile.network import receptive
+from mpitile.network.merging import merged_pools
+from mpitile.network.receptive import needs_whole_input
+from mpitile.network.spec import Network
+from mpitile.plan.cluster import OPERATIONS
+from mpitile.plan.cost import Cost
+from mpitile.plan.exchange_times import ExchangeTimes
+from mpitile.plan.partition import plan_tiling
+from mpitile.plan.plan import Plan
+from mpitile.plan.reach import Reach, Reached
+
+# Different tiles may be the slowest in different layers: what seems to take longer by less
+# than this may not.
+_MARGIN = 1.05
+
+
+class GroupSeconds(NamedTuple):
+    """One pass through a group on its slowest rank.
+
+    Attributes
+    ----------
+    forward, backward : computing.
+    exchange : the messages at its start, and packing them; as long in each direction.
+    hidden : of the messages back, while the first layer's weight gradient is computed.
+    again : for each of its layers, computing it forward once more.
+    """
+
+    forward: float
+    backward: float
+    exchange: float
+    hidden: float
+    again: tuple[float, ...]
+
+    @property
+    def stored(self) -> float:
+        """Of a group that keeps its inner activations."""
+        return self.forward + self.backward + 2 * self.exchange - self.hidden
+
+    def recomputed(self, layers: Iterable[int]) -> float:
+        """Of one that computes some of its layers, counted from its first, a second time."""
+        return self.stored + sum(self.again[layer] for layer in layers)
+
+
+class _Tile(NamedTuple):
+    """A tile that may be the slowest of a group, and a device that computes it."""
+
+    row: int
+    column: int
+    device: int
+
+
+class GroupTimes:
+    """The groups of a network under one grid and number of replicas.
+
+    Groups never reach over a layer that needs its whole input: it has to start one.
+
+    Parameters
+    ----------
+    plan : grid, replicas and weights; its groups do not matter.
+    images : of a pass on one team.
+    every : whether groups are wanted that take longer than their layers one by one. They may
+        save memory, where their inner activations are computed again.
+
+    Attributes
+    ----------
+    groups : by first layer and stop.
+    rows, columns : the axes of the tiling.
+    """
+
+    def __init__(
+        self, network: Network, cost: Cost, plan: Plan, images: int, every: bool = False
+    ) -> None:
+        self._network, self._cost, self._images, self._every = network, cost, images, every
+        tiling = plan_tiling(network, plan)
+        layers, sizes = receptive.geometry(network), receptive.sizes(network)
+        self.rows = Reach(layers, [height for height, _ in sizes], tiling.rows, True)
+        self.columns = Reach(layers, [width for _, width in sizes], tiling.columns, False)
+        self.exchanges = ExchangeTimes(network, cost, plan, self.rows, self.columns, images)
+        self._tiles = _tiles(cost, plan)
+        self._pools = merged_pools(network, ())
+        self._known: dict[tuple[int, int, int, int, bool], tuple[float, float, float]] = {}
+        self.groups: dict[tuple[int, int], GroupSeconds] = {}
+        forced = [0, *(layer.index for layer in network.layers if needs_whole_input(layer))]
+        for stop in range(1, len(layers) + 1):
+            self._add_groups(stop, max(first for first in forced if first < stop))
+
+    def _add_groups(self, stop: int, least: int) -> None:
+        """All groups that end before layer `stop` and start at `least` or later."""
+        rows = dict(self.rows.back_from(stop, least))
+        columns = dict(self.columns.back_from(stop, least))
+        tiles = _candidates(
+            self._tiles,
+            [_lengths(reached) for reached in rows.values()],
+            [_lengths(reached) for reached in columns.values()],
+        )
+        sums = [_Sum(self, tile, least) for tile in tiles]
+        # What the layers take in groups of their own, but for the exchange before the first.
+        apart = 0.0
+        for first, reached in rows.items():
+            across = columns[first]
+            for one in sums:
+                one.step(first, reached, across)
+            exchange = self.exchanges.seconds(reached.fetched, across.fetched)
+            weights = max(one.weights for one in sums)
+            group = self.groups[first, stop] = GroupSeconds(
+                max(one.forward for one in sums),
+                max(one.backward for one in sums),
+                exchange.seconds,
+                min(exchange.link, weights) if exchange.eager else 0.0,
+                tuple(map(max, zip(*(reversed(one.again) for one in sums), strict=True))),
+            )
+            alone = self.groups[first, first + 1]
+            apart += alone.forward + alone.backward
+            if not self._every and group.forward + group.backward > _MARGIN * apart:
+                # Longer groups repeat all of this, and more.
+                break
+            apart += 2 * alone.exchange - alone.hidden
+
+    def layer(
+        self, device: int, layer: int, rows: int, columns: int, merged: bool
+    ) -> tuple[float, float, float]:
+        """Seconds forward, backward, and of the latter for weights, of a layer's box."""
+        key = (device, layer, rows, columns, merged)
+        seconds = self._known.get(key)
+        if seconds is None:
+            box = (self._images, rows, columns, merged)
+            forward, inputs, weights = (
+                self._cost.compute(device, layer, name, *box) for name in OPERATIONS
+            )
+            seconds = self._known[key] = forward, inputs + weights, weights
+        return seconds
+
+    def merges(self, layer: int, first: int) -> bool:
+        """Whether a layer is a pool that joins the convolution before it in a group."""
+        return layer in self._pools and layer > first
+
+
+class _Sum:
+    """Seconds of one tile in the groups that stop at the same layer, as they grow forward."""
+
+    def __init__(self, times: GroupTimes, tile: _Tile, least: int) -> None:
+        self._times, self._tile, self._least = times, tile, least
+        self._behind = (0.0, 0.0)
+        # A pool whose convolution is not in the group yet: its number and its box.
+        self._pool: tuple[int, int, int] | None = None
+        self.forward = self.backward = self.weights = 0.0
+        self.again: list[float] = []
+
+    def step(self, layer: int, rows: Reached, columns: Reached) -> None:
+        """Take in the layer before those that have been taken in."""
+        tile, times = self._tile, self._times
+        box = _length(rows.computed[tile.row]), _length(columns.computed[tile.column])
+        merged = self._pool is not None
+        if self._pool is not None:
+            layer, *box = self._pool
+            # The pool is computed with its convolution now, not on its own.
+            self.again[-1] = 0.0
+        self._pool = None
+        own = times.layer(tile.device, layer, *box, merged)
+        forward, backward, self.weights = own
+        self.forward, self.backward = self._behind[0] + forward, self._behind[1] + backward
+        self.again.append(forward)
+        if times.merges(layer, self._least) and not merged:
+            self._pool = (layer, *box)
+        else:
+            self._behind = (self.forward, self.backward)
+
+
+def _tiles(cost: Cost, plan: Plan) -> tuple[_Tile, ...]:
+    """Each tile with one device for every speed at which a replica computes it."""
+    first: dict[int, int] = {}
+    found: dict[_Tile, None] = {}
+    for rank in range(plan.ranks):
+        device = cost.cluster.device_of(rank)
+        device = first.setdefault(id(cost.cluster.devices[device].speed), device)
+        found[_Tile(*plan.grid.position(rank % plan.grid.tiles), device)] = None
+    return tuple(found)
+
+
+def _candidates(
+    tiles: Sequence[_Tile], rows: Sequence[Sequence[int]], columns: Sequence[Sequence[int]]
+) -> list[_Tile]:
+    """Without the tiles that are nowhere larger than another one of the same speed.
+
+    `rows` and `columns` hold for each layer the parts' lengths.
+    """
+    below_rows, below_columns = _dominance(rows), _dominance(columns)
+    left: list[_Tile] = []
+    for tile in tiles:
+        covered = any(
+            other.device == tile.device
+            and other.row in below_rows[tile.row]
+            and other.column in below_columns[tile.column]
+            for other in left
+        )
+        if not covered:
+            left = [
+                other
+                for other in left
+                if not (
+                    other.device == tile.device
+                    and tile.row in below_rows[other.row]
+                    and tile.column in below_columns[other.column]
+                )
+            ]
+            left.append(tile)
+    return left
+
+
+def _dominance(lengths: Sequence[Sequence[int]]) -> list[frozenset[int]]:
+    """For each part, the parts that are nowhere shorter."""
+    profiles = list(zip(*lengths, strict=True))
+    distinct = set(profiles)
+    longer = {
+        profile: {
+            other for other in distinct if all(b >= a for a, b in zip(profile, other, strict=True))
+        }
+        for profile in distinct
+    }
+    return [
+        frozenset(part for part, other in enumerate(profiles) if other in longer[profile])
+        for profile in profiles
+    ]
+
+
+def _length(interval: tuple[int, int]) -> int:
+    return max(0, interval[1] - interval[0])
+
+
+def _lengths(reached: Reached) -> list[int]:
+    return [_length(interval) for interval in reached.computed]

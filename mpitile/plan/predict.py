@@ -1,0 +1,199 @@
+"""Predicted seconds of a training step, rank by rank."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import prod
+
+from mpitile.network.merging import merged_pools
+from mpitile.network.parameters import parameter_specs
+from mpitile.network.spec import Layer, Network
+from mpitile.plan.cost import Cost, Message
+from mpitile.plan.partition import Partition
+from mpitile.plan.plan import Plan
+from mpitile.plan.traffic import group_traffic
+
+# Batch norm adds up float64, and one vector twice in forward, two at once in backward.
+_STATISTIC_BYTES = 8
+# Messages up to this size leave while the sender computes; larger ones wait for both sides:
+# Open MPI's btl_tcp_eager_limit. Its ranks have no thread of their own for progress.
+EAGER_BYTES = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class RankSeconds:
+    """How a rank spends a step: computing, on messages, on sums, and waiting for others."""
+
+    compute: float
+    halo: float
+    reduce: float
+    wait: float
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """Seconds of a step without reading images, and of each rank's parts of it."""
+
+    step_seconds: float
+    ranks: tuple[RankSeconds, ...]
+
+
+def predict(
+    network: Network,
+    plan: Plan,
+    cost: Cost,
+    images: int,
+    optimizer: str = "sgd",
+    subdivisions: int = 1,
+) -> Prediction:
+    """The time of a step, in the order of `mpitile.runtime.program`'s and the trainer's work.
+
+    Each rank has a clock: an exchange begins for a rank when its neighbours have come there,
+    a sum when all ranks have.
+
+    Parameters
+    ----------
+    images : of a step over all replicas.
+    subdivisions : passes of a step.
+    """
+    return _Step(Partition(network, plan), cost, images // subdivisions).run(
+        optimizer, subdivisions
+    )
+
+
+class _Step:
+    """Clocks of all ranks, and what filled their time."""
+
+    def __init__(self, partition: Partition, cost: Cost, images: int) -> None:
+        self._partition, self._plan, self._cost = partition, partition.plan, cost
+        self._network = partition.network
+        ranks = partition.plan.ranks
+        self._images = images // partition.plan.replicas
+        self._merged = merged_pools(self._network, [first for first, _ in partition.ranges])
+        self._elements = sum(prod(s.shape) for s in parameter_specs(self._network) if s.trained)
+        self._devices = [cost.cluster.device_of(rank) for rank in range(ranks)]
+        self._messages = [self._group_messages(group) for group in range(len(partition.ranges))]
+        self._clock, self._compute, self._halo, self._reduce = ([0.0] * ranks for _ in range(4))
+
+    def run(self, optimizer: str, subdivisions: int) -> Prediction:
+        elements = self._elements
+        for rank, device in enumerate(self._devices):
+            self._work(rank, self._cost.clear(device, elements))
+        for _ in range(subdivisions):
+            self._pass()
+        self._sum(elements * self._cost.itemsize)
+        for rank, device in enumerate(self._devices):
+            self._work(
+                rank,
+                self._cost.update(device, elements, optimizer) + self._cost.overhead(device),
+            )
+        step = max(self._clock)
+        return Prediction(
+            step,
+            tuple(
+                RankSeconds(*parts, step - sum(parts))
+                for parts in zip(self._compute, self._halo, self._reduce, strict=True)
+            ),
+        )
+
+    def _pass(self) -> None:
+        groups = range(len(self._partition.ranges))
+        recompute = self._plan.recompute or (False,) * len(groups)
+        for group in groups:
+            messages = self._messages[group]
+            self._pack(messages)
+            self._finish(messages, list(self._clock))
+            self._forward(group, sums=True)
+        for group in reversed(groups):
+            if recompute[group]:
+                self._forward(group, sums=False)
+            self._backward(group)
+
+    def _forward(self, group: int, sums: bool) -> None:
+        """Computed again, batch norm knows its sums."""
+        for layer in self._layers(group):
+            self._layer(group, layer, "forward")
+            if sums and _normalized(layer):
+                for _ in range(2):
+                    self._sum(_STATISTIC_BYTES * layer.output_shape.channels)
+
+    def _backward(self, group: int) -> None:
+        layers = self._layers(group)
+        adjoint = [Message(m.target, m.source, m.size) for m in self._messages[group]]
+        for layer in reversed(layers):
+            if _normalized(layer):
+                self._sum(2 * _STATISTIC_BYTES * layer.output_shape.channels)
+            self._layer(group, layer, "backward_input")
+            if layer is layers[0]:
+                self._pack(adjoint)
+            begun = list(self._clock)
+            self._layer(group, layer, "backward_weights")
+        # The adjoint travels while the first layer's weight gradient is computed.
+        self._finish(adjoint, begun)
+
+    def _layer(self, group: int, layer: Layer, operation: str) -> None:
+        first = self._partition.ranges[group][0]
+        merged = layer.index in self._merged
+        for rank, device in enumerate(self._devices):
+            needs = self._partition.needs[rank % self._plan.grid.tiles][group]
+            box = needs.computed[layer.index - first]
+            size = (self._images, box.height, box.width)
+            self._work(rank, self._cost.compute(device, layer.index, operation, *size, merged))
+
+    def _work(self, rank: int, seconds: float) -> None:
+        self._clock[rank] += seconds
+        self._compute[rank] += seconds
+
+    def _pack(self, messages: Iterable[Message]) -> None:
+        for message in messages:
+            self._copy(message.source, message.size)
+
+    def _copy(self, rank: int, size: float) -> None:
+        seconds = self._cost.pack(self._devices[rank], size)
+        self._clock[rank] += seconds
+        self._halo[rank] += seconds
+
+    def _finish(self, messages: list[Message], begun: list[float]) -> None:
+        """End an exchange that ranks began at these times, and unpack."""
+        starts: dict[int, float] = {}
+        for source, target, size in messages:
+            eager = size <= EAGER_BYTES
+            times = (begun if eager else self._clock)[source], self._clock[target]
+            start = times[0] if eager else max(times)
+            for rank in (source, target):
+                starts[rank] = max(starts.get(rank, 0.0), start)
+        before = list(self._clock)
+        for rank, seconds in self._cost.exchange(messages).items():
+            end = max(before[rank], starts[rank] + seconds)
+            self._halo[rank] += min(seconds, end - before[rank])
+            self._clock[rank] = end
+        for message in messages:
+            self._copy(message.target, message.size)
+
+    def _sum(self, size: int) -> None:
+        seconds = self._cost.reduction(size, len(self._clock))
+        end = max(self._clock) + seconds
+        for rank in range(len(self._clock)):
+            self._clock[rank] = end
+            self._reduce[rank] += seconds
+
+    def _layers(self, group: int) -> list[Layer]:
+        """Those that are computed; a merged pool stands for its convolution, too."""
+        first, stop = self._partition.ranges[group]
+        layers = self._network.layers[first:stop]
+        return [layer for layer in layers if layer.index + 1 not in self._merged]
+
+    def _group_messages(self, group: int) -> list[Message]:
+        factor = self._images * self._cost.itemsize
+        traffic = sorted(group_traffic(self._partition, group).items())
+        tiles = self._plan.grid.tiles
+        return [
+            Message(base + source, base + target, factor * elements)
+            for base in range(0, self._plan.ranks, tiles)
+            for (source, target), elements in traffic
+        ]
+
+
+def _normalized(layer: Layer) -> bool:
+    return getattr(layer.operation, "batch_normalize", False)

@@ -1,0 +1,190 @@
+"""What every rank does in a training step under a plan, with predicted seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from mpitile.network.merging import merged_pools
+from mpitile.network.spec import Layer
+from mpitile.plan.bytes import parameter_elements
+from mpitile.plan.cost import BUCKET_BYTES, Cost
+from mpitile.plan.partition import Partition
+from mpitile.plan.recording import (
+    ADJOINT,
+    FORWARD,
+    BeginExchange,
+    BeginSum,
+    Compute,
+    EndExchange,
+    EndSum,
+    Event,
+    Parcels,
+    Program,
+)
+from mpitile.plan.traffic import group_traffic
+
+# Batch norm adds up in double precision.
+_STATISTIC_BYTES = 8
+# Of what the ranks tell each other at the end of a step: the loss, and seven figures of it.
+_METRIC_BYTES = (8, 56)
+
+
+@dataclass(frozen=True, slots=True)
+class StepSize:
+    """Attributes: images of a pass over all replicas, passes of a step, and the optimiser."""
+
+    images: int
+    passes: int = 1
+    optimizer: str = "sgd"
+
+
+def step_programs(partition: Partition, cost: Cost, size: StepSize) -> tuple[Program, ...]:
+    """The programs of all ranks; `partition`'s plan may be for fewer than the cluster has.
+
+    In the order of work of `mpitile.runtime.program` and `mpitile.train.trainer`.
+    """
+    step = _Step(partition, cost, size)
+    return tuple(tuple(step.events(rank)) for rank in range(partition.plan.ranks))
+
+
+class _Step:
+    """The parts of a step that all ranks share."""
+
+    def __init__(self, partition: Partition, cost: Cost, size: StepSize) -> None:
+        self._partition, self._cost, self._size = partition, cost, size
+        self._plan, self._network = partition.plan, partition.network
+        self._images = size.images // self._plan.replicas
+        self._merged = merged_pools(self._network, [first for first, _ in partition.ranges])
+        self._recompute = self._plan.recompute or (False,) * len(partition.ranges)
+        self._elements = parameter_elements(self._network)[0]
+
+    @cached_property
+    def _messages(self) -> list[tuple[dict[int, Parcels], dict[int, Parcels]]]:
+        """For each group, by tile what it sends and what it receives, in bytes."""
+        factor = self._images * self._cost.itemsize
+        messages = []
+        for group in range(len(self._partition.ranges)):
+            sends: dict[int, list[tuple[int, int]]] = {}
+            receives: dict[int, list[tuple[int, int]]] = {}
+            for (source, target), elements in sorted(group_traffic(self._partition, group).items()):
+                sends.setdefault(source, []).append((target, factor * elements))
+                receives.setdefault(target, []).append((source, factor * elements))
+            messages.append((_frozen(sends), _frozen(receives)))
+        return messages
+
+    def events(self, rank: int) -> Iterator[Event]:
+        """A whole step of a rank."""
+        device = self._cost.cluster.device_of(rank)
+        replica, tile = divmod(rank, self._plan.grid.tiles)
+        base = replica * self._plan.grid.tiles
+        groups = range(len(self._partition.ranges))
+        yield Compute(self._cost.clear(device, self._elements), "clear")
+        for _ in range(self._size.passes):
+            # Whether any rank could not read an image.
+            yield from _sum(8 * self._size.images, "images")
+            for group in groups:
+                yield from self._forward_group(device, tile, base, group)
+            for group in reversed(groups):
+                if self._recompute[group]:
+                    yield from self._works(device, tile, group, summing=False)
+                yield from self._backward_group(device, tile, base, group)
+        yield from self._update(device)
+
+    def _forward_group(self, device: int, tile: int, base: int, group: int) -> Iterator[Event]:
+        sends, receives = self._parcels(tile, base, group)
+        if sends or receives:
+            yield self._copy(device, "pack", group, sends)
+            yield BeginExchange(group, FORWARD, sends, receives)
+            yield EndExchange(group, FORWARD)
+            yield self._copy(device, "unpack", group, receives)
+        yield from self._works(device, tile, group, summing=True)
+
+    def _works(self, device: int, tile: int, group: int, summing: bool) -> Iterator[Event]:
+        """Forward through a group's layers; computed again, batch norm knows its sums."""
+        for layer in self._layers(group):
+            yield self._compute(device, tile, group, layer, "forward")
+            if summing and _normalized(layer):
+                for _ in range(2):
+                    yield from self._statistics(layer, 1)
+
+    def _backward_group(self, device: int, tile: int, base: int, group: int) -> Iterator[Event]:
+        sends, receives = self._parcels(tile, base, group)
+        layers = self._layers(group)
+        for layer in reversed(layers):
+            if _normalized(layer):
+                yield from self._statistics(layer, 2)
+            if 0 not in self._inputs(layer):
+                yield self._compute(device, tile, group, layer, "backward_input")
+            if layer is layers[0] and (sends or receives):
+                yield self._copy(device, "pack", group, receives)
+                yield BeginExchange(group, ADJOINT, receives, sends)
+            yield self._compute(device, tile, group, layer, "backward_weights")
+        if sends or receives:
+            yield EndExchange(group, ADJOINT)
+            yield self._copy(device, "unpack", group, sends)
+
+    def _update(self, device: int) -> Iterator[Event]:
+        size = self._elements * self._cost.itemsize
+        buckets = [min(BUCKET_BYTES, size - start) for start in range(0, size, BUCKET_BYTES)]
+        for bucket in buckets:
+            yield BeginSum(bucket, "gradients")
+        for _ in buckets:
+            yield EndSum()
+        seconds = self._cost.update(device, self._elements, self._size.optimizer)
+        yield Compute(seconds + self._cost.overhead(device), "update")
+        for metric in _METRIC_BYTES:
+            yield from _sum(metric, "metrics")
+
+    def _layers(self, group: int) -> list[Layer]:
+        """What is computed at once: a merged pool stands for its convolution, too."""
+        first, stop = self._partition.ranges[group]
+        layers = self._network.layers[first:stop]
+        return [layer for layer in layers if layer.index + 1 not in self._merged]
+
+    def _inputs(self, layer: Layer) -> Sequence[int]:
+        merged = layer.index in self._merged
+        return self._network.layers[layer.index - 1].inputs if merged else layer.inputs
+
+    def _compute(self, device: int, tile: int, group: int, layer: Layer, operation: str) -> Compute:
+        first, _ = self._partition.ranges[group]
+        box = self._partition.needs[tile][group].computed[layer.index - first]
+        seconds = self._cost.compute(
+            device,
+            layer.index,
+            operation,
+            self._images,
+            box.height,
+            box.width,
+            merged=layer.index in self._merged,
+        )
+        return Compute(seconds, operation, layer.index)
+
+    def _parcels(self, tile: int, base: int, group: int) -> tuple[Parcels, Parcels]:
+        sends, receives = (side.get(tile, ()) for side in self._messages[group])
+        if base:
+            sends = tuple((base + peer, size) for peer, size in sends)
+            receives = tuple((base + peer, size) for peer, size in receives)
+        return sends, receives
+
+    def _copy(self, device: int, operation: str, group: int, parcels: Parcels) -> Compute:
+        size = sum(size for _, size in parcels)
+        return Compute(self._cost.pack(device, size, len(parcels)), operation, group)
+
+    def _statistics(self, layer: Layer, vectors: int) -> Iterator[Event]:
+        size = vectors * layer.output_shape.channels * _STATISTIC_BYTES
+        yield from _sum(size, f"statistics of layer {layer.index}")
+
+
+def _sum(size: int, purpose: str) -> Iterator[Event]:
+    yield BeginSum(size, purpose)
+    yield EndSum()
+
+
+def _normalized(layer: Layer) -> bool:
+    return getattr(layer.operation, "batch_normalize", False)
+
+
+def _frozen(parcels: dict[int, list[tuple[int, int]]]) -> dict[int, Parcels]:
+    return {tile: tuple(own) for tile, own in parcels.items()}

@@ -1,0 +1,52 @@
+"""A training step on a cluster that need not be there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+
+from mpitile.errors import InputError
+from mpitile.plan.clockwork import EAGER_BYTES, Clockwork
+from mpitile.plan.cluster import Cluster
+from mpitile.plan.collectives import ALGORITHMS, Schedule
+from mpitile.plan.intervals import Timeline
+from mpitile.plan.recording import Program, check_programs
+
+
+def simulate(
+    programs: Sequence[Program],
+    cluster: Cluster,
+    algorithm: str = "binomial",
+    eager: float = EAGER_BYTES,
+    keep: bool = True,
+) -> Timeline:
+    """Run the programs of all ranks, predicted or recorded, on a cluster.
+
+    Parameters
+    ----------
+    cluster : has as many ranks as there are programs.
+    algorithm : of sums over all ranks: a key of `mpitile.plan.collectives.ALGORITHMS`.
+    eager : bytes up to which a message travels as soon as it is sent; larger ones only
+        while sender and receiver both wait. Infinite where something else than the
+        ranks moves messages.
+    keep : whether intervals and messages are wanted one by one.
+
+    Raises
+    ------
+    InputError : the programs do not fit each other or the cluster.
+    """
+    if len(programs) != cluster.ranks:
+        raise InputError(
+            f"{len(programs)} ranks on a cluster of {cluster.ranks}: expected as many as the "
+            f"ranks of its {len(cluster.devices)} devices"
+        )
+    check_programs(programs)
+
+    @cache
+    def schedule(size: int) -> Schedule:
+        return ALGORITHMS[algorithm](cluster, size)
+
+    def adding(rank: int, size: int) -> float:
+        return size / cluster.devices[cluster.device_of(rank)].speed.sum
+
+    return Clockwork(programs, cluster, schedule, adding, eager, keep).run()

@@ -1,0 +1,46 @@
+"""How much travels between which tiles in each exchange, found without asking all pairs."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from mpitile.geometry.box import Box
+from mpitile.plan.partition import Partition
+
+# Elements of one image that travel from a tile (first) to another (second).
+Traffic = dict[tuple[int, int], int]
+
+
+def group_traffic(partition: Partition, group: int) -> Traffic:
+    """The forward messages at a group's start; the adjoint's are the same, reversed."""
+    found: Counter[tuple[int, int]] = Counter()
+    for tile, needs in enumerate(partition.needs):
+        for tensor, box in needs[group].fetched.items():
+            # Tiles read the image itself.
+            if tensor == 0 or box.empty:
+                continue
+            channels = partition.network.shape(tensor).channels
+            for owner in _touched(partition, tensor, box):
+                if owner != tile:
+                    cells = partition.tiling.owned(tensor, owner).intersect(box).cells
+                    found[owner, tile] += cells * channels
+    return {pair: elements for pair, elements in found.items() if elements}
+
+
+def _touched(partition: Partition, tensor: int, box: Box) -> Iterator[int]:
+    """The tiles whose rows and columns a box of a tensor touches."""
+    tiling = partition.tiling
+    rows = _between(tiling.rows[tensor], box.y0, box.y1)
+    columns = _between(tiling.columns[tensor], box.x0, box.x1)
+    for row in rows:
+        for column in columns:
+            yield row * tiling.grid.columns + column
+
+
+def _between(cuts: Sequence[int], start: int, stop: int) -> range:
+    """Numbers of the parts between cut lines that ``[start, stop)`` touches."""
+    first = bisect_right(cuts, start) - 1
+    last = bisect_left(cuts, stop)
+    return range(first, min(last, len(cuts) - 1))

@@ -1,0 +1,22 @@
+"""Bytes and seconds that are predicted for a job."""
+
+from __future__ import annotations
+
+from mpitile.plan.bytes import plan_bytes
+from mpitile.plan.cost import Cost
+from mpitile.plan.partition import Partition
+from mpitile.plan.predict import Prediction, predict
+from mpitile.train.planning import ITEMSIZES, run_demand
+from mpitile.train.setup import Job
+
+
+def job_bytes(job: Job) -> tuple[dict[str, int], ...]:
+    """For each rank, the bytes by kind that training allocates, its feeders' included."""
+    demand = run_demand(job.settings, job.network, job.pass_images, job.optimizer)
+    return plan_bytes(Partition(job.network, job.plan), demand)
+
+
+def job_seconds(job: Job) -> Prediction:
+    """Of a step, on the cluster that was planned for."""
+    cost = Cost(job.network, job.cluster, ITEMSIZES[job.settings.train.dtype])
+    return predict(job.network, job.plan, cost, job.batch, job.optimizer, job.subdivisions)

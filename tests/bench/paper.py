@@ -1,0 +1,173 @@
+"""The paper's experiment by recorded-run simulation: y16 on Pi 3s at 100 Mbit/s.
+
+python tests/bench/paper.py [--devices 2,3,4,5,6] [--batches 1,2,4,8] [--steps 3] [--size 608]
+                            [--sgemm 5.4] [--json FILE]
+
+For 2 to 6 devices of 4 ranks and each batch: speedup over one core and bytes per device with
+a single fused group, with every layer a group of its own, and with the planner's groups.
+Every rank's computing is measured on this machine (`mpitile record`: one rank at a time, CPU
+time), multiplied by how much slower a Pi's core is, and put on the links of
+jobs/clusters/pi3-100mbit.toml.
+
+How much slower: the ratio of single-core sgemm rates, this machine's as measured now over
+--sgemm GFLOP/s. 5.4 is a Cortex-A53 at the Pi 3's 1.2 GHz: OpenBLAS reaches 6.4 on one of a
+RK3399's at 1.4 GHz for 1024 to 2048 rows (https://github.com/OpenMathLib/OpenBLAS/pull/2643),
+and 56% of its peak of 8 operations a cycle here as there. What a Pi loses on memory beyond
+that, four cores at a time, is not in it; speedups are of the same cores, one against many.
+
+The paper (Rama, Threadgill, Gerstlauer, arXiv 2409.09083): 2x to 15x, up to 8x less memory.
+"""
+
+import argparse
+import json
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import numpy as np
+
+from mpitile.plan.cluster import Cluster
+from mpitile.plan.cluster_file import read_cluster
+from mpitile.plan.collectives import ALGORITHMS
+from mpitile.plan.recording import scaled, total_seconds
+from mpitile.plan.request import first_ranks
+from mpitile.plan.simulate import simulate
+from mpitile.train.forecast import job_bytes
+from mpitile.train.recording import record
+from mpitile.train.settings import read_settings
+from mpitile.train.setup import Job, make_job
+
+ROOT = Path(__file__).parents[2]
+RUN = ROOT / "jobs" / "y16.toml"
+PI3 = ROOT / "jobs" / "clusters" / "pi3-100mbit.toml"
+RANKS = 4
+LAYERS = 16
+GROUPINGS = {
+    "single": ["tiling.groups=[0]", "tiling.recompute=none"],
+    "every layer": [f"tiling.groups={list(range(LAYERS))}", "tiling.recompute=none"],
+    "planned": ["tiling.groups=auto", "tiling.recompute=none"],
+    "planned, recomputing": ["tiling.groups=auto", "tiling.recompute=all"],
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One simulated step, and the same batch on one core.
+
+    `seconds` by algorithm of sums; `shares` of the mean rank's time with the tree's;
+    bytes of the fullest device, and of the one rank.
+    """
+
+    batch: int
+    devices: int
+    grouping: str
+    grid: str
+    groups: tuple[int, ...]
+    alone: float
+    seconds: dict[str, float]
+    shares: dict[str, float]
+    device_bytes: int
+    alone_bytes: int
+
+
+def sgemm_gflops(size=1024, repeats=9) -> float:
+    """The best of some products on this core, by CPU time."""
+    a, b = (np.random.default_rng(n).random((size, size), np.float32) for n in range(2))
+    out = np.empty_like(a)
+    best = np.inf
+    for _ in range(repeats):
+        start = time.thread_time()
+        np.matmul(a, b, out=out)
+        best = min(best, time.thread_time() - start)
+    return 2e-9 * size**3 / best
+
+
+def make(batch: int, cluster: Cluster, options: list[str], size: int) -> Job:
+    """The job of a grouping on all of the cluster's ranks; its memory is reported, not held to."""
+    overrides = [f"train.batch={batch}", f"network.height={size}", f"network.width={size}"]
+    settings = read_settings(RUN, [*overrides, "tiling.grid=auto", *options])
+    return make_job(settings, cluster.ranks, cluster=cluster, limited=False)
+
+
+def measure(batch: int, devices: int, grouping: str, options, factor: float, alone) -> Row:
+    """Record a grouping's ranks and simulate them with each algorithm of sums."""
+    cluster = first_ranks(read_cluster(PI3), devices * RANKS)
+    job = make(batch, cluster, GROUPINGS[grouping], options.size)
+    programs = scaled(record(job, options.steps).programs, factor)
+    lines = {name: simulate(programs, cluster, name, keep=False) for name in ALGORITHMS}
+    tree = lines["binomial"]
+    parts = ("compute_s", "halo_s", "reduce_s", "wait_s")
+    shares = {
+        part: sum(getattr(rank, part) for rank in tree.ranks) / len(tree.ranks) / tree.seconds
+        for part in parts
+    }
+    totals = [sum(kinds.values()) for kinds in job_bytes(job)]
+    return Row(
+        batch,
+        devices,
+        grouping,
+        str(job.plan.grid),
+        job.plan.groups,
+        alone[0],
+        {name: line.seconds for name, line in lines.items()},
+        shares,
+        max(sum(totals[rank] for rank in cluster.ranks_of(d)) for d in range(devices)),
+        alone[1],
+    )
+
+
+def one_core(batch: int, options, factor: float) -> tuple[float, int]:
+    """Seconds and bytes of the whole batch on one core."""
+    job = make(batch, first_ranks(read_cluster(PI3), 1), GROUPINGS["single"], options.size)
+    (program,) = record(job, options.steps).programs
+    return factor * total_seconds(program), sum(job_bytes(job)[0].values())
+
+
+def text(row: Row) -> str:
+    """A line of the table."""
+    speedups = "".join(f"{row.alone / row.seconds[name]:13.2f}" for name in ALGORITHMS)
+    shares = " ".join(f"{100 * share:3.0f}" for share in row.shares.values())
+    return (
+        f"{row.batch:5}{row.devices:8}  {row.grouping:21}{row.grid:>5}{speedups}"
+        f"{row.device_bytes / 1e6:9.0f}{row.alone_bytes / row.device_bytes:8.1f}   {shares}"
+    )
+
+
+def numbers(words: str) -> list[int]:
+    return [int(word) for word in words.split(",")]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--devices", type=numbers, default=[2, 3, 4, 5, 6])
+    parser.add_argument("--batches", type=numbers, default=[1, 2, 4, 8])
+    parser.add_argument("--groupings", default="single,every layer,planned")
+    parser.add_argument("--steps", type=int, default=3, help="recorded steps (3)")
+    parser.add_argument("--size", type=int, default=608, help="of the square images (608)")
+    parser.add_argument("--sgemm", type=float, default=5.4, help="GFLOP/s of a Pi 3's core (5.4)")
+    parser.add_argument("--json", help="write the rows to this file")
+    options = parser.parse_args()
+    own = sgemm_gflops()
+    factor = own / options.sgemm
+    print(f"sgemm {own:.1f} GFLOP/s here, {options.sgemm} on a Pi 3's core: factor {factor:.1f}")
+    heads = "".join(f"{name:>13}" for name in ALGORITHMS)
+    print(f"{'batch':>5}{'devices':>8}  {'groups':21}{'grid':>5}{heads}{'MB':>9}{'less':>8}"
+          "   % computing, halos, sums, waiting")  # fmt: skip
+    print(f"{'':39}{'speedup over one core, by algorithm of sums':>{len(heads)}}"
+          f"{'per device':>17}")  # fmt: skip
+    rows = []
+    for batch in options.batches:
+        alone = one_core(batch, options, factor)
+        for devices in options.devices:
+            for grouping in options.groupings.split(","):
+                rows.append(measure(batch, devices, grouping, options, factor, alone))
+                print(text(rows[-1]), flush=True)
+    if options.json:
+        Path(options.json).write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+"""What a rank does is told by its communicator and its marks; ranks can take turns."""
+
+import itertools
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from mpitile.comm.local import run_ranks
+from mpitile.comm.recorded import RecordedCommunicator
+from mpitile.comm.recorder import HALOS, Recorder
+from mpitile.comm.reduce import BucketSum
+from mpitile.plan.intervals import COMPUTE, HALO, REDUCE
+from mpitile.plan.recording import (
+    FORWARD,
+    BeginExchange,
+    BeginSum,
+    Compute,
+    EndExchange,
+    EndSum,
+    check_programs,
+)
+
+
+def kinds(program):
+    """A program without seconds."""
+    return [event.operation if isinstance(event, Compute) else event for event in program]
+
+
+def swap_and_sum(comm):
+    """A step: copies, a message each way with the other of a pair of teams, work, a sum."""
+    recorder = Recorder(comm.rank, first=1, most=1)
+    world = RecordedCommunicator(comm, recorder)
+    team = world.team(2, 1, 2)
+    out, into = np.full(4, comm.rank, float), np.zeros(4)
+    peer = 1 - team.rank
+    channel = team.channel([(peer, out)], [(peer, into)])
+    empty = team.channel([], [])
+    values = np.full(3, 1.0)
+    total = BucketSum(world, values, bucket_bytes=16)
+    for _ in range(3):
+        recorder.begin_step()
+        recorder.mark(HALOS, 5)
+        empty.begin()
+        channel.begin()
+        channel.end()
+        empty.end()
+        recorder.mark("forward", 7)
+        recorder.mark("gradients")
+        total.begin()
+        total.end()
+        largest = np.array([comm.rank])
+        world.maximum(largest)
+        recorder.end_step()
+    assert largest[0] == comm.size - 1
+    assert into[0] == comm.rank // 2 * 2 + peer
+    return recorder
+
+
+@pytest.mark.parametrize("in_turn", [False, True])
+def test_events_stand_in_order_with_the_ranks_of_the_world(in_turn):
+    recorders = run_ranks(4, swap_and_sum, in_turn)
+    programs = [recorder.steps[0] for recorder in recorders]
+    assert [len(recorder.steps) for recorder in recorders] == [1] * 4
+    check_programs(programs)
+    assert kinds(programs[2]) == [
+        "start",
+        "pack",
+        BeginExchange(5, FORWARD, ((3, 32),), ((3, 32),)),
+        EndExchange(5, FORWARD),
+        "unpack",
+        "forward",
+        "gradients",
+        BeginSum(16, "gradients"),
+        BeginSum(8, "gradients"),
+        EndSum(),
+        "gradients",
+        EndSum(),
+        "gradients",
+        BeginSum(8, "gradients"),
+        EndSum(),
+        "gradients",
+    ]
+
+
+def test_intervals_follow_each_other():
+    intervals = run_ranks(4, swap_and_sum)[1].intervals
+    assert {interval.rank for interval in intervals} == {1}
+    assert {interval.kind for interval in intervals} == {COMPUTE, HALO, REDUCE}
+    for before, after in itertools.pairwise(intervals):
+        assert before.start <= before.end == after.start
+
+
+def test_a_wait_is_no_work():
+    def work(comm):
+        recorder = Recorder(comm.rank, first=0, most=1)
+        world = RecordedCommunicator(comm, recorder)
+        recorder.begin_step()
+        recorder.mark("forward", 0)
+        if comm.rank:
+            time.sleep(0.2)
+        world.sum(np.zeros(1))
+        recorder.end_step()
+        return recorder.steps[0], recorder.intervals
+
+    (program, intervals), _ = run_ranks(2, work)
+    assert sum(event.seconds for event in program if isinstance(event, Compute)) < 0.1
+    waits = sum(end - start for _, start, end, kind, _ in intervals if kind == REDUCE)
+    assert waits > 0.1
+
+
+def test_in_turn_one_rank_computes_at_a_time():
+    inside, most = 0, 0
+    lock = threading.Lock()
+
+    def work(comm):
+        nonlocal inside, most
+        for _ in range(5):
+            with lock:
+                inside += 1
+                most = max(most, inside)
+            time.sleep(0.002)
+            with lock:
+                inside -= 1
+            comm.sum(np.zeros(1))
+
+    run_ranks(4, work, in_turn=True)
+    assert most == 1
+
+
+def test_in_turn_a_failure_ends_all_ranks():
+    def work(comm):
+        comm.sum(np.zeros(1))
+        if comm.rank == 2:
+            raise ValueError("broken")
+        comm.channel([], [(2, np.zeros(1))]).end()
+
+    with pytest.raises(ValueError, match="broken"):
+        run_ranks(4, work, in_turn=True)

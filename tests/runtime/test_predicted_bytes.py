@@ -1,0 +1,85 @@
+"""What is predicted is what is allocated, to the byte."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from small_jobs import box_images, class_images, classifier, detector, small_settings
+from strategies import cases
+
+from mpitile.comm.local import run_ranks
+from mpitile.comm.topology import make_topology
+from mpitile.layers.registry import workspace_elements
+from mpitile.network.parameters import parameter_specs
+from mpitile.plan.bytes import KINDS, Demand, plan_bytes
+from mpitile.plan.partition import Partition
+from mpitile.runtime.parameters import Parameters
+from mpitile.runtime.program import Program
+from mpitile.train.optimizer import optimizer_memory
+from mpitile.train.setup import make_job
+from mpitile.train.sources import open_images, training_feeder
+from mpitile.train.trainer import Trainer
+
+
+@settings(max_examples=60)
+@given(cases())
+def test_a_program_allocates_what_is_predicted(case):
+    network, plan = case.network, case.plan
+    partition = Partition(network, plan)
+    kernels = workspace_elements(parameter_specs(network))
+
+    def allocated(comm, dtype):
+        topology = make_topology(comm, plan)
+        parameters = Parameters(network, dtype)
+        program = Program(partition, topology, parameters, case.batch // plan.replicas)
+        arena = program._arena._memory.nbytes
+        assert program.bytes["activations"] + program.bytes["deltas"] == arena
+        return program.bytes
+
+    for dtype in (np.float32, np.float64):
+        demand = Demand(case.batch, np.dtype(dtype).itemsize, 0, 0, kernels, "none")
+        found = run_ranks(plan.ranks, lambda comm, dtype=dtype: allocated(comm, dtype))
+        for predicted, held in zip(plan_bytes(partition, demand), found, strict=True):
+            assert tuple(predicted) == KINDS
+            assert predicted.pop("optimizer") == 0
+            assert predicted == held
+
+
+@pytest.mark.parametrize("read", ["all", "root"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("kind", ["boxes", "labels"])
+@pytest.mark.parametrize(("grid", "replicas"), [("1x2", 1), ("1x1", 2), ("2x1", 2)])
+def test_a_run_allocates_what_is_predicted(tmp_path, read, optimizer, kind, grid, replicas):
+    if kind == "boxes":
+        data, cfg = box_images(tmp_path / "data", 8), detector()
+    else:
+        data, cfg = class_images(tmp_path / "data", 3, 3), classifier(3)
+    job_settings = small_settings(
+        tmp_path,
+        cfg,
+        data,
+        data={"read": read},
+        train={"optimizer": optimizer, "subdivisions": 2},
+        tiling={"grid": grid, "replicas": replicas},
+    )
+
+    def allocated(comm):
+        job = make_job(job_settings, comm.size)
+        topology = make_topology(comm, job.plan)
+        images = open_images(job, topology, None)
+        trainer = Trainer(job, topology)
+        with training_feeder(job, topology, trainer.program, images, range(2), print) as feeder:
+            held = trainer.allocated
+            held["images"] += feeder.bytes
+        return job, held
+
+    rows, columns = map(int, grid.split("x"))
+    for rank, (job, held) in enumerate(run_ranks(rows * columns * replicas, allocated)):
+        itemsize = 8
+        demand = Demand(
+            job.pass_images,
+            itemsize,
+            *optimizer_memory(optimizer, itemsize),
+            workspace_elements(parameter_specs(job.network)),
+            read,
+        )
+        assert plan_bytes(Partition(job.network, job.plan), demand)[rank] == held

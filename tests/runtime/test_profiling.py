@@ -1,0 +1,117 @@
+"""Timing the layers of a tile, and general rates from such times."""
+
+import numpy as np
+import pytest
+
+from mpitile.geometry.tiling import Grid
+from mpitile.network.cfg import parse_network
+from mpitile.network.common import common_networks
+from mpitile.plan.cluster import OPERATIONS
+from mpitile.plan.layer_class import Work
+from mpitile.plan.plan import Plan
+from mpitile.runtime.fitting import Sample, fit_rates
+from mpitile.runtime.parameters import Parameters
+from mpitile.runtime.profiling import middle_tile, time_tile
+
+TEXT = """
+[net]
+height=32
+width=32
+[convolutional]
+filters=8
+size=3
+pad=1
+activation=leaky
+[maxpool]
+size=2
+stride=2
+[convolutional]
+batch_normalize=1
+filters=16
+size=3
+pad=1
+activation=relu
+[convolutional]
+filters=14
+size=1
+activation=linear
+"""
+REGION = "[region]\nanchors=1,1,2,2\nnum=2\nclasses=2\n"
+
+
+def times(text, grid, groups, images=1):
+    parameters = Parameters(parse_network(text, "net"), np.float32)
+    parameters.draw(1)
+    met = []
+    found = time_tile(parameters, Plan(grid, groups), images, repeats=2, meet=lambda: met.append(1))
+    assert len(met) == 3
+    return found
+
+
+def test_every_class_of_a_tile_is_timed():
+    found = times(TEXT + REGION, Grid(2, 2), (0, 2))
+    assert {name for name, _ in found.points} == {
+        "conv 3x3/1 3-8 leaky + maxpool 2/2",
+        "conv 3x3/1 8-16 relu bn",
+        "conv 1x1/1 16-14 linear",
+        "region 14",
+    }
+    assert {name for name, operation in found.points if operation == "backward_weights"} == {
+        "conv 3x3/1 3-8 leaky + maxpool 2/2",
+        "conv 3x3/1 8-16 relu bn",
+        "conv 1x1/1 16-14 linear",
+    }
+    points = found.points["conv 1x1/1 16-14 linear", "forward"]
+    assert [(point.images, point.rows, point.columns) for point in points] == [(1, 8, 8)]
+    assert all(point.seconds > 0 for values in found.points.values() for point in values)
+    assert found.wall > 0 < found.cpu
+    # Halos of the second group: from three neighbours, and to them, forward and back.
+    assert found.exchange.pieces == 2 * (3 + 3)
+    assert found.exchange.bytes == 2 * 2 * 4 * 8 * (8 + 8 + 1)
+
+
+def test_layers_of_their_own_are_not_merged_and_squares_are_timed():
+    found = times(TEXT, Grid(1, 1), (0, 1, 2, 3), images=2)
+    names = {name for name, _ in found.points}
+    assert {"conv 3x3/1 3-8 leaky", "maxpool 2/2 8", "squares 14"} <= names
+    (point,) = found.points["maxpool 2/2 8", "backward_input"]
+    assert (point.images, point.rows, point.columns) == (2, 16, 16)
+    assert found.exchange.bytes == 0
+
+
+def test_the_middle_of_a_grid_has_all_neighbours():
+    assert middle_tile(Plan(Grid(3, 5), (0,))) == 7
+    assert middle_tile(Plan(Grid(1, 1), (0,))) == 0
+
+
+def test_common_networks_have_both_kinds_of_layers():
+    plain, normalized = common_networks()
+    assert plain.layers[-1].output_shape.height == 38
+    assert normalized.layers[-1].output_shape.height == 13
+    assert [n.layers[0].operation.batch_normalize for n in (plain, normalized)] == [False, True]
+
+
+def test_rates_are_found_again():
+    bytes_, call, rate = 2e9, 3e-5, {"forward": 5e10, "backward_weights": 4e10}
+    samples = []
+    for cells in (10, 100, 1000, 10000):
+        pool = Work(elements=24)
+        samples.append(Sample("forward", pool, cells, 4 * 24 * cells / bytes_ + call))
+        product = Work("3x3", 20000, 48, 1000)
+        for operation, flops in rate.items():
+            seconds = 20000 * cells / flops + 4 * (48 * cells + 1000) / bytes_ + call
+            samples.append(Sample(operation, product, cells, seconds))
+    rates = fit_rates(samples, 4)
+    assert rates.bytes == pytest.approx(bytes_)
+    assert rates.call == pytest.approx(call)
+    assert set(rates.flops) == {(k, o) for k in ("3x3", "1x1", "other") for o in OPERATIONS}
+    for operation, flops in rate.items():
+        assert rates.flops["3x3", operation] == pytest.approx(flops)
+    assert rates.flops["1x1", "forward"] == min(rates.flops.values())
+
+
+def test_rates_stay_sensible_without_samples_or_with_odd_ones():
+    for samples in ([], [Sample("forward", Work("1x1", 10), 5, 1e-9)]):
+        rates = fit_rates(samples, 4)
+        assert all(np.isfinite(value) and value > 0 for value in rates.flops.values())
+        assert rates.bytes > 0 < rates.call

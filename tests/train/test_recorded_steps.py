@@ -1,0 +1,107 @@
+"""Recorded steps do what the plan says that they do, and simulate as they were."""
+
+import math
+from dataclasses import replace
+
+import pytest
+from small_jobs import classifier, detector, small_settings
+
+from mpitile.errors import InputError
+from mpitile.plan.cluster import Cluster, Device, DeviceSpeed, Link
+from mpitile.plan.cost import Cost
+from mpitile.plan.partition import Partition
+from mpitile.plan.programs import StepSize, step_programs
+from mpitile.plan.recording import Compute, Recording, check_programs, total_seconds
+from mpitile.plan.simulate import simulate
+from mpitile.train.recording import describe_job, record, recorded_job
+from mpitile.train.setup import make_job
+
+FAST = DeviceSpeed(
+    flops={(kind, op): 1e9 for kind in ("3x3", "1x1", "other") for op in
+           ("forward", "backward_input", "backward_weights")},
+    bytes=1e9, clear=1e9, call=1e-6, copy=1e9, piece=1e-6, sum=1e9,
+    update={"sgd": 1e-9, "adam": 1e-9},
+)  # fmt: skip
+NOTHING = Link(0.0, math.inf)
+
+
+def cluster(ranks):
+    return Cluster((Device("here", ranks, None, FAST),), NOTHING, NOTHING)
+
+
+CASES = {
+    "groups": (detector(), 4, {"grid": "2x2", "groups": [0, 2, 4]}, {}),
+    "uneven, every layer": (detector(), 3, {"grid": "1x3", "groups": [0, 1, 2, 3, 4, 5]}, {}),
+    "batch norm": (detector(normalize=1), 4, {"grid": "2x2", "groups": [0, 3]}, {}),
+    "replicas": (detector(normalize=1), 4, {"replicas": 2, "grid": "1x2"}, {"subdivisions": 2}),
+    "whole inputs": (classifier(3), 4, {"grid": "4x1", "groups": [0]}, {}),
+    "one rank": (detector(), 1, {"groups": [0]}, {}),
+}
+
+
+@pytest.fixture(params=CASES, ids=str)
+def job(request, tmp_path):
+    cfg, ranks, tiling, train = CASES[request.param]
+    settings = small_settings(tmp_path, cfg, tmp_path, tiling=tiling, train=train)
+    return make_job(settings, ranks)
+
+
+def communication(program):
+    """A program without computing; purposes of sums are words for the reader."""
+    events = [event for event in program if not isinstance(event, Compute)]
+    return [replace(event, purpose="") if hasattr(event, "purpose") else event for event in events]
+
+
+def layers(program):
+    """Operations of layers that take time in a prediction."""
+    names = ("forward", "backward_input", "backward_weights")
+    return {
+        (event.operation, event.layer)
+        for event in program
+        if isinstance(event, Compute) and event.operation in names and event.seconds
+    }
+
+
+def test_the_predicted_program_is_the_one_that_runs(job):
+    recording = record(job, 1)
+    check_programs(recording.programs)
+    cost = Cost(job.network, cluster(job.plan.ranks), 8)
+    size = StepSize(job.pass_images, job.subdivisions, job.optimizer)
+    predicted = step_programs(Partition(job.network, job.plan), cost, size)
+    for rank, (mine, told) in enumerate(zip(predicted, recording.programs, strict=True)):
+        assert communication(mine) == communication(told), f"rank {rank}"
+        assert layers(mine) <= layers(told)
+
+
+def test_on_a_perfect_network_the_slowest_rank_decides(job):
+    recording = record(job, 2)
+    timeline = simulate(recording.programs, cluster(recording.ranks), eager=math.inf)
+    seconds = [total_seconds(program) for program in recording.programs]
+    # Ranks wait for each other more often than once; each wait can only add.
+    assert max(seconds) <= timeline.seconds * (1 + 1e-9)
+    assert timeline.seconds <= sum(seconds) * (1 + 1e-9)
+    for rank, own in zip(timeline.ranks, seconds, strict=True):
+        assert rank.compute_s + rank.halo_s == pytest.approx(own)
+
+
+def test_a_recordings_plan_replaces_the_run_files(job):
+    recording = Recording(((),) * job.plan.ranks, describe_job(job))
+    other = replace(job, plan=replace(job.plan, groups=(0,)), batch=2 * job.batch)
+    assert recorded_job(other, recording, "file").plan == job.plan
+    assert recorded_job(other, recording, "file").batch == job.batch
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"network": "other.cfg"}, "network = 'other.cfg', but .*run.toml has 'net.cfg'"),
+        ({"batch": None}, "file:1: says no plan and batch as recordings do"),
+        ({"grid": "2"}, "file:1: says no plan.*grid '2': expected ROWSxCOLUMNS"),
+        ({"replicas": 3}, "needs .* ranks"),
+    ],
+)
+def test_a_recording_of_something_else_is_refused(tmp_path, changes, complaint):
+    job = make_job(small_settings(tmp_path, detector(), tmp_path), 2)
+    recording = Recording(((), ()), {**describe_job(job), **changes})
+    with pytest.raises(InputError, match=complaint):
+        recorded_job(job, recording, "file")

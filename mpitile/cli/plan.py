@@ -119,9 +119,9 @@ def _cfg_request(options: argparse.Namespace, started: int) -> tuple[Request, So
         raise InputError(f"--batch {batch}: expected at least 1")
     passes = 1 if options.batch else network.options.subdivisions
     optimizer = "adam" if network.options.adam else "sgd"
-    demand = network_demand(network, batch // passes, "float32", optimizer)
     cluster = read_cluster(options.cluster) if options.cluster else None
     ranks = _ranks(options, started, cluster)
+    demand = network_demand(network, ranks, batch // passes, "float32", optimizer)
     request = Request(
         network,
         cluster or generic_cluster(("this host",) * ranks),

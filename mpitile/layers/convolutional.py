@@ -67,7 +67,10 @@ class Convolution:
         """Turn the output delta into that of the product, in place."""
         normalized.normalization.begin_backward()
         for band in normalized.bands:
-            delta, output = images_of(self.site.output_delta, band), images_of(self.site.output, band)
+            delta, output = (
+                images_of(self.site.output_delta, band),
+                images_of(self.site.output, band),
+            )
             activation.backward(delta, output, band.box, self._activation)
             normalized.sum(band, delta)
         normalized.normalization.agree_backward(step)

@@ -126,9 +126,7 @@ def _arena(
     network, itemsize = partition.network, demand.itemsize
     plan = partition.plan
     merged = merged_pools(network, plan.groups)
-    buffers = pass_buffers(
-        network, part, images, itemsize, merged=merged, recompute=plan.recompute
-    )
+    buffers = pass_buffers(network, part, images, itemsize, merged=merged, recompute=plan.recompute)
     if buffers not in arenas:
         loss = make_timeline(stages(network, plan.groups, plan.recompute, merged)).loss
         arenas[buffers] = arena_bytes(buffers, lay_out(buffers).size, loss)
@@ -155,9 +153,7 @@ def parameter_elements(network: Network) -> tuple[int, int]:
     return trained, sum(prod(spec.shape) for spec in specs) - trained
 
 
-def scratch_elements(
-    network: Network, part: TilePart, images: int, merged: Collection[int]
-) -> int:
+def scratch_elements(network: Network, part: TilePart, images: int, merged: Collection[int]) -> int:
     """Numbers in the scratch memory of layers that work band by band."""
     layers = network.layers
     return max(

@@ -96,11 +96,6 @@ class Cost:
             seconds = self._known[key] = self._compute(*key)
         return seconds
 
-    def clear(self, device: int, elements: int) -> float:
-        """Seconds to zero this many gradients of weights."""
-        speed = self._speed(device)
-        return elements * self.itemsize / (speed.clear * speed.share)
-
     def pack(self, device: int, size: float, pieces: int = 1) -> float:
         """Seconds to copy bytes of so many messages into or out of their buffers."""
         speed = self._speed(device)
@@ -265,26 +260,24 @@ class Cost:
     ) -> float | None:
         """Between the measured points of its class; None where there are none."""
         name = box_class(layer, columns, before)
-        curve = self._curve(device, name, operation, per_image=before is not None)
+        curve = self._curve(device, name, operation)
         if curve is None:
             other = name.removesuffix(WHOLE_ROWS)
             other += WHOLE_ROWS if other == name else ""
-            curve = self._curve(device, other, operation, per_image=before is not None)
+            curve = self._curve(device, other, operation)
         if curve is None:
             return None
-        # A merged pool's convolution runs image by image.
-        repeats, images = (images, 1) if before is not None else (1, images)
-        return self._width * repeats * curve.at(images * _cells(name, rows, columns))
+        return self._width * curve.at(images * _cells(name, rows, columns))
 
-    def _curve(self, device: int, name: str, operation: str, per_image: bool) -> Curve | None:
+    def _curve(self, device: int, name: str, operation: str) -> Curve | None:
         key = (device, name, operation)
         if key not in self._curves:
             points = self._speed(device).kernels.get(name, {}).get(operation, ())
-            self._curves[key] = Curve(_pairs(name, points, per_image)) if points else None
+            self._curves[key] = Curve(_pairs(name, points)) if points else None
         return self._curves[key]
 
     def _loss(self, device: int, layer: Layer, operation: str, cells: int) -> float:
-        curve = self._curve(device, loss_class(layer.output_shape), operation, per_image=False)
+        curve = self._curve(device, loss_class(layer.output_shape), operation)
         if curve:
             return self._width * curve.at(cells)
         return self._general(device, loss_work(layer.output_shape), operation, cells)
@@ -299,13 +292,10 @@ class Cost:
         return self._width * seconds + speed.call
 
 
-def _pairs(name: str, points: Iterable[Point], per_image: bool) -> list[tuple[float, float]]:
-    pairs = []
-    for point in points:
-        repeats, images = (point.images, 1) if per_image else (1, point.images)
-        work = images * _cells(name, point.rows, point.columns)
-        pairs.append((work, point.seconds / repeats))
-    return pairs
+def _pairs(name: str, points: Iterable[Point]) -> list[tuple[float, float]]:
+    return [
+        (point.images * _cells(name, point.rows, point.columns), point.seconds) for point in points
+    ]
 
 
 def _cells(name: str, rows: int, columns: int) -> int:

@@ -10,8 +10,10 @@ from mpitile.geometry.box import Box
 from mpitile.geometry.needs import GroupNeeds, group_ranges
 from mpitile.network.merging import merged_pools
 from mpitile.network.spec import Network
-from mpitile.plan.lifetimes import DELTA, VALUE, Buffer, backward_event, pass_buffers
+from mpitile.plan.lifetimes import DELTA, VALUE, Buffer, pass_buffers
 from mpitile.plan.partition import TilePart
+from mpitile.plan.recomputation import stages
+from mpitile.plan.timeline import make_timeline
 
 # Bytes for each cell of a tensor and image, by tensor.
 PerCell = Mapping[int, int]
@@ -59,21 +61,30 @@ def group_lives(
     """The lives of the arrays of layers ``first .. stop - 1``, where they are a group."""
     layers = len(network.layers)
     groups = sorted({0, first, stop} - {layers})
+    flags = tuple(recompute and group == first for group in groups)
     merged = merged_pools(network, groups)
-    buffers = pass_buffers(network, _cells(network, groups), 1, itemsize, merged=merged)
-    between = [buffer for buffer in buffers if _used(buffer, layers - 1)]
+    cut = stages(network, groups, flags, merged)
+    time = make_timeline(cut)
+    buffers = pass_buffers(
+        network, _cells(network, groups), 1, itemsize, merged=merged, recompute=flags
+    )
+    between = [buffer for buffer in buffers if buffer.used_at(time.loss - 1)]
     inner = [buffer for buffer in between if first < buffer.tensor < stop]
     taken = [buffer for buffer in between if buffer.tensor == first and buffer.name == VALUE]
     last = [buffer for buffer in between if buffer.tensor == stop]
     own = [buffer for buffer in buffers if _present(buffer, first, stop)]
+    own_layers = range(first, stop)
     events = [
-        event for layer in range(first, stop) for event in (layer, backward_event(network, layer))
+        by_layer[layer]
+        for by_layer in (time.forward, time.again, time.backward)
+        for layer in own_layers
+        if layer in by_layer
     ]
     return GroupLives(
         _sum(inner + taken + (last if stop == layers else [])),
         sum(buffer.size for buffer in last if buffer.name != VALUE and stop < layers),
         _moments(own, events),
-        tuple(range(stop - first)) if recompute else (),
+        tuple(layer - first for layer in own_layers if layer in time.again),
     )
 
 
@@ -89,10 +100,6 @@ def _cells(network: Network, groups: list[int]) -> TilePart:
     )
 
 
-def _used(buffer: Buffer, event: int) -> bool:
-    return buffer.first <= event <= buffer.last
-
-
 def _present(buffer: Buffer, first: int, stop: int) -> bool:
     """Whether a buffer is in use only because of a group, while that group computes."""
     if buffer.tensor > first:
@@ -102,7 +109,7 @@ def _present(buffer: Buffer, first: int, stop: int) -> bool:
 
 def _moments(buffers: Iterable[Buffer], events: Iterable[int]) -> tuple[PerCell, ...]:
     """What is in use at the events, but for those at which less is than at another."""
-    sets = {frozenset(b for b in buffers if _used(b, event)) for event in events}
+    sets = {frozenset(b for b in buffers if b.used_at(event)) for event in events}
     return tuple(_sum(some) for some in sets if not any(some < other for other in sets))
 
 

@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
 
-from mpitile.network.merging import merged_pools
 from mpitile.network.parameters import parameter_specs
-from mpitile.network.spec import Layer, Network
+from mpitile.network.spec import Network
 from mpitile.plan.cost import Cost, Message
 from mpitile.plan.partition import Partition
 from mpitile.plan.plan import Plan
+from mpitile.plan.tasks import Task, group_tasks
 from mpitile.plan.traffic import group_traffic
 
 # Batch norm adds up float64, and one vector twice in forward, two at once in backward.
@@ -70,7 +70,7 @@ class _Step:
         self._network = partition.network
         ranks = partition.plan.ranks
         self._images = images // partition.plan.replicas
-        self._merged = merged_pools(self._network, [first for first, _ in partition.ranges])
+        self._tasks = group_tasks(self._network, self._plan)
         self._elements = sum(prod(s.shape) for s in parameter_specs(self._network) if s.trained)
         self._devices = [cost.cluster.device_of(rank) for rank in range(ranks)]
         self._messages = [self._group_messages(group) for group in range(len(partition.ranges))]
@@ -78,8 +78,6 @@ class _Step:
 
     def run(self, optimizer: str, subdivisions: int) -> Prediction:
         elements = self._elements
-        for rank, device in enumerate(self._devices):
-            self._work(rank, self._cost.clear(device, elements))
         for _ in range(subdivisions):
             self._pass()
         self._sum(elements * self._cost.itemsize)
@@ -99,47 +97,45 @@ class _Step:
 
     def _pass(self) -> None:
         groups = range(len(self._partition.ranges))
-        recompute = self._plan.recompute or (False,) * len(groups)
         for group in groups:
             messages = self._messages[group]
             self._pack(messages)
             self._finish(messages, list(self._clock))
-            self._forward(group, sums=True)
+            self._forward(group)
         for group in reversed(groups):
-            if recompute[group]:
-                self._forward(group, sums=False)
             self._backward(group)
 
-    def _forward(self, group: int, sums: bool) -> None:
-        """Computed again, batch norm knows its sums."""
-        for layer in self._layers(group):
-            self._layer(group, layer, "forward")
-            if sums and _normalized(layer):
+    def _forward(self, group: int) -> None:
+        for task in self._tasks[group]:
+            self._task(group, task, "forward")
+            if task.normalized:
                 for _ in range(2):
-                    self._sum(_STATISTIC_BYTES * layer.output_shape.channels)
+                    self._sum(_STATISTIC_BYTES * task.layer.output_shape.channels)
 
     def _backward(self, group: int) -> None:
-        layers = self._layers(group)
+        tasks = self._tasks[group]
         adjoint = [Message(m.target, m.source, m.size) for m in self._messages[group]]
-        for layer in reversed(layers):
-            if _normalized(layer):
-                self._sum(2 * _STATISTIC_BYTES * layer.output_shape.channels)
-            self._layer(group, layer, "backward_input")
-            if layer is layers[0]:
+        for task in reversed(tasks):
+            for again in task.again:
+                # Batch norm knows its sums.
+                self._task(group, again, "forward")
+            if task.normalized:
+                self._sum(2 * _STATISTIC_BYTES * task.layer.output_shape.channels)
+            self._task(group, task, "backward_input")
+            if task is tasks[0]:
                 self._pack(adjoint)
             begun = list(self._clock)
-            self._layer(group, layer, "backward_weights")
+            self._task(group, task, "backward_weights")
         # The adjoint travels while the first layer's weight gradient is computed.
         self._finish(adjoint, begun)
 
-    def _layer(self, group: int, layer: Layer, operation: str) -> None:
-        first = self._partition.ranges[group][0]
-        merged = layer.index in self._merged
+    def _task(self, group: int, task: Task, operation: str) -> None:
+        layer, first = task.layer, self._partition.ranges[group][0]
         for rank, device in enumerate(self._devices):
             needs = self._partition.needs[rank % self._plan.grid.tiles][group]
             box = needs.computed[layer.index - first]
             size = (self._images, box.height, box.width)
-            self._work(rank, self._cost.compute(device, layer.index, operation, *size, merged))
+            self._work(rank, self._cost.compute(device, layer.index, operation, *size, task.merged))
 
     def _work(self, rank: int, seconds: float) -> None:
         self._clock[rank] += seconds
@@ -178,12 +174,6 @@ class _Step:
             self._clock[rank] = end
             self._reduce[rank] += seconds
 
-    def _layers(self, group: int) -> list[Layer]:
-        """Those that are computed; a merged pool stands for its convolution, too."""
-        first, stop = self._partition.ranges[group]
-        layers = self._network.layers[first:stop]
-        return [layer for layer in layers if layer.index + 1 not in self._merged]
-
     def _group_messages(self, group: int) -> list[Message]:
         factor = self._images * self._cost.itemsize
         traffic = sorted(group_traffic(self._partition, group).items())
@@ -193,7 +183,3 @@ class _Step:
             for base in range(0, self._plan.ranks, tiles)
             for (source, target), elements in traffic
         ]
-
-
-def _normalized(layer: Layer) -> bool:
-    return getattr(layer.operation, "batch_normalize", False)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from mpitile.network.merging import merged_pools
-from mpitile.network.spec import Layer
 from mpitile.plan.bytes import parameter_elements
 from mpitile.plan.cost import BUCKET_BYTES, Cost
 from mpitile.plan.partition import Partition
@@ -23,6 +21,7 @@ from mpitile.plan.recording import (
     Parcels,
     Program,
 )
+from mpitile.plan.tasks import Task, group_tasks
 from mpitile.plan.traffic import group_traffic
 
 # Batch norm adds up in double precision.
@@ -56,8 +55,7 @@ class _Step:
         self._partition, self._cost, self._size = partition, cost, size
         self._plan, self._network = partition.plan, partition.network
         self._images = size.images // self._plan.replicas
-        self._merged = merged_pools(self._network, [first for first, _ in partition.ranges])
-        self._recompute = self._plan.recompute or (False,) * len(partition.ranges)
+        self._tasks = group_tasks(self._network, self._plan)
         self._elements = parameter_elements(self._network)[0]
 
     @cached_property
@@ -80,15 +78,12 @@ class _Step:
         replica, tile = divmod(rank, self._plan.grid.tiles)
         base = replica * self._plan.grid.tiles
         groups = range(len(self._partition.ranges))
-        yield Compute(self._cost.clear(device, self._elements), "clear")
         for _ in range(self._size.passes):
             # Whether any rank could not read an image.
             yield from _sum(8 * self._size.images, "images")
             for group in groups:
                 yield from self._forward_group(device, tile, base, group)
             for group in reversed(groups):
-                if self._recompute[group]:
-                    yield from self._works(device, tile, group, summing=False)
                 yield from self._backward_group(device, tile, base, group)
         yield from self._update(device)
 
@@ -99,28 +94,27 @@ class _Step:
             yield BeginExchange(group, FORWARD, sends, receives)
             yield EndExchange(group, FORWARD)
             yield self._copy(device, "unpack", group, receives)
-        yield from self._works(device, tile, group, summing=True)
-
-    def _works(self, device: int, tile: int, group: int, summing: bool) -> Iterator[Event]:
-        """Forward through a group's layers; computed again, batch norm knows its sums."""
-        for layer in self._layers(group):
-            yield self._compute(device, tile, group, layer, "forward")
-            if summing and _normalized(layer):
+        for task in self._tasks[group]:
+            yield self._compute(device, tile, group, task, "forward")
+            if task.normalized:
                 for _ in range(2):
-                    yield from self._statistics(layer, 1)
+                    yield from self._statistics(task, 1)
 
     def _backward_group(self, device: int, tile: int, base: int, group: int) -> Iterator[Event]:
         sends, receives = self._parcels(tile, base, group)
-        layers = self._layers(group)
-        for layer in reversed(layers):
-            if _normalized(layer):
-                yield from self._statistics(layer, 2)
-            if 0 not in self._inputs(layer):
-                yield self._compute(device, tile, group, layer, "backward_input")
-            if layer is layers[0] and (sends or receives):
+        tasks = self._tasks[group]
+        for task in reversed(tasks):
+            for again in task.again:
+                # Batch norm knows its sums.
+                yield self._compute(device, tile, group, again, "forward")
+            if task.normalized:
+                yield from self._statistics(task, 2)
+            if 0 not in task.first.inputs:
+                yield self._compute(device, tile, group, task, "backward_input")
+            if task is tasks[0] and (sends or receives):
                 yield self._copy(device, "pack", group, receives)
                 yield BeginExchange(group, ADJOINT, receives, sends)
-            yield self._compute(device, tile, group, layer, "backward_weights")
+            yield self._compute(device, tile, group, task, "backward_weights")
         if sends or receives:
             yield EndExchange(group, ADJOINT)
             yield self._copy(device, "unpack", group, sends)
@@ -137,18 +131,8 @@ class _Step:
         for metric in _METRIC_BYTES:
             yield from _sum(metric, "metrics")
 
-    def _layers(self, group: int) -> list[Layer]:
-        """What is computed at once: a merged pool stands for its convolution, too."""
-        first, stop = self._partition.ranges[group]
-        layers = self._network.layers[first:stop]
-        return [layer for layer in layers if layer.index + 1 not in self._merged]
-
-    def _inputs(self, layer: Layer) -> Sequence[int]:
-        merged = layer.index in self._merged
-        return self._network.layers[layer.index - 1].inputs if merged else layer.inputs
-
-    def _compute(self, device: int, tile: int, group: int, layer: Layer, operation: str) -> Compute:
-        first, _ = self._partition.ranges[group]
+    def _compute(self, device: int, tile: int, group: int, task: Task, operation: str) -> Compute:
+        layer, (first, _) = task.layer, self._partition.ranges[group]
         box = self._partition.needs[tile][group].computed[layer.index - first]
         seconds = self._cost.compute(
             device,
@@ -157,7 +141,7 @@ class _Step:
             self._images,
             box.height,
             box.width,
-            merged=layer.index in self._merged,
+            merged=task.merged,
         )
         return Compute(seconds, operation, layer.index)
 
@@ -172,18 +156,14 @@ class _Step:
         size = sum(size for _, size in parcels)
         return Compute(self._cost.pack(device, size, len(parcels)), operation, group)
 
-    def _statistics(self, layer: Layer, vectors: int) -> Iterator[Event]:
-        size = vectors * layer.output_shape.channels * _STATISTIC_BYTES
-        yield from _sum(size, f"statistics of layer {layer.index}")
+    def _statistics(self, task: Task, vectors: int) -> Iterator[Event]:
+        size = vectors * task.layer.output_shape.channels * _STATISTIC_BYTES
+        yield from _sum(size, f"statistics of layer {task.layer.index}")
 
 
 def _sum(size: int, purpose: str) -> Iterator[Event]:
     yield BeginSum(size, purpose)
     yield EndSum()
-
-
-def _normalized(layer: Layer) -> bool:
-    return getattr(layer.operation, "batch_normalize", False)
 
 
 def _frozen(parcels: dict[int, list[tuple[int, int]]]) -> dict[int, Parcels]:

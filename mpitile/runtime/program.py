@@ -302,6 +302,6 @@ class Program:
         return {name: self._choices.of(shape, self._dtype) for name, shape in shapes.items()}
 
 
-def _last(layers: Layers) -> int | None:
+def _last(layers: Piece) -> int | None:
     """The layer by which a piece of work is known; None for the loss behind all layers."""
     return layers[-1] if layers else None

@@ -12,7 +12,7 @@ from mpitile.train.setup import Job
 
 def job_bytes(job: Job) -> tuple[dict[str, int], ...]:
     """For each rank, the bytes by kind that training allocates, its feeders' included."""
-    demand = run_demand(job.settings, job.network, job.pass_images, job.optimizer)
+    demand = run_demand(job.settings, job.network, job.plan.ranks, job.pass_images, job.optimizer)
     return plan_bytes(Partition(job.network, job.plan), demand)
 
 

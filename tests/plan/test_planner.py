@@ -429,3 +429,18 @@ def test_alternatives_are_other_plans_and_no_faster_ones_fit():
     grids = [other.seconds for other in others if other.name == "other grid"]
     assert min(grids) >= 0.97 * own
     assert [other.seconds for other in others] == sorted(other.seconds for other in others)
+
+
+@pytest.mark.parametrize("recompute", ["none", "all"])
+def test_the_groups_tell_plans_apart_as_the_whole_step_does(recompute):
+    """What the sum of groups leaves out of a step is the same for every grouping."""
+    where = cluster((2, 1), (2, 1), between=(1e-4, 1e8))
+    rest = []
+    for starts in groupings(small()):
+        request = Request(
+            small(), where, 4, Demand(4), grid="2x2", groups=starts, recompute=recompute
+        )
+        planner = Planner(request)
+        chosen = planner.best()
+        rest.append(planner.predict(chosen).step_seconds - chosen.pass_seconds)
+    assert max(rest) - min(rest) < 0.02 * chosen.pass_seconds

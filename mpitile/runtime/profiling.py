@@ -20,8 +20,9 @@ from mpitile.plan.cluster import OPERATIONS, Point
 from mpitile.plan.layer_class import box_class, loss_class
 from mpitile.plan.partition import Partition
 from mpitile.plan.plan import Plan
+from mpitile.plan.recomputation import Piece
 from mpitile.runtime.parameters import Parameters
-from mpitile.runtime.program import Layers, Program
+from mpitile.runtime.program import Program
 
 # Objects in each image as (x, y, width, height, class): as many as photographs have.
 _OBJECTS = 8
@@ -107,7 +108,7 @@ class _TimedProgram(Program):
         return replace(
             group,
             exchange=_TimedExchange(group.exchange),
-            works=tuple((layers, _Timed(work)) for layers, work in group.works),
+            tasks=tuple(replace(task, work=_Timed(task.work)) for task in group.tasks),
         )
 
     @property
@@ -115,8 +116,8 @@ class _TimedProgram(Program):
         return [group.exchange for group in self._groups]
 
     @property
-    def works(self) -> list[tuple[Layers, _Timed]]:
-        return [work for group in self._groups for work in group.works]
+    def works(self) -> list[tuple[Piece, _Timed]]:
+        return [(task.layers, task.work) for group in self._groups for task in group.tasks]
 
 
 def middle_tile(plan: Plan) -> int:
@@ -153,7 +154,6 @@ def time_tile(
         meet()
         wall.append(-time.perf_counter())
         cpu.append(-time.thread_time())
-        parameters.gradients[...] = 0
         program.forward(step)
         program.backward(step)
         wall[-1] += time.perf_counter()
@@ -175,7 +175,14 @@ def _step(network: Network, topology: Topology, images: int) -> Step:
     if isinstance(network.layers[-1].operation, Region):
         truths = generator.uniform(0.1, 0.9, (images, _OBJECTS, 5))
         truths[..., 4] = 0
-    return Step(training=True, reduce=topology.world.sum, images=images, seen=_SEEN, truths=truths)
+    return Step(
+        training=True,
+        reduce=topology.world.sum,
+        images=images,
+        seen=_SEEN,
+        overwrite=True,
+        truths=truths,
+    )
 
 
 def _points(program: _TimedProgram, images: int) -> dict[tuple[str, str], list[Point]]:
@@ -210,7 +217,7 @@ def _packing(program: _TimedProgram, passes: int) -> Packing:
     )
 
 
-def _has_weights(program: _TimedProgram, numbers: Layers) -> bool:
+def _has_weights(program: _TimedProgram, numbers: Piece) -> bool:
     return any(program.parameters.of_layer(number) for number in numbers)
 
 

@@ -112,10 +112,11 @@ def test_who_is_slow_is_waited_for():
     assert fast.wait == pytest.approx(fast.compute, rel=1e-3)
 
 
-def test_a_group_computed_again_goes_forward_twice():
-    plan = Plan(Grid(1, 1), (0, 1))
-    stored = step(PLAIN, plan, cluster(1))
-    again = step(PLAIN, replace(plan, recompute=(True, False)), cluster(1))
+def test_layers_computed_again_go_forward_twice():
+    """The first layer's output is dropped; the second's is the next group's input and stays."""
+    plan = Plan(Grid(1, 1), (0, 2))
+    stored = step(PLAIN + CONVOLUTION, plan, cluster(1))
+    again = step(PLAIN + CONVOLUTION, replace(plan, recompute=(True, False)), cluster(1))
     assert again.step_seconds - stored.step_seconds == pytest.approx(64 * 18 * 2 / FLOPS)
 
 

@@ -14,7 +14,7 @@ from mpitile.plan.bytes import KINDS, Demand, plan_bytes
 from mpitile.plan.partition import Partition
 from mpitile.runtime.parameters import Parameters
 from mpitile.runtime.program import Program
-from mpitile.train.optimizer import optimizer_memory
+from mpitile.train.forecast import job_bytes
 from mpitile.train.setup import make_job
 from mpitile.train.sources import open_images, training_feeder
 from mpitile.train.trainer import Trainer
@@ -40,7 +40,7 @@ def test_a_program_allocates_what_is_predicted(case):
         found = run_ranks(plan.ranks, lambda comm, dtype=dtype: allocated(comm, dtype))
         for predicted, held in zip(plan_bytes(partition, demand), found, strict=True):
             assert tuple(predicted) == KINDS
-            assert predicted.pop("optimizer") == 0
+            assert predicted.pop("optimizer") == predicted.pop("sums") == 0
             assert predicted == held
 
 
@@ -74,12 +74,4 @@ def test_a_run_allocates_what_is_predicted(tmp_path, read, optimizer, kind, grid
 
     rows, columns = map(int, grid.split("x"))
     for rank, (job, held) in enumerate(run_ranks(rows * columns * replicas, allocated)):
-        itemsize = 8
-        demand = Demand(
-            job.pass_images,
-            itemsize,
-            *optimizer_memory(optimizer, itemsize),
-            workspace_elements(parameter_specs(job.network)),
-            read,
-        )
-        assert plan_bytes(Partition(job.network, job.plan), demand)[rank] == held
+        assert job_bytes(job)[rank] == held

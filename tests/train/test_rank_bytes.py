@@ -33,7 +33,7 @@ def feeder_arrays(feeder):
 def test_every_rank_holds_what_was_predicted(tmp_path, images, ranks, replicas, read, optimizer):
     sections = {
         "train": {"optimizer": optimizer, "batch": 4},
-        "tiling": {"replicas": replicas, "recompute": [0]},
+        "tiling": {"replicas": replicas, "recompute": "all"},
         "data": {"read": read},
     }
     settings = small_settings(tmp_path, detector(), images, **sections)

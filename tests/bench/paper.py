@@ -1,10 +1,11 @@
 """The paper's experiment by recorded-run simulation: y16 on Pi 3s at 100 Mbit/s.
 
 python tests/bench/paper.py [--devices 2,3,4,5,6] [--batches 1,2,4,8] [--steps 3] [--size 608]
-                            [--sgemm 5.4] [--json FILE]
+                            [--groupings "single;planned"] [--sgemm 5.4] [--json FILE]
 
 For 2 to 6 devices of 4 ranks and each batch: speedup over one core and bytes per device with
-a single fused group, with every layer a group of its own, and with the planner's groups.
+a single fused group, with every layer a group of its own, and with the planner's groups, also
+where it may let teams share a batch.
 Every rank's computing is measured on this machine (`mpitile record`: one rank at a time, CPU
 time), multiplied by how much slower a Pi's core is, and put on the links of
 jobs/clusters/pi3-100mbit.toml.
@@ -49,6 +50,7 @@ GROUPINGS = {
     "single": ["tiling.groups=[0]", "tiling.recompute=none"],
     "every layer": [f"tiling.groups={list(range(LAYERS))}", "tiling.recompute=none"],
     "planned": ["tiling.groups=auto", "tiling.recompute=none"],
+    "planned, replicas": ["tiling.groups=auto", "tiling.replicas=auto", "tiling.recompute=none"],
     "planned, recomputing": ["tiling.groups=auto", "tiling.recompute=all"],
 }
 
@@ -64,6 +66,7 @@ class Row:
     batch: int
     devices: int
     grouping: str
+    replicas: int
     grid: str
     groups: tuple[int, ...]
     alone: float
@@ -109,6 +112,7 @@ def measure(batch: int, devices: int, grouping: str, options, factor: float, alo
         batch,
         devices,
         grouping,
+        job.plan.replicas,
         str(job.plan.grid),
         job.plan.groups,
         alone[0],
@@ -131,7 +135,7 @@ def text(row: Row) -> str:
     speedups = "".join(f"{row.alone / row.seconds[name]:13.2f}" for name in ALGORITHMS)
     shares = " ".join(f"{100 * share:3.0f}" for share in row.shares.values())
     return (
-        f"{row.batch:5}{row.devices:8}  {row.grouping:21}{row.grid:>5}{speedups}"
+        f"{row.batch:5}{row.devices:8}  {row.grouping:21}{row.replicas} x {row.grid:4}{speedups}"
         f"{row.device_bytes / 1e6:9.0f}{row.alone_bytes / row.device_bytes:8.1f}   {shares}"
     )
 
@@ -144,7 +148,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--devices", type=numbers, default=[2, 3, 4, 5, 6])
     parser.add_argument("--batches", type=numbers, default=[1, 2, 4, 8])
-    parser.add_argument("--groupings", default="single,every layer,planned")
+    parser.add_argument("--groupings", default="single;every layer;planned;planned, replicas")
     parser.add_argument("--steps", type=int, default=3, help="recorded steps (3)")
     parser.add_argument("--size", type=int, default=608, help="of the square images (608)")
     parser.add_argument("--sgemm", type=float, default=5.4, help="GFLOP/s of a Pi 3's core (5.4)")
@@ -154,15 +158,15 @@ def main() -> None:
     factor = own / options.sgemm
     print(f"sgemm {own:.1f} GFLOP/s here, {options.sgemm} on a Pi 3's core: factor {factor:.1f}")
     heads = "".join(f"{name:>13}" for name in ALGORITHMS)
-    print(f"{'batch':>5}{'devices':>8}  {'groups':21}{'grid':>5}{heads}{'MB':>9}{'less':>8}"
+    print(f"{'batch':>5}{'devices':>8}  {'groups':21}{'grid':8}{heads}{'MB':>9}{'less':>8}"
           "   % computing, halos, sums, waiting")  # fmt: skip
-    print(f"{'':39}{'speedup over one core, by algorithm of sums':>{len(heads)}}"
+    print(f"{'':42}{'speedup over one core, by algorithm of sums':>{len(heads)}}"
           f"{'per device':>17}")  # fmt: skip
     rows = []
     for batch in options.batches:
         alone = one_core(batch, options, factor)
         for devices in options.devices:
-            for grouping in options.groupings.split(","):
+            for grouping in options.groupings.split(";"):
                 rows.append(measure(batch, devices, grouping, options, factor, alone))
                 print(text(rows[-1]), flush=True)
     if options.json:

@@ -121,7 +121,8 @@ def main() -> None:
     counts = [int(word) for word in options.ranks.split(",")]
     batches = {
         f"batch {options.batch}": lambda ranks: options.batch,
-        "batch in proportion": lambda ranks: max(1, options.batch * ranks // counts[0]),
+        # A multiple, so that as many teams can share it.
+        "batch in proportion": lambda ranks: options.batch * round(ranks / counts[0]),
     }
     curves: dict[str, list[Point]] = {name: [] for name in batches}
     print(f"{'ranks':>6}{'batch':>7}{'step s':>9}{'images/s':>10}  % computing, halos, sums, "

@@ -34,6 +34,8 @@ _REGION_PASSES, _SQUARES_PASSES = 40, 4
 # and the activation reads and writes them again; in backward the activation's derivative,
 # the sums and the correction read and write.
 _NORMALIZED_FORWARD, _NORMALIZED_BACKWARD = 6, 8
+# The band between a convolution and its pool stays in cache: less than a pass through memory.
+_CACHED = 0.5
 # The derivative reads the output and reads and writes its delta.
 _DERIVATIVE = 3
 
@@ -131,12 +133,10 @@ def layer_work(layer: Layer, operation: str, convolution: Layer | None = None) -
     """The work for each output cell; of a merged pool with its convolution's."""
     if convolution is not None:
         inner, stride = layer_work(convolution, operation), layer.operation.stride**2
-        # The band between both stays in cache, but is zeroed and filled in backward.
-        passes = 1 if operation == "forward" else 2
         return Work(
             inner.kind,
             stride * inner.flops,
-            stride * (inner.elements + passes * convolution.output_shape.channels),
+            stride * (inner.elements + _CACHED * convolution.output_shape.channels),
             inner.fixed_elements,
         )
     if isinstance(layer.operation, Convolutional | Connected):

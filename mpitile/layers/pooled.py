@@ -35,7 +35,7 @@ class PooledConvolution:
         pooling = pool_site.layer.operation
         self._window = pooling.size, pooling.stride, pooling.padding
         images = len(site.inputs[0].array)
-        self._bands = pooled_bands(site.layer, pool_site.layer, images, pool_site.box)
+        self._bands = pooled_bands(site.layer, pool_site.layer, images, pool_site.box, site.box)
         self._normalized = None
         if self._convolution.batch_normalize:
             self._normalized = NormalizedProduct(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
-from mpitile.geometry.box import Box
+from mpitile.geometry.box import EMPTY, Box
 from mpitile.geometry.receptive import Window
 from mpitile.network.spec import Layer
 
@@ -52,11 +52,18 @@ def _even(images: int, at_once: int) -> list[tuple[int, int]]:
 
 
 def pooled_bands(
-    convolution: Layer, pooling: Layer, images: int, box: Box
+    convolution: Layer, pooling: Layer, images: int, box: Box, inner: Box
 ) -> tuple[tuple[Band, Band], ...]:
     """What a merged pool's box is worked through in.
 
     Each band comes with that of the convolution's output that it is taken from.
+
+    Parameters
+    ----------
+    box, inner : what is computed of the pool's output, and of the convolution's. With batch
+        norm the bands cover all of `inner`: where it has cells that no window of the box
+        reads, because cut lines do not meet the pool's windows, their gradient is still
+        corrected by the means over the batch.
     """
     operation, shape = pooling.operation, convolution.output_shape
     window = Window(operation.size, operation.size, operation.stride, operation.padding // 2)
@@ -64,12 +71,30 @@ def pooled_bands(
     def needs(pooled: Box) -> Box:
         return window.needs(pooled, shape.height, shape.width)
 
-    bands = cut_bands(images, box, needs(box).width * shape.channels * operation.stride)
-    return tuple((band, Band(band.first, band.stop, needs(band.box))) for band in bands)
+    if not convolution.operation.batch_normalize:
+        inner = needs(box)
+    elif needs(box).empty:
+        parts = cut_bands(images, inner, inner.width * shape.channels)
+        return tuple((Band(part.first, part.stop, EMPTY), part) for part in parts)
+    bands = cut_bands(images, box, inner.width * shape.channels * operation.stride)
+    return tuple(
+        (band, Band(band.first, band.stop, _widened(needs(band.box), inner, box, band.box)))
+        for band in bands
+    )
 
 
-def band_elements(convolution: Layer, pooling: Layer, images: int, box: Box) -> int:
+def _widened(part: Box, inner: Box, box: Box, band: Box) -> Box:
+    """All columns of `inner`, and its first or last rows in the first or last band of `box`."""
+    return Box(
+        inner.y0 if band.y0 == box.y0 else part.y0,
+        inner.y1 if band.y1 == box.y1 else part.y1,
+        inner.x0,
+        inner.x1,
+    )
+
+
+def band_elements(convolution: Layer, pooling: Layer, images: int, box: Box, inner: Box) -> int:
     """Elements of scratch memory that the largest band wants."""
-    bands = pooled_bands(convolution, pooling, images, box)
-    cells = (inner.box.cells * inner.images for _, inner in bands)
+    bands = pooled_bands(convolution, pooling, images, box, inner)
+    cells = (part.box.cells * part.images for _, part in bands)
     return max(cells, default=0) * convolution.output_shape.channels

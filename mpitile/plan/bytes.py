@@ -158,7 +158,9 @@ def scratch_elements(network: Network, part: TilePart, images: int, merged: Coll
     layers = network.layers
     return max(
         (
-            band_elements(layers[pool - 1], layers[pool], images, part.computed(pool))
+            band_elements(
+                layers[pool - 1], layers[pool], images, part.computed(pool), part.computed(pool - 1)
+            )
             for pool in merged
         ),
         default=0,

@@ -99,6 +99,15 @@ def _maxpool(draw, draft):
     draft.add(spec.MaxPool(size, stride, padding))
 
 
+def _pooled(draw, draft):
+    """A convolution whose pool's windows lie side by side: runs compute both together."""
+    shape, linear = draft.shape, draft.linear
+    enough = shape.height * shape.width * draft.batch >= FEWEST_NORMALIZED
+    normalize = enough and not linear and draw(st.booleans())
+    draft.add(spec.Convolutional(draw(st.sampled_from([2, 3, 4])), 3, 1, 1, "leaky", normalize))
+    draft.add(spec.MaxPool(2, 2, 1))
+
+
 def _shortcut_sources(draft):
     last = draft.shape
     return [
@@ -150,7 +159,7 @@ def _dropout(draw, draft):
 def _middle_layer(draw, draft):
     kinds = [_conv, _conv, _conv]
     if not draft.overlapped:
-        kinds += [_maxpool, _maxpool]
+        kinds += [_maxpool, _pooled, _pooled]
     if draft.operations:
         kinds += [_route, _dropout]
         if _shortcut_sources(draft):

@@ -51,6 +51,20 @@ def test_tiled_steps_equal_the_steps_of_one_rank(case):
         assert_same_parameters(actual.parameters, expected.parameters, EXACT)
 
 
+@settings(max_examples=EXAMPLES // 2)
+@given(cases())
+def test_tiled_steps_with_merged_pools_equal_the_steps_of_one_rank(case):
+    """As runs take them: what only a pool reads is never stored, hence not compared."""
+    images, truths = data(case)
+    options = {"steps": STEPS, "seed": case.seed, "seen": case.seen, "key": KEY}
+    whole = run_tiled(case.network, whole_plan(case.network), images, truths, **options)
+    assume_unsure(case, whole)
+    tiled = run_tiled(case.network, case.plan, images, truths, merge_pools=True, **options)
+    for actual, expected in zip(tiled, whole, strict=True):
+        assert_same_pass(actual, expected, EXACT, case.network)
+        assert_same_parameters(actual.parameters, expected.parameters, EXACT)
+
+
 def one_pass(case):
     """The first step of one rank, and what a reference is given for it."""
     images, truths = data(case)

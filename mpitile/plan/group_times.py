@@ -101,7 +101,7 @@ class GroupTimes:
             [_lengths(reached) for reached in columns.values()],
         )
         sums = [_Sum(self, tile, least) for tile in tiles]
-        # What the layers take in groups of their own, but for the exchange before the first.
+        # What the layers take in groups of their own.
         apart = 0.0
         for first, reached in rows.items():
             across = columns[first]
@@ -117,11 +117,12 @@ class GroupTimes:
                 tuple(map(max, zip(*(reversed(one.again) for one in sums), strict=True))),
             )
             alone = self.groups[first, first + 1]
-            apart += alone.forward + alone.backward
-            if not self._every and group.forward + group.backward > _MARGIN * apart:
-                # Longer groups repeat all of this, and more.
+            apart += alone.stored
+            # Longer groups repeat all of this, and more; but a pool may cost less together with
+            # the convolution before it.
+            final = not self._every and first not in self._pools
+            if final and group.forward + group.backward > _MARGIN * apart:
                 break
-            apart += 2 * alone.exchange - alone.hidden
 
     def layer(
         self, device: int, layer: int, rows: int, columns: int, merged: bool

@@ -129,17 +129,17 @@ class Cluster:
         self._head = self._hold([*command, str(self._folder / "hosts")])
         self._inside = ["nsenter", "--target", str(self._head), *_NAMESPACES, "--pid"]
         for command in bridge_commands():
-            _run([*self._inside, *command])
+            _run(self._inside, command)
 
     def _make_device(self, address: Address) -> None:
         command = ["unshare", *_NAMESPACES, "sh", "-c", _DEVICE, "device", address.device]
         pid = self._hold([*self._inside, *command])
         self._note(address.device, "pid", [pid])
         for command in cable_commands(address, pid, self._limits.rate):
-            _run([*self._inside, *command])
+            _run(self._inside, command)
         enter = ["nsenter", "--target", str(pid), *_NAMESPACES]
         for command in device_commands(address, self._limits.rate):
-            _run([*self._inside, *enter, *command])
+            _run([*self._inside, *enter], command)
 
     def _hold(self, command: list[str]) -> int:
         """Start a process that keeps namespaces alive; the number that it prints."""
@@ -160,7 +160,7 @@ class Cluster:
 
     def measured(self) -> list[dict]:
         """Name, memory and bytes over the cable of each device, so far."""
-        text = _run([*self._inside, "ip", "-json", "-statistics", "link", "show"])
+        text = _run(self._inside, ["ip", "-json", "-statistics", "link", "show"])
         counts = {link["ifname"]: link["stats64"] for link in json.loads(text)}
         found = []
         for address in self.devices:
@@ -178,9 +178,10 @@ class Cluster:
         return found
 
 
-def _run(command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def _run(enter: list[str], command: list[str]) -> str:
+    """What a command prints in the namespaces that `enter` enters."""
+    done = subprocess.run([*enter, *command], capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        what = " ".join(command[command.index("--net") + 1 :])
-        raise Refusal(f"{what}: {done.stderr.strip() or done.returncode}")
+        complaint = done.stderr.strip().partition("\n")[0] or f"exit code {done.returncode}"
+        raise Refusal(f"{' '.join(command)}: {complaint}")
     return done.stdout

@@ -91,13 +91,13 @@ class Groups:
                 group = top / device
                 group.mkdir()
                 if memory is not None and "memory" in hierarchy.controllers:
-                    _set(group, memory_settings(hierarchy.version, memory))
+                    apply(group, memory_settings(hierarchy.version, memory))
                 hierarchy.delegate(group)
                 for name in (DAEMON, *ranks):
                     (group / name).mkdir()
                 if pace.limited and "cpu" in hierarchy.controllers:
                     for rank in ranks:
-                        _set(group / rank, cpu_settings(hierarchy.version, pace))
+                        apply(group / rank, cpu_settings(hierarchy.version, pace))
 
     def of(self, device: str, member: str) -> list[Path]:
         """The groups that a process of a rank, or the daemon, has to be in."""
@@ -130,7 +130,8 @@ class Groups:
         return MemoryUse(None, None, 0)
 
 
-def _set(group: Path, settings: dict[str, str]) -> None:
+def apply(group: Path, settings: dict[str, str]) -> None:
+    """Write settings into a group's files; `Refusal` where the kernel will not have one."""
     for name, value in settings.items():
         file = group / name
         # A kernel without swap has no files for it, and needs none.

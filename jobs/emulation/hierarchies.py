@@ -38,7 +38,7 @@ def find_hierarchies() -> tuple[Hierarchy, ...]:
     found = []
     for version, controllers, mount, group in locate(own, mounts):
         if version == 2:
-            hierarchy = _nearest_delegating(mount, group)
+            hierarchy = nearest_delegating(mount, group)
         else:
             hierarchy = Hierarchy(1, controllers, mount / group)
         if hierarchy and hierarchy.controllers and os.access(hierarchy.base, os.W_OK):
@@ -80,7 +80,7 @@ def _below(path: PurePosixPath, root: str) -> PurePosixPath:
     return PurePosixPath()
 
 
-def _nearest_delegating(mount: Path, group: PurePosixPath) -> Hierarchy | None:
+def nearest_delegating(mount: Path, group: PurePosixPath) -> Hierarchy | None:
     """A group of version 2 in which groups with controllers can be made.
 
     The nearest one that hands on memory and cpu already, else the nearest that can be told to,

@@ -71,7 +71,9 @@ def parse(arguments: list[str]) -> Options:
     )
     parser.add_argument("--report", type=Path, help="write what was measured here, as JSON")
     parser.add_argument("command", nargs="+", help="what each rank runs")
-    return Options(**{**vars(read := parser.parse_args(arguments)), "command": tuple(read.command)})
+    read = parser.parse_args(arguments)
+    read.command = tuple(read.command)
+    return Options(**vars(read))
 
 
 def rate(text: str) -> float:

@@ -130,17 +130,17 @@ def describe(options: Options, pace: Pace, cores: int, measured: bool) -> None:
     """Say what has been set up."""
     memory = f"{options.memory / 1e6:.0f} MB each" if options.memory else "no limit of memory"
     say(
-        f"{options.devices} devices of {options.ranks} ranks, {memory}, "
+        f"{_counted(options.devices, 'device')} of {_counted(options.ranks, 'rank')}, {memory}, "
         f"{_mbit(options.rate)} Mbit/s links"
     )
-    ranks = options.devices * options.ranks
+    crowd = f"{_counted(options.devices * options.ranks, 'rank')} on {_counted(cores, 'core')}"
     if pace.limited:
         say(
-            f"{ranks} ranks on {cores} cores: {pace.share:.4g} of a core each "
+            f"{crowd}: {pace.share:.4g} of a core each "
             f"({pace.quota_us} of every {pace.period_us} us), waits sleep"
         )
     else:
-        say(f"{ranks} ranks on {cores} cores: a core each")
+        say(f"{crowd}: a core each")
     say(
         f"links run at {_mbit(pace.link_rate(options.rate))} Mbit/s here; "
         f"device seconds = measured seconds x {pace.device_seconds:.4g}"
@@ -161,7 +161,8 @@ def tell(measured: list[dict], pace: Pace) -> None:
             f"sent {_mb(each['sent_bytes'])} MB, received {_mb(each['received_bytes'])} MB"
         )
         if each["memory_kills"]:
-            parts.append(f"{each['memory_kills']} processes killed because memory ran out")
+            kills = _counted(each["memory_kills"], "kill")
+            parts.append(f"{kills} because memory ran out")
         say(f"{each['device']}: {', '.join(parts)}")
 
 
@@ -182,6 +183,10 @@ def write_report(options: Options, pace: Pace, measured: list[dict], code: int) 
 def say(text: str) -> None:
     """A line to the error stream: the command has the other one for itself."""
     print(f"emulate.py: {text}", file=sys.stderr, flush=True)
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _mbit(rate: float) -> str:

@@ -146,7 +146,8 @@ class Cluster:
         process = self._start(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         said = process.stdout.readline()
         if not said:
-            raise Refusal(f"namespaces cannot be made here: {process.communicate()[1].strip()}")
+            complaint = _first_line(process.communicate()[1])
+            raise Refusal(f"namespaces cannot be made here: {complaint}")
         return int(said)
 
     def start(self, command: list[str], environment: dict[str, str]) -> Job:
@@ -182,6 +183,10 @@ def _run(enter: list[str], command: list[str]) -> str:
     """What a command prints in the namespaces that `enter` enters."""
     done = subprocess.run([*enter, *command], capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        complaint = done.stderr.strip().partition("\n")[0] or f"exit code {done.returncode}"
+        complaint = _first_line(done.stderr) or f"exit code {done.returncode}"
         raise Refusal(f"{' '.join(command)}: {complaint}")
     return done.stdout
+
+
+def _first_line(text: str) -> str:
+    return text.strip().partition("\n")[0]

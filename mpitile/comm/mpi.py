@@ -11,6 +11,7 @@ import numpy as np
 from mpi4py import MPI
 
 from mpitile.comm.communicator import Addressed
+from mpitile.errors import InputError
 
 _TAG = 7
 _FIRST_SLEEP, _LONGEST_SLEEP = 20e-6, 1e-3
@@ -29,20 +30,24 @@ def wait_by_sleeping(requests: Sequence[MPI.Request]) -> None:
         pause = min(2 * pause, _LONGEST_SLEEP)
 
 
+_WAITS = {"spin": wait_by_spinning, "sleep": wait_by_sleeping}
+
+
 class MpiCommunicator:
     """See `mpitile.comm.communicator.Communicator`.
 
     Parameters
     ----------
     comm : an intra-communicator; it is duplicated once. Collective.
-    wait : "spin", "sleep", or "auto": sleep where a host has more ranks than cores.
+    wait : "spin", "sleep", or "auto": as the variable MPITILE_WAIT says, else sleep where a
+        host has more ranks than cores.
     """
 
     def __init__(self, comm: MPI.Intracomm, wait: str = "auto") -> None:
         duplicate = comm.Dup()
         if wait == "auto":
-            wait = "sleep" if _oversubscribed(duplicate) else "spin"
-        self._adopt(duplicate, {"spin": wait_by_spinning, "sleep": wait_by_sleeping}[wait])
+            wait = _chosen_wait(duplicate)
+        self._adopt(duplicate, _WAITS[wait])
 
     def _adopt(self, comm: MPI.Intracomm, wait: Callable[[Sequence[MPI.Request]], None]) -> None:
         self._comm = comm
@@ -123,6 +128,15 @@ class MpiChannel:
         for request in self._requests:
             request.Free()
         self._requests = []
+
+
+def _chosen_wait(comm: MPI.Intracomm) -> str:
+    """How to wait where nobody says: as a launcher knows best, else by counting. Collective."""
+    counted = "sleep" if _oversubscribed(comm) else "spin"
+    told = os.environ.get("MPITILE_WAIT", counted)
+    if told not in _WAITS:
+        raise InputError(f'MPITILE_WAIT: expected "spin" or "sleep", got "{told}"')
+    return told
 
 
 def _oversubscribed(comm: MPI.Intracomm) -> bool:

@@ -165,3 +165,18 @@ def test_sums_of_rounded_numbers_are_the_same_bits_on_all_ranks(comm):
         for part in (array[:7], array):
             comm.sum(part)
         assert len(set(comm.allgather(array.tobytes()))) == 1
+
+
+@pytest.mark.mpi(ranks=[2])
+def test_a_launcher_may_say_how_to_wait(comm, monkeypatch):
+    from mpi4py import MPI
+
+    from mpitile.comm import mpi
+
+    for told, way in (("sleep", mpi.wait_by_sleeping), ("spin", mpi.wait_by_spinning)):
+        monkeypatch.setenv("MPITILE_WAIT", told)
+        assert mpi.MpiCommunicator(MPI.COMM_WORLD)._wait is way
+    assert mpi.MpiCommunicator(MPI.COMM_WORLD, "sleep")._wait is mpi.wait_by_sleeping
+    monkeypatch.setenv("MPITILE_WAIT", "doze")
+    with pytest.raises(InputError, match='MPITILE_WAIT: expected "spin" or "sleep", got "doze"'):
+        mpi.MpiCommunicator(MPI.COMM_WORLD)

@@ -8,31 +8,35 @@ from pathlib import Path
 
 import numpy as np
 
-from mpitile.comm.reduce import bytes_in_flight
+from mpitile.plan.devices import Devices, expected_devices
 from mpitile.plan.partition import Partition
 from mpitile.runtime.footprint import program_bytes
 from mpitile.train.setup import Job
-
-# Arrays as long as the trained values, by optimiser.
-STATES = {"sgd": 1, "adam": 2}
+from mpitile.train.state import state_bytes
 
 _STATUS = Path("/proc/self/status")
+_ROLLUP = Path("/proc/self/smaps_rollup")
 
 
-def rank_bytes(job: Job, rank: int) -> dict[str, int]:
+def rank_bytes(job: Job, rank: int, devices: Devices | None = None) -> dict[str, int]:
     """Bytes that a rank of a run will hold by kind, known without allocating any.
 
-    "images" are the tile of the present pass and what is read ahead; "sums" is what MPI
-    holds while gradients are added up. Not in it are the decoder's buffers for the
-    image file that is being read, and an interpreter with its libraries.
+    What a device's ranks share is in the account of the first of them. "images" are the tile
+    of the present pass and what is read ahead; "sums" is what gradients of other devices are
+    received in. Not in it are the decoder's buffers for the image file that is being read, and
+    an interpreter with its libraries.
+
+    Parameters
+    ----------
+    devices : which ranks share a device; as the run file says, on one host, if left out.
     """
+    if devices is None:
+        devices = expected_devices(job.plan.ranks, job.settings.tiling.ranks_per_device)
     tile = rank % job.plan.grid.tiles
     dtype = np.dtype(job.settings.train.dtype)
     found = program_bytes(Partition(job.network, job.plan), tile, job.team_images, dtype)
     found["images"] += staging_bytes(job, rank)
-    found["optimizer"] = STATES[job.optimizer] * found["gradients"]
-    found["sums"] = bytes_in_flight(job.plan.ranks, found["gradients"])
-    return found
+    return found | state_bytes(job.network, dtype, job.optimizer, devices, rank)
 
 
 def staging_bytes(job: Job, rank: int) -> int:
@@ -55,23 +59,55 @@ def _image_cells(partition: Partition, tile: int) -> int:
 
 
 def resident_bytes() -> int:
-    """The memory that this process holds now; where that is not told, the most so far."""
-    return _status("VmRSS")
+    """The memory that this process holds now; where that is not told, the most so far.
+
+    Of memory that it shares with other processes only its part counts, so that the sum over
+    processes is what they hold together.
+    """
+    return _status("VmRSS") - _shared_elsewhere()
 
 
 def peak_bytes() -> int:
-    """The most memory that this process has held so far."""
+    """The most memory that this process has held so far, shared memory as it is now."""
+    return peak_resident_bytes() - _shared_elsewhere()
+
+
+def peak_resident_bytes() -> int:
+    """The most memory that this process has had mapped so far, shared or not."""
     return _status("VmHWM")
+
+
+def _shared_elsewhere() -> int:
+    """What other processes have to answer for of the shared memory that this one has touched.
+
+    Pages are divided among the processes that have touched them.
+    """
+    try:
+        own = _field(_ROLLUP, "Pss_Shmem")
+        return _field(_STATUS, "RssShmem") - own
+    except (OSError, KeyError):
+        return 0
 
 
 def _status(name: str) -> int:
     try:
-        lines = _STATUS.read_text().splitlines()
+        return _field(_STATUS, name)
     except OSError:
         # It counts what the process was before it became this program, too.
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    (size,) = (line.split()[1] for line in lines if line.startswith(f"{name}:"))
-    return int(size) * 1024
+
+
+def _field(path: Path, name: str) -> int:
+    """Bytes of a line of a file of the kernel's.
+
+    Raises
+    ------
+    KeyError : there is no such line.
+    """
+    for line in path.read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024
+    raise KeyError(name)
 
 
 def describe_bytes(kinds: Mapping[str, int]) -> str:

@@ -63,6 +63,7 @@ class TilingSettings:
     """``[tiling]``; weights are relative sizes of the grid's rows and columns.
 
     `recompute` numbers the groups that compute their inner values twice, from 0.
+    `ranks_per_device` divides hosts into devices of so many ranks, as if apart.
     """
 
     grid: str = "auto"
@@ -73,6 +74,7 @@ class TilingSettings:
     row_weights: list[float] | None = None
     column_weights: list[float] | None = None
     wait: Literal["auto", "spin", "sleep"] = "auto"
+    ranks_per_device: int | Literal["auto"] = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +124,7 @@ _LEAST = {
     ("train", "seed"): 0,
     ("train", "validate_every"): 0,
     ("tiling", "replicas"): 1,
+    ("tiling", "ranks_per_device"): 1,
     ("checkpoint", "every"): 0,
     ("checkpoint", "keep"): 1,
 }
@@ -192,7 +195,7 @@ def _section(name: str, kind: type, table: Any, path: Path) -> Any:
         if isinstance(value, int) and value >= 2**63:
             raise InputError(f"{path}: {name}.{key} = {value}: expected less than 2**63")
         least = _LEAST.get((name, key))
-        if least is not None and value < least:
+        if least is not None and not isinstance(value, str) and value < least:
             raise InputError(f"{path}: {name}.{key} = {value}: expected at least {least}")
     return kind(**table)
 

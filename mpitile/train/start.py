@@ -28,16 +28,18 @@ def check_memory(trainer: Trainer) -> None:
     if limit is None:
         return
     allowed = together(trainer.topology.world, lambda: parse_bytes(limit))
-    needed: Counter[str] = Counter()
-    own = (socket.gethostname(), sum(trainer.allocated.values()))
+    needed: Counter[tuple[int, str]] = Counter()
+    own = ((trainer.group.number, socket.gethostname()), sum(trainer.allocated.values()))
     for device, size in trainer.topology.world.allgather(own):
         needed[device] += size
-    device, most = needed.most_common(1)[0]
+    (number, host), most = needed.most_common(1)[0]
     if most > allowed:
+        ranks = ", ".join(map(str, trainer.group.devices.ranks[number]))
         raise InputError(
-            f"{settings.path}: tiling.memory_limit = {limit!r}, but the ranks on {device} need "
-            f"{most / 1e6:.0f} MB: spread them over more devices, or lower train.batch "
-            f"({trainer.job.batch}) or raise train.subdivisions ({trainer.job.subdivisions})"
+            f"{settings.path}: tiling.memory_limit = {limit!r}, but the ranks on {host} "
+            f"({ranks}) need {most / 1e6:.0f} MB: spread them over more devices, or lower "
+            f"train.batch ({trainer.job.batch}) or raise train.subdivisions "
+            f"({trainer.job.subdivisions})"
         )
 
 
@@ -54,7 +56,11 @@ def starting_point(trainer: Trainer, resume: bool) -> tuple[float | None, str]:
     if newest:
         progress = shards.load(newest, world, trainer.arrays, trainer.job.fingerprint)
         trainer.done = progress.step
-        return progress.best, f"resumed after step {progress.step} from {newest}"
+        origin = f"resumed after step {progress.step} from {newest}"
+        if progress.plan != trainer.progress(None).plan:
+            origin += ", which another plan or other devices wrote: numbers go on as theirs would, "
+            origin += "but for rounding"
+        return progress.best, origin
     nothing = f"no checkpoint in {checkpoints}, " if resume else ""
     if settings.network.weights is None:
         return None, f"{nothing}weights drawn from seed {settings.train.seed}"
@@ -100,6 +106,7 @@ def _rank_report(trainer: Trainer, base: int) -> dict[str, Any]:
         "host": socket.gethostname(),
         "replica": topology.replica,
         "tile": topology.tile,
+        "device": trainer.group.number,
         "image_box": [box.y0, box.y1, box.x0, box.x1],
         "bytes": trainer.allocated,
         "total_bytes": sum(trainer.allocated.values()),

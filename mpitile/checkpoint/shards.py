@@ -1,15 +1,16 @@
 """Checkpoints: one HDF5 shard per rank, and a manifest that makes them valid.
 
-Each shard holds this rank's slice of every flat array. The manifest is written last,
-when all shards are on disk: a folder without it is no checkpoint. Nothing assumes a
-shared file system, only that a rank finds its own files again.
+Each shard holds this rank's spans of every flat array. The manifest is written last,
+when all shards are on disk: a folder without it is no checkpoint. Where the same ranks go on,
+nothing assumes a shared file system, only that a rank finds its own files again; other
+numbers of ranks, and other devices, need to see all shards.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -22,7 +23,7 @@ from mpitile.comm.agree import on_first, together
 from mpitile.comm.communicator import Communicator
 from mpitile.errors import InputError
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 _PREFIX = "step-"
 
@@ -38,6 +39,7 @@ class Progress:
     seed : from which order, augmentation and dropout are drawn, with `position`.
     best : best validation score so far, None before the first.
     fingerprint : of all that a resumed run must have in common with this one.
+    plan : of all else that decides the last bits of a step's numbers.
     """
 
     step: int
@@ -45,28 +47,58 @@ class Progress:
     seed: int
     best: float | None
     fingerprint: str
+    plan: str = ""
 
 
 _PROGRESS = tuple(field.name for field in fields(Progress))
+Span = tuple[int, int]
 
 
-def slice_ends(size: int, ranks: int) -> list[int]:
-    """Where each rank's slice of a flat array ends."""
-    return [size * (rank + 1) // ranks for rank in range(ranks)]
+@dataclass(frozen=True)
+class Sliced:
+    """A flat array of which each rank keeps some spans; together they are all of it.
+
+    Attributes
+    ----------
+    array : what this rank holds.
+    size : elements of the array as all ranks together have it.
+    spans : from where up to where this rank keeps it, in ascending order.
+    whole : whether `array` holds all elements, not only those of the spans one after the other.
+    spread : called on all ranks when each has its spans again. Collective.
+    """
+
+    array: np.ndarray
+    size: int
+    spans: Sequence[Span]
+    whole: bool = False
+    spread: Callable[[], None] = lambda: None
+
+    def pieces(self) -> Iterator[tuple[Span, slice]]:
+        """Each span, and where it stands in `array`."""
+        place = 0
+        for start, stop in self.spans:
+            first = start if self.whole else place
+            yield (start, stop), slice(first, first + stop - start)
+            place += stop - start
+
+
+def replicated(world: Communicator, array: np.ndarray) -> Sliced:
+    """A flat array of which every rank has its own copy; each keeps an equal part."""
+    ends = [array.size * (rank + 1) // world.size for rank in range(world.size)]
+    span = ([0, *ends][world.rank], ends[world.rank])
+    return Sliced(
+        array, array.size, [span], whole=True, spread=lambda: world.share_slices(array, ends)
+    )
 
 
 def save(
     folder: Path,
     world: Communicator,
-    arrays: Mapping[str, np.ndarray],
+    arrays: Mapping[str, Sliced],
     progress: Progress,
     keep: int,
 ) -> Path:
     """Write a checkpoint into ``folder/step-NNNNNN`` and remove all but `keep`. Collective.
-
-    Parameters
-    ----------
-    arrays : flat arrays, equal on all ranks; each rank writes its slice.
 
     Raises
     ------
@@ -109,9 +141,9 @@ def latest(folder: Path, world: Communicator) -> Path | None:
 
 
 def load(
-    path: Path, world: Communicator, arrays: Mapping[str, np.ndarray], fingerprint: str
+    path: Path, world: Communicator, arrays: Mapping[str, Sliced], fingerprint: str
 ) -> Progress:
-    """Fill `arrays` on every rank from a checkpoint of as many ranks. Collective.
+    """Fill `arrays` on every rank from a checkpoint of any number of ranks. Collective.
 
     Raises
     ------
@@ -119,20 +151,14 @@ def load(
         another run. Arrays may have been written to by then.
     """
     manifest = on_first(world, lambda: _read_manifest(path / MANIFEST))
-    if manifest["ranks"] != world.size:
-        raise InputError(
-            f"{path}: written by {manifest['ranks']} ranks, but {world.size} were started; "
-            f"resume with {manifest['ranks']}"
-        )
     if manifest["fingerprint"] != fingerprint:
         raise InputError(
             f"{path}: written by a run with other settings: expected {fingerprint}, "
             f"got {manifest['fingerprint']}"
         )
-    shard = path / _shard_name(world.rank)
-    together(world, lambda: _read_shard(shard, world, arrays, manifest["shards"][shard.name]))
-    for array in arrays.values():
-        world.share_slices(array, slice_ends(array.size, world.size))
+    together(world, lambda: _read_shards(path, world.rank, arrays, manifest))
+    for sliced in arrays.values():
+        sliced.spread()
     return Progress(**{key: manifest[key] for key in _PROGRESS})
 
 
@@ -140,27 +166,45 @@ def _shard_name(rank: int) -> str:
     return f"shard-{rank:05d}.h5"
 
 
-def _slice(size: int, world: Communicator) -> slice:
-    ends = [0, *slice_ends(size, world.size)]
-    return slice(ends[world.rank], ends[world.rank + 1])
-
-
 def _write_shard(
-    path: Path, world: Communicator, arrays: Mapping[str, np.ndarray], progress: Progress
+    path: Path, world: Communicator, arrays: Mapping[str, Sliced], progress: Progress
 ) -> None:
     with h5py.File(path, "w") as file:
         file.attrs.update({"format": FORMAT, "rank": world.rank, "ranks": world.size})
         file.attrs.update({k: v for k, v in asdict(progress).items() if v is not None})
-        for name, array in arrays.items():
-            part = _slice(array.size, world)
-            dataset = file.create_dataset(name, data=array[part])
-            dataset.attrs["start"] = part.start
-            dataset.attrs["size"] = array.size
+        for name, sliced in arrays.items():
+            pieces = list(sliced.pieces())
+            elements = sum(stop - start for (start, stop), _ in pieces)
+            dataset = file.create_dataset(name, (elements,), sliced.array.dtype)
+            dataset.attrs["size"] = sliced.size
+            spans = np.array([span for span, _ in pieces], np.int64).reshape(-1, 2)
+            file.create_dataset(f"spans/{name}", data=spans)
+            place = 0
+            for (start, stop), source in pieces:
+                if start < stop:
+                    target = slice(place, place + stop - start)
+                    dataset.write_direct(sliced.array, source, target)
+                    place = target.stop
 
 
-def _read_shard(
-    path: Path, world: Communicator, arrays: Mapping[str, np.ndarray], digest: str
-) -> None:
+def _read_shards(path: Path, rank: int, arrays: Mapping[str, Sliced], manifest: dict) -> None:
+    """Fill this rank's spans, from its own shard first and then from others as needed."""
+    missing = {
+        name: sum(stop - start for start, stop in sliced.spans) for name, sliced in arrays.items()
+    }
+    ranks = manifest["ranks"]
+    for number in [(rank + step) % ranks for step in range(ranks)]:
+        name = _shard_name(number)
+        for key, elements in _read_shard(path / name, arrays, manifest["shards"].get(name)).items():
+            missing[key] -= elements
+        if not any(missing.values()):
+            return
+    lacking = next(name for name, elements in missing.items() if elements)
+    raise InputError(f"{path}: its shards lack {missing[lacking]} values of {lacking!r}")
+
+
+def _read_shard(path: Path, arrays: Mapping[str, Sliced], digest: str | None) -> dict[str, int]:
+    """Fill what a shard has of this rank's spans; how many elements of each array that is."""
     try:
         found = _digest(path)
     except OSError as error:
@@ -168,12 +212,38 @@ def _read_shard(
     if found != digest:
         raise InputError(f"{path}: damaged: expected SHA-256 {digest}, got {found}")
     with h5py.File(path) as file:
-        for name, array in arrays.items():
-            part = _slice(array.size, world)
-            if name not in file or file[name].shape != (part.stop - part.start,):
-                raise InputError(f"{path}: expected {part.stop - part.start} values of {name!r}")
-            if part.stop > part.start:
-                file[name].read_direct(array, dest_sel=part)
+        return {name: _fill(path, file, name, sliced) for name, sliced in arrays.items()}
+
+
+def _fill(path: Path, file: h5py.File, name: str, sliced: Sliced) -> int:
+    size = file[name].attrs.get("size") if name in file else None
+    if size != sliced.size:
+        raise InputError(f"{path}: expected {sliced.size} values of {name!r}, found {size}")
+    stored, filled = Sliced(sliced.array, size, file[f"spans/{name}"][:].tolist()), 0
+    for source, target in _common(stored, sliced):
+        file[name].read_direct(sliced.array, source, target)
+        filled += target.stop - target.start
+    return filled
+
+
+def _common(stored: Sliced, wanted: Sliced) -> Iterator[tuple[slice, slice]]:
+    """Where the elements of both stand in each."""
+    ours = wanted.pieces()
+    (start, stop), target = next(ours, ((0, 0), slice(0, 0)))
+    for (first, last), source in stored.pieces():
+        while True:
+            low, high = max(start, first), min(stop, last)
+            if low < high:
+                yield (
+                    slice(source.start + low - first, source.start + high - first),
+                    slice(target.start + low - start, target.start + high - start),
+                )
+            if stop > last:
+                break
+            following = next(ours, None)
+            if following is None:
+                return
+            (start, stop), target = following
 
 
 def _read_manifest(path: Path) -> dict:

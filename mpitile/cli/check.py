@@ -46,6 +46,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="numbers of the groups that compute their inner values twice, or all or none (none)",
     )
     parser.add_argument("--replicas", type=int, default=1, help="teams that share a batch (1)")
+    parser.add_argument(
+        "--ranks-per-device",
+        type=int,
+        metavar="K",
+        help="add up gradients as on devices of K ranks each (those that share memory)",
+    )
     parser.add_argument("--dtype", choices=sorted(TOLERANCES), default="float64")
     parser.add_argument("--batch", type=int, default=1, help="images (1)")
     parser.add_argument("--size", metavar="HxW", help="input size instead of the cfg's")
@@ -79,6 +85,7 @@ def run(options: argparse.Namespace, world: World) -> int:
         options.steps,
         options.seed,
         Choices(exact=options.kernels == "exact"),
+        options.ranks_per_device or "auto",
     )
     if comm.size == 1:
         tiled: Record | None = run_tile_by_tile(problem, plan)
@@ -103,6 +110,8 @@ def _prepare(options: argparse.Namespace, ranks: int) -> tuple[Network, Plan]:
         value = getattr(options, name)
         if value < least:
             raise InputError(f"--{name} {value}: expected at least {least}")
+    if options.ranks_per_device is not None and options.ranks_per_device < 1:
+        raise InputError(f"--ranks-per-device {options.ranks_per_device}: expected at least 1")
     if options.tolerance is not None and not options.tolerance >= 0:
         raise InputError(f"--tolerance {options.tolerance}: expected a number from 0 on")
     if options.batch % options.replicas:

@@ -57,8 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sums",
         choices=sorted(ALGORITHMS),
-        default="binomial",
-        help="how sums over all ranks travel (binomial, as Open MPI does it for this program)",
+        default="sliced",
+        help="how the sum of gradients travels (sliced, as mpitile does it)",
     )
     parser.add_argument(
         "--overlap",

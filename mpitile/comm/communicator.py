@@ -32,21 +32,66 @@ class Channel(Protocol):
         ...
 
 
+class SharedMemory(Protocol):
+    """Memory that all ranks of a group read and write.
+
+    Attributes
+    ----------
+    segments : for each rank the bytes that it asked for, each beginning on a page or cache line.
+    """
+
+    segments: Sequence[np.ndarray]
+
+    def fence(self) -> None:
+        """What any rank has written before is what all ranks read afterwards. Collective."""
+        ...
+
+    def close(self) -> None:
+        """Give the memory back; its arrays must not be touched afterwards. Collective."""
+        ...
+
+
 class Communicator(Protocol):
     """A group of ranks.
 
     Two implementations exist: `mpitile.comm.mpi` over mpi4py, and
-    `mpitile.comm.local` between threads of one process. All methods but `channel`
-    and `abort` are collective, and every rank calls them in the same order.
+    `mpitile.comm.local` between threads of one process. All methods but `channel`,
+    `room` and `abort` are collective, and every rank calls them in the same order.
     Methods that take arrays neither pickle nor allocate in proportion to them;
     those that take objects pickle and are meant for set-up and reports.
+
+    Attributes
+    ----------
+    rank, size : this rank's number, and how many there are.
+    sent : bytes that this rank has sent through channels to each rank of the outermost
+        communicator, by this one and all that were made from the same.
     """
 
     rank: int
     size: int
+    sent: np.ndarray
 
     def team(self, replicas: int, rows: int, columns: int) -> Communicator:
         """The Cartesian ``rows x columns`` part of this ``replicas x rows x columns`` group."""
+        ...
+
+    def split(self, color: int) -> Communicator:
+        """The ranks that give the same color, in the order of their numbers here."""
+        ...
+
+    def hosts(self) -> list[list[int]]:
+        """The ranks that can share memory with each other, in ascending order."""
+        ...
+
+    def room(self) -> int:
+        """Bytes that the ranks of this rank's host can share at present. Not collective."""
+        ...
+
+    def share(self, size: int) -> SharedMemory:
+        """Memory to which each rank adds a segment of `size` bytes, of zeros.
+
+        All ranks must be on one host with enough room.
+        """
         ...
 
     def channel(self, sends: Addressed, receives: Addressed) -> Channel:

@@ -8,6 +8,7 @@ receives is its own copy.
 from __future__ import annotations
 
 import queue
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -17,6 +18,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from mpitile.comm.communicator import Addressed
+from mpitile.comm.tally import Tally
+from mpitile.kernels.aligned import aligned_zeros
 
 T = TypeVar("T")
 
@@ -77,12 +80,22 @@ class _Hub:
 
 
 class LocalCommunicator:
-    """See `mpitile.comm.communicator.Communicator`."""
+    """See `mpitile.comm.communicator.Communicator`.
 
-    def __init__(self, hub: _Hub, rank: int, size: int) -> None:
+    Parameters
+    ----------
+    members : the ranks in numbers of the outermost communicator.
+    sent : of that communicator's rank; made where it is None.
+    """
+
+    def __init__(
+        self, hub: _Hub, rank: int, members: Sequence[int], sent: np.ndarray | None = None
+    ) -> None:
         self._hub = hub
         self.rank = rank
-        self.size = size
+        self.size = len(members)
+        self.sent = np.zeros(self.size, np.int64) if sent is None else sent
+        self._members = members
         self._channels = 0
         self._teams = 0
 
@@ -104,8 +117,26 @@ class LocalCommunicator:
     def team(self, replicas: int, rows: int, columns: int) -> LocalCommunicator:
         tiles = rows * columns
         color, rank = divmod(self.rank, tiles)
+        return self._part(color, rank, self._members[color * tiles : (color + 1) * tiles])
+
+    def split(self, color: int) -> LocalCommunicator:
+        colors = self.allgather(color)
+        ranks = [rank for rank, other in enumerate(colors) if other == color]
+        return self._part(color, ranks.index(self.rank), [self._members[rank] for rank in ranks])
+
+    def _part(self, color: int, rank: int, members: Sequence[int]) -> LocalCommunicator:
         self._teams += 1
-        return LocalCommunicator(self._hub.child(self._teams, color, tiles), rank, tiles)
+        hub = self._hub.child(self._teams, color, len(members))
+        return LocalCommunicator(hub, rank, members, self.sent)
+
+    def hosts(self) -> list[list[int]]:
+        return [list(range(self.size))]
+
+    def room(self) -> int:
+        return sys.maxsize
+
+    def share(self, size: int) -> LocalMemory:
+        return LocalMemory(self, self._collect(aligned_zeros((size,), np.uint8), list))
 
     def channel(self, sends: Addressed, receives: Addressed) -> LocalChannel:
         self._channels += 1
@@ -114,6 +145,7 @@ class LocalCommunicator:
             self._hub,
             [(self._hub.queue(number, self.rank, peer), buffer) for peer, buffer in sends],
             [(self._hub.queue(number, peer, self.rank), buffer) for peer, buffer in receives],
+            Tally(self.sent, [(self._members[peer], buffer) for peer, buffer in sends]),
         )
 
     def begin_sum(self, array: np.ndarray) -> LocalPending:
@@ -160,6 +192,20 @@ class LocalPending:
         self._comm.sum(self._array)
 
 
+class LocalMemory:
+    """Every rank's own array, for all to see."""
+
+    def __init__(self, comm: LocalCommunicator, segments: Sequence[np.ndarray]) -> None:
+        self._comm = comm
+        self.segments = segments
+
+    def fence(self) -> None:
+        self._comm._meet()
+
+    def close(self) -> None:
+        self.segments = ()
+
+
 class LocalChannel:
     """Messages as copies in queues."""
 
@@ -168,12 +214,15 @@ class LocalChannel:
         hub: _Hub,
         sends: list[tuple[queue.SimpleQueue[np.ndarray], np.ndarray]],
         receives: list[tuple[queue.SimpleQueue[np.ndarray], np.ndarray]],
+        tally: Tally,
     ) -> None:
         self._hub = hub
+        self._tally = tally
         self._sends = sends
         self._receives = receives
 
     def begin(self) -> None:
+        self._tally.count()
         for target, buffer in self._sends:
             target.put(buffer.copy())
 
@@ -211,7 +260,7 @@ def run_ranks(size: int, work: Callable[[LocalCommunicator], T], in_turn: bool =
     def run(rank: int) -> None:
         try:
             with hub.baton or nullcontext():
-                results[rank] = work(LocalCommunicator(hub, rank, size))
+                results[rank] = work(LocalCommunicator(hub, rank, range(size)))
         except BaseException as error:
             if not isinstance(error, Abandoned):
                 failures.append(error)

@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from mpi4py import MPI
 
 from mpitile.comm.communicator import Addressed
+from mpitile.comm.tally import Tally
+from mpitile.comm.windows import MPI, PlainMemory, WindowMemory, memory_name, room
 from mpitile.errors import InputError
 
 _TAG = 7
@@ -47,23 +48,62 @@ class MpiCommunicator:
         duplicate = comm.Dup()
         if wait == "auto":
             wait = _chosen_wait(duplicate)
-        self._adopt(duplicate, _WAITS[wait])
+        members = range(duplicate.Get_size())
+        self.sent = np.zeros(len(members), np.int64)
+        self._adopt(duplicate, _WAITS[wait], members)
 
-    def _adopt(self, comm: MPI.Intracomm, wait: Callable[[Sequence[MPI.Request]], None]) -> None:
+    def _adopt(
+        self,
+        comm: MPI.Intracomm,
+        wait: Callable[[Sequence[MPI.Request]], None],
+        members: Sequence[int],
+    ) -> None:
         self._comm = comm
         self._wait = wait
+        self._members = members
         self.rank: int = comm.Get_rank()
         self.size: int = comm.Get_size()
 
+    def _part(self, comm: MPI.Intracomm, members: Sequence[int]) -> MpiCommunicator:
+        part = MpiCommunicator.__new__(MpiCommunicator)
+        part.sent = self.sent
+        part._adopt(comm, self._wait, members)
+        return part
+
     def team(self, replicas: int, rows: int, columns: int) -> MpiCommunicator:
         cartesian = self._comm.Create_cart([replicas, rows, columns], reorder=False)
-        team = MpiCommunicator.__new__(MpiCommunicator)
-        team._adopt(cartesian.Sub([False, True, True]), self._wait)
+        tiles = rows * columns
+        first = self.rank // tiles * tiles
+        team = self._part(cartesian.Sub([False, True, True]), self._members[first : first + tiles])
         cartesian.Free()
         return team
 
+    def split(self, color: int) -> MpiCommunicator:
+        colors = self._comm.allgather(color)
+        members = [self._members[rank] for rank, other in enumerate(colors) if other == color]
+        return self._part(self._comm.Split(color, self.rank), members)
+
+    def hosts(self) -> list[list[int]]:
+        node = self._comm.Split_type(MPI.COMM_TYPE_SHARED)
+        # MPI goes by host names or by how ranks were started; containers may still be apart.
+        own = (node.bcast(self.rank), memory_name())
+        node.Free()
+        found: dict[tuple[int, str], list[int]] = {}
+        for rank, name in enumerate(self._comm.allgather(own)):
+            found.setdefault(name, []).append(rank)
+        return list(found.values())
+
+    def room(self) -> int:
+        return room()
+
+    def share(self, size: int) -> WindowMemory | PlainMemory:
+        if self.size == 1:
+            return PlainMemory(size)
+        return WindowMemory(self._comm, size, self._wait)
+
     def channel(self, sends: Addressed, receives: Addressed) -> MpiChannel:
-        return MpiChannel(self._comm, sends, receives, self._wait)
+        tally = Tally(self.sent, [(self._members[peer], buffer) for peer, buffer in sends])
+        return MpiChannel(self._comm, sends, receives, self._wait, tally)
 
     def begin_sum(self, array: np.ndarray) -> MpiPending:
         return MpiPending(self._comm.Iallreduce(MPI.IN_PLACE, array, MPI.SUM), self._wait)
@@ -113,12 +153,15 @@ class MpiChannel:
         sends: Addressed,
         receives: Addressed,
         wait: Callable[[Sequence[MPI.Request]], None],
+        tally: Tally,
     ) -> None:
         self._wait = wait
+        self._tally = tally
         self._requests = [comm.Recv_init(buffer, peer, _TAG) for peer, buffer in receives]
         self._requests += [comm.Send_init(buffer, peer, _TAG) for peer, buffer in sends]
 
     def begin(self) -> None:
+        self._tally.count()
         MPI.Prequest.Startall(self._requests)
 
     def end(self) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mpitile.comm.communicator import Addressed, Channel, Communicator, Pending
+from mpitile.comm.communicator import Addressed, Channel, Communicator, Pending, SharedMemory
 from mpitile.comm.recorder import Recorder
 
 
@@ -27,6 +27,24 @@ class RecordedCommunicator:
         self._first = first
         self.rank = inner.rank
         self.size = inner.size
+
+    @property
+    def sent(self) -> np.ndarray:
+        return self._inner.sent
+
+    def split(self, color: int) -> OutsideCommunicator:
+        return OutsideCommunicator(self._inner.split(color), self._recorder)
+
+    def hosts(self) -> list[list[int]]:
+        with self._recorder.outside():
+            return self._inner.hosts()
+
+    def room(self) -> int:
+        return self._inner.room()
+
+    def share(self, size: int) -> OutsideMemory:
+        with self._recorder.outside():
+            return OutsideMemory(self._inner.share(size), self._recorder)
 
     def team(self, replicas: int, rows: int, columns: int) -> RecordedCommunicator:
         team = self._inner.team(replicas, rows, columns)
@@ -72,6 +90,49 @@ class RecordedCommunicator:
 
     def abort(self, code: int) -> None:
         self._inner.abort(code)
+
+
+class OutsideCommunicator(RecordedCommunicator):
+    """One whose messages are no events: they are parts of something that is one."""
+
+    def channel(self, sends: Addressed, receives: Addressed) -> OutsideChannel:
+        return OutsideChannel(self._inner.channel(sends, receives), self._recorder)
+
+
+class OutsideChannel:
+    """Messages that are parts of a reduction."""
+
+    def __init__(self, inner: Channel, recorder: Recorder) -> None:
+        self._inner = inner
+        self._recorder = recorder
+
+    def begin(self) -> None:
+        with self._recorder.outside():
+            self._inner.begin()
+
+    def end(self) -> None:
+        with self._recorder.outside():
+            self._inner.end()
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+class OutsideMemory:
+    """Shared memory at whose fences ranks wait for each other."""
+
+    def __init__(self, inner: SharedMemory, recorder: Recorder) -> None:
+        self._inner = inner
+        self._recorder = recorder
+        self.segments = inner.segments
+
+    def fence(self) -> None:
+        with self._recorder.outside():
+            self._inner.fence()
+
+    def close(self) -> None:
+        self.segments = ()
+        self._inner.close()
 
 
 class RecordedPending:

@@ -37,6 +37,9 @@ class Unrecorded:
     def mark(self, operation: str, number: int | None = None) -> None:
         """From here on the rank does this: an operation of a layer, or of a group."""
 
+    def reduction(self, size: int) -> None:
+        """What now follows adds up so many bytes over all ranks, by messages of its own."""
+
 
 class Recorder(Unrecorded):
     """Keeps a rank's events, with the CPU seconds of this thread between them.
@@ -94,6 +97,11 @@ class Recorder(Unrecorded):
             self._close()
             self._operation, self._number = operation, number
             self._copying = "pack"
+
+    def reduction(self, size: int) -> None:
+        if self._active:
+            self._close()
+            self._events += [BeginSum(size, self._name), EndSum()]
 
     @contextmanager
     def begin_exchange(self, sends: Parcels, receives: Parcels) -> Iterator[None]:

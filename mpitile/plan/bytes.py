@@ -11,11 +11,13 @@ from mpitile.network.merging import merged_pools
 from mpitile.network.parameters import parameter_specs
 from mpitile.network.spec import Network
 from mpitile.plan.bands import band_elements
+from mpitile.plan.devices import Devices, expected_devices
 from mpitile.plan.lifetimes import Buffer, pass_buffers
 from mpitile.plan.memory import in_use, lay_out
 from mpitile.plan.partition import Partition, TilePart
 from mpitile.plan.plan import Plan
 from mpitile.plan.recomputation import stages
+from mpitile.plan.slices import bytes_in_flight, covered, spans_of
 from mpitile.plan.timeline import make_timeline
 from mpitile.plan.traffic import group_traffic
 
@@ -48,7 +50,7 @@ class Demand:
     readers : who reads images into memory: "all" ranks their own boxes, the "root" whole
         images for all ranks, or "none".
     feeders : how many sets of images are open at a time; two while validating.
-    sums : bytes held while gradients are added up.
+    devices : which ranks share a device, and one copy of the weights; all of them if None.
     """
 
     images: int
@@ -58,7 +60,7 @@ class Demand:
     kernel_elements: int = 0
     readers: str = "all"
     feeders: int = 1
-    sums: int = 0
+    devices: Devices | None = None
 
 
 def plan_bytes(partition: Partition, demand: Demand) -> tuple[dict[str, int], ...]:
@@ -83,16 +85,14 @@ def plan_bytes(partition: Partition, demand: Demand) -> tuple[dict[str, int], ..
     trained, running = parameter_elements(network)
     cells = [part.stored[0].cells for part in parts]
     pixel = network.shape(0).channels * demand.itemsize
+    devices = demand.devices or expected_devices(plan.ranks)
     found = []
     for rank in range(plan.ranks):
         tile = rank % plan.grid.tiles
         kinds = {
-            "weights": (trained + running) * demand.itemsize,
-            "gradients": trained * demand.itemsize,
-            "optimizer": trained * demand.optimizer_arrays * demand.itemsize,
+            **_state(devices, rank, trained, running, demand),
             **tiles[tile],
             "images": pixel * (images * cells[tile] + _staged(demand, plan, rank, cells, network)),
-            "sums": demand.sums,
         }
         found.append({kind: kinds[kind] for kind in KINDS})
     return tuple(found)
@@ -101,6 +101,20 @@ def plan_bytes(partition: Partition, demand: Demand) -> tuple[dict[str, int], ..
 def tile_bytes(partition: Partition, demand: Demand, tile: int) -> dict[str, int]:
     """Bytes by kind of a rank that computes this tile, without its feeders."""
     return plan_bytes(partition, replace(demand, readers="none"))[tile]
+
+
+def _state(
+    devices: Devices, rank: int, trained: int, running: int, demand: Demand
+) -> dict[str, int]:
+    """Bytes of what is trained; the weights are in the account of a device's first rank."""
+    itemsize, (_, position) = demand.itemsize, devices.place(rank)
+    own = covered(spans_of(devices, rank, trained, itemsize))
+    return {
+        "weights": (running + (0 if position else trained)) * itemsize,
+        "gradients": trained * itemsize,
+        "optimizer": own * demand.optimizer_arrays * itemsize,
+        "sums": bytes_in_flight(devices, rank, trained, itemsize),
+    }
 
 
 def _staged(demand: Demand, plan: Plan, rank: int, cells: Sequence[int], network: Network) -> int:

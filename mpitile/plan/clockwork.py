@@ -121,7 +121,7 @@ class Clockwork:
     Parameters
     ----------
     cluster : as many ranks as there are programs.
-    schedule : the messages of a sum of so many bytes.
+    schedule : the messages of a sum of so many bytes for some purpose.
     adding : seconds for a rank to add so many bytes to its own.
     eager : bytes up to which messages travel as soon as they are sent.
     keep : whether intervals and transits are wanted.
@@ -131,7 +131,7 @@ class Clockwork:
         self,
         programs: Sequence[Program],
         cluster: Cluster,
-        schedule: Callable[[int], Schedule],
+        schedule: Callable[[int, str], Schedule],
         adding: Callable[[int, int], float],
         eager: float = EAGER_BYTES,
         keep: bool = True,
@@ -334,7 +334,7 @@ class Clockwork:
 
     def _begin_sum(self, rank: _Rank, size: int, purpose: str) -> None:
         if rank.begun == len(self._sums):
-            self._sums.append(_Sum(size, purpose, self._schedule(size)))
+            self._sums.append(_Sum(size, purpose, self._schedule(size, purpose)))
         own = self._sums[rank.begun]
         rank.begun += 1
         rank.sums.append(own)

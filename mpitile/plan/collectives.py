@@ -6,11 +6,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from mpitile.plan.cluster import Cluster
+from mpitile.plan.devices import Devices, cluster_devices
 from mpitile.plan.recording import Parcels
 from mpitile.plan.reduction import broadcast_rounds, reduce_rounds
+from mpitile.plan.slices import covered, share
 
 # From here on a sum is worth cutting into pieces that go round a ring.
 _RING_BYTES = 1 << 16
+# What ranks of a device tell each other to meet.
+_MEETING_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +37,7 @@ Schedule = tuple[tuple[Stage, ...], ...]
 
 
 def binomial(cluster: Cluster, size: int) -> Schedule:
-    """Up a binomial tree to rank 0, whole vectors, and down again: what runs today.
+    """Up a binomial tree to rank 0, whole vectors, and down again: what runs for small sums.
 
     Source: Open MPI's ``Iallreduce`` with ``MPI_IN_PLACE``, which takes this way for any
     size and number of ranks (``ompi/mca/coll/libnbc/nbc_iallreduce.c``,
@@ -81,7 +85,39 @@ def hierarchical(cluster: Cluster, size: int) -> Schedule:
     return tuple(tuple(own) for own in stages.values())
 
 
-ALGORITHMS = {"binomial": binomial, "ring": ring, "hierarchical": hierarchical}
+def sliced(cluster: Cluster, size: int) -> Schedule:
+    """Each rank adds up and completes slices of its own: what runs today for gradients.
+
+    Source: `mpitile.plan.slices`, in one bucket.
+    """
+    devices = cluster_devices(cluster)
+    return tuple(_slices(devices, rank, size) for rank in range(cluster.ranks))
+
+
+def _slices(devices: Devices, rank: int, size: int) -> tuple[Stage, ...]:
+    part = share(devices, rank, (0, size))
+    team = devices.ranks[devices.place(rank)[0]]
+    others = [other for other in team if other != rank]
+    # The ranks of a device meet before they read each other's memory, and at the end.
+    meeting = _parcels(others, _MEETING_BYTES)
+    sends = tuple((parcel.rank, covered([parcel.span])) for parcel in part.sends)
+    receives = tuple((parcel.rank, covered([parcel.span])) for parcel in part.receives)
+    added = sum(received for _, received in receives)
+    stages = (
+        Stage(meeting, meeting, len(others) * covered(part.added)),
+        Stage(sends, receives, added),
+        Stage(receives, sends),
+        Stage(meeting, meeting),
+    )
+    return tuple(stage for stage in stages if stage.sends or stage.receives)
+
+
+ALGORITHMS = {
+    "sliced": sliced,
+    "binomial": binomial,
+    "ring": ring,
+    "hierarchical": hierarchical,
+}
 
 _Stages = dict[int, list[Stage]]
 

@@ -10,6 +10,7 @@ from mpitile.network.merging import merged_pools
 from mpitile.network.spec import Layer, Network
 from mpitile.plan.cluster import Cluster, DeviceSpeed, Link, Point
 from mpitile.plan.curve import Curve
+from mpitile.plan.devices import first_devices
 from mpitile.plan.layer_class import (
     WHOLE_ROWS,
     WINOGRAD,
@@ -22,9 +23,9 @@ from mpitile.plan.layer_class import (
     overwrites,
 )
 from mpitile.plan.reduction import broadcast_rounds, reduce_rounds
+from mpitile.plan.slices import covered, share
 
 # As `mpitile.comm.reduce` cuts what it adds up.
-BUCKET_BYTES = 4 << 20
 
 
 class Message(NamedTuple):
@@ -159,16 +160,38 @@ class Cost:
 
         As Open MPI's nonblocking all-reduce does it in place: up a binomial tree to rank 0
         and down again, whatever the size (``ompi/mca/coll/libnbc/nbc_iallreduce.c``: buffers
-        in place always take ``NBC_ARED_BINOMIAL``). The buckets of
-        `mpitile.comm.reduce.BucketSum` begin together, so that one climbs while the one
-        before it descends.
+        in place always take ``NBC_ARED_BINOMIAL``).
         """
         if ranks < 2 or not size:
             return 0.0
-        buckets = max(1, -(-int(size) // BUCKET_BYTES))
         up = sum(self._round(pairs, size, adding=True) for pairs in reduce_rounds(ranks))
         down = sum(self._round(pairs, size, adding=False) for pairs in broadcast_rounds(ranks))
-        return max(up, down) + min(up, down) / buckets
+        return up + down
+
+    def gradient_sum(self, size: int, ranks: int) -> float:
+        """Seconds to add up gradients over the first `ranks` ranks and hand out the values.
+
+        By slices, as `mpitile.plan.slices` says: inside each device, from it to all others,
+        and back the same way. Its update between both is not in it.
+        """
+        devices = first_devices(self.cluster, ranks)
+        shares = [share(devices, rank, (0, size)) for rank in range(ranks)]
+        inside = outside = 0.0
+        for rank, part in enumerate(shares):
+            number, _ = devices.place(rank)
+            speed = self._speed(self.cluster.device_of(rank))
+            rate = speed.sum * speed.share
+            inside = max(inside, (len(devices.ranks[number]) - 1) * covered(part.added) / rate)
+            received = sum(covered([parcel.span]) for parcel in part.receives)
+            outside = max(outside, received / rate)
+        messages = [
+            (rank, parcel.rank, covered([parcel.span]))
+            for rank, part in enumerate(shares)
+            for parcel in part.sends
+        ]
+        back = [(target, source, length) for source, target, length in messages]
+        ways = sum(max(self.exchange(way).values(), default=0.0) for way in (messages, back))
+        return inside + outside + ways
 
     def _round(self, pairs: Sequence[tuple[int, int]], size: float, adding: bool) -> float:
         seconds = self.exchange((source, target, size) for source, target in pairs)

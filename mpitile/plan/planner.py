@@ -13,6 +13,7 @@ from mpitile.geometry.tiling import Grid, parse_grid
 from mpitile.plan.bytes import plan_bytes
 from mpitile.plan.choose import split_at_whole_inputs, squarest_grid
 from mpitile.plan.cost import Cost
+from mpitile.plan.devices import cluster_devices
 from mpitile.plan.group_bytes import GroupBytes
 from mpitile.plan.group_lives import Lives
 from mpitile.plan.group_times import GroupSeconds, GroupTimes
@@ -39,7 +40,8 @@ class Planner:
 
     def __init__(self, request: Request) -> None:
         cluster = first_ranks(request.cluster, request.ranks)
-        self.request = replace(request, cluster=cluster)
+        demand = replace(request.demand, devices=cluster_devices(cluster))
+        self.request = replace(request, cluster=cluster, demand=demand)
         self.cost = Cost(request.network, cluster, request.demand.itemsize)
         self.lives = Lives(request.network, request.demand.itemsize)
         self.ranges = self._ranges()

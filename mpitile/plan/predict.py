@@ -11,6 +11,7 @@ from mpitile.network.spec import Network
 from mpitile.plan.cost import Cost, Message
 from mpitile.plan.partition import Partition
 from mpitile.plan.plan import Plan
+from mpitile.plan.slices import own_elements
 from mpitile.plan.tasks import Task, group_tasks
 from mpitile.plan.traffic import group_traffic
 
@@ -80,11 +81,14 @@ class _Step:
         elements = self._elements
         for _ in range(subdivisions):
             self._pass()
-        self._sum(elements * self._cost.itemsize)
+        self._wait_for_all(
+            self._cost.gradient_sum(elements * self._cost.itemsize, len(self._clock))
+        )
+        own = own_elements(self._cost.cluster, len(self._clock), elements)
         for rank, device in enumerate(self._devices):
             self._work(
                 rank,
-                self._cost.update(device, elements, optimizer) + self._cost.overhead(device),
+                self._cost.update(device, own[rank], optimizer) + self._cost.overhead(device),
             )
         step = max(self._clock)
         return Prediction(
@@ -168,7 +172,10 @@ class _Step:
             self._copy(message.target, message.size)
 
     def _sum(self, size: int) -> None:
-        seconds = self._cost.reduction(size, len(self._clock))
+        self._wait_for_all(self._cost.reduction(size, len(self._clock)))
+
+    def _wait_for_all(self, seconds: float) -> None:
+        """All ranks meet, and go on so much later."""
         end = max(self._clock) + seconds
         for rank in range(len(self._clock)):
             self._clock[rank] = end

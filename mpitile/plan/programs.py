@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from mpitile.plan.bytes import parameter_elements
-from mpitile.plan.cost import BUCKET_BYTES, Cost
+from mpitile.plan.cost import Cost
 from mpitile.plan.partition import Partition
 from mpitile.plan.recording import (
     ADJOINT,
     FORWARD,
+    GRADIENTS,
     BeginExchange,
     BeginSum,
     Compute,
@@ -21,13 +22,14 @@ from mpitile.plan.recording import (
     Parcels,
     Program,
 )
+from mpitile.plan.slices import own_elements
 from mpitile.plan.tasks import Task, group_tasks
 from mpitile.plan.traffic import group_traffic
 
 # Batch norm adds up in double precision.
 _STATISTIC_BYTES = 8
 # Of what the ranks tell each other at the end of a step: the loss, and seven figures of it.
-_METRIC_BYTES = (8, 56)
+_METRIC_BYTES = (16, 56)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,7 @@ class _Step:
         self._images = size.images // self._plan.replicas
         self._tasks = group_tasks(self._network, self._plan)
         self._elements = parameter_elements(self._network)[0]
+        self._own = own_elements(cost.cluster, self._plan.ranks, self._elements)
 
     @cached_property
     def _messages(self) -> list[tuple[dict[int, Parcels], dict[int, Parcels]]]:
@@ -85,7 +88,7 @@ class _Step:
                 yield from self._forward_group(device, tile, base, group)
             for group in reversed(groups):
                 yield from self._backward_group(device, tile, base, group)
-        yield from self._update(device)
+        yield from self._update(device, rank)
 
     def _forward_group(self, device: int, tile: int, base: int, group: int) -> Iterator[Event]:
         sends, receives = self._parcels(tile, base, group)
@@ -119,14 +122,10 @@ class _Step:
             yield EndExchange(group, ADJOINT)
             yield self._copy(device, "unpack", group, sends)
 
-    def _update(self, device: int) -> Iterator[Event]:
+    def _update(self, device: int, rank: int) -> Iterator[Event]:
         size = self._elements * self._cost.itemsize
-        buckets = [min(BUCKET_BYTES, size - start) for start in range(0, size, BUCKET_BYTES)]
-        for bucket in buckets:
-            yield BeginSum(bucket, "gradients")
-        for _ in buckets:
-            yield EndSum()
-        seconds = self._cost.update(device, self._elements, self._size.optimizer)
+        yield from _sum(size, GRADIENTS)
+        seconds = self._cost.update(device, self._own[rank], self._size.optimizer)
         yield Compute(seconds + self._cost.overhead(device), "update")
         for metric in _METRIC_BYTES:
             yield from _sum(metric, "metrics")

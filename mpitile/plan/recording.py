@@ -8,6 +8,8 @@ from statistics import median
 
 from mpitile.errors import InputError
 
+# What the sum of the weights' gradients is called.
+GRADIENTS = "gradients"
 FORWARD, ADJOINT = "forward", "adjoint"
 DIRECTIONS = (FORWARD, ADJOINT)
 # Copying into and out of message buffers counts as part of the exchange.

@@ -8,15 +8,15 @@ from functools import cache
 from mpitile.errors import InputError
 from mpitile.plan.clockwork import EAGER_BYTES, Clockwork
 from mpitile.plan.cluster import Cluster
-from mpitile.plan.collectives import ALGORITHMS, Schedule
+from mpitile.plan.collectives import ALGORITHMS, Schedule, binomial
 from mpitile.plan.intervals import Timeline
-from mpitile.plan.recording import Program, check_programs
+from mpitile.plan.recording import GRADIENTS, Program, check_programs
 
 
 def simulate(
     programs: Sequence[Program],
     cluster: Cluster,
-    algorithm: str = "binomial",
+    algorithm: str = "sliced",
     eager: float = EAGER_BYTES,
     keep: bool = True,
 ) -> Timeline:
@@ -25,7 +25,8 @@ def simulate(
     Parameters
     ----------
     cluster : has as many ranks as there are programs.
-    algorithm : of sums over all ranks: a key of `mpitile.plan.collectives.ALGORITHMS`.
+    algorithm : of the sum of gradients: a key of `mpitile.plan.collectives.ALGORITHMS`. Others,
+        which are small, go up and down a binomial tree.
     eager : bytes up to which a message travels as soon as it is sent; larger ones only
         while sender and receiver both wait. Infinite where something else than the
         ranks moves messages.
@@ -43,8 +44,9 @@ def simulate(
     check_programs(programs)
 
     @cache
-    def schedule(size: int) -> Schedule:
-        return ALGORITHMS[algorithm](cluster, size)
+    def schedule(size: int, purpose: str) -> Schedule:
+        way = ALGORITHMS[algorithm] if purpose == GRADIENTS else binomial
+        return way(cluster, size)
 
     def adding(rank: int, size: int) -> float:
         return size / cluster.devices[cluster.device_of(rank)].speed.sum

@@ -22,17 +22,28 @@ class Parameters:
         come first.
     decaying : how many of them decay.
     running : flat array of running statistics, which are not trained.
+
+    Parameters
+    ----------
+    values, gradients : the flat arrays, of `trained_elements` zeros each; made here where they
+        are not given.
     """
 
-    def __init__(self, network: Network, dtype: np.dtype | type) -> None:
+    def __init__(
+        self,
+        network: Network,
+        dtype: np.dtype | type,
+        values: np.ndarray | None = None,
+        gradients: np.ndarray | None = None,
+    ) -> None:
         self.network = network
         self.specs = parameter_specs(network)
         trained = [spec for spec in self.specs if spec.trained]
         trained.sort(key=lambda spec: not spec.decays)
         untrained = [spec for spec in self.specs if not spec.trained]
         self.decaying = sum(prod(spec.shape) for spec in trained if spec.decays)
-        self.values = np.zeros(_size(trained), dtype)
-        self.gradients = np.zeros_like(self.values)
+        self.values = np.zeros(_size(trained), dtype) if values is None else values
+        self.gradients = np.zeros_like(self.values) if gradients is None else gradients
         self.running = np.zeros(_size(untrained), dtype)
         self._values = _views(self.values, trained) | _views(self.running, untrained)
         self._gradients = _views(self.gradients, trained)
@@ -71,6 +82,16 @@ class Parameters:
                     block[:] = np.sqrt(2 / spec.fan_in) * drawn
             else:
                 view[...] = spec.name in ("scales", "rolling_variance")
+
+
+def trained_elements(network: Network) -> int:
+    """How many parameters of a network are trained."""
+    return _size([spec for spec in parameter_specs(network) if spec.trained])
+
+
+def running_elements(network: Network) -> int:
+    """How many running statistics a network has."""
+    return _size([spec for spec in parameter_specs(network) if not spec.trained])
 
 
 def _size(specs: list[ParameterSpec]) -> int:

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from mpitile.plan.bytes import plan_bytes
 from mpitile.plan.cost import Cost
+from mpitile.plan.devices import Devices, cluster_devices
 from mpitile.plan.partition import Partition
 from mpitile.plan.predict import Prediction, predict
 from mpitile.train.planning import ITEMSIZES, run_demand
 from mpitile.train.setup import Job
 
 
-def job_bytes(job: Job) -> tuple[dict[str, int], ...]:
-    """For each rank, the bytes by kind that training allocates, its feeders' included."""
-    demand = run_demand(job.settings, job.network, job.plan.ranks, job.pass_images, job.optimizer)
+def job_bytes(job: Job, devices: Devices | None = None) -> tuple[dict[str, int], ...]:
+    """For each rank, the bytes by kind that training allocates, its feeders' included.
+
+    Parameters
+    ----------
+    devices : which ranks share one; those that were planned for if left out.
+    """
+    demand = run_demand(job.settings, job.network, job.pass_images, job.optimizer)
+    demand = replace(demand, devices=devices or cluster_devices(job.cluster))
     return plan_bytes(Partition(job.network, job.plan), demand)
 
 

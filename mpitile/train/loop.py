@@ -170,6 +170,7 @@ def _after_step(run: Run, stop: bool) -> None:
         text = f"stopped by a signal after step {done} of {run.steps}, which is saved"
         if run.folder:
             run.folder.add_event("stopped", step=done)
+        run.trainer.close()
         raise Stopped(f"{text}; --resume continues")
 
 
@@ -217,13 +218,17 @@ def _measure_memory(run: Run) -> None:
     ranks = run.trainer.topology.world.allgather((predicted, peak_bytes() - run.base))
     if run.folder:
         predictions, growths = zip(*ranks, strict=True)
-        run.folder.add_event("peak", predicted_bytes=predictions, grown_bytes=growths)
+        devices = run.trainer.group.devices.ranks
+        run.folder.add_event(
+            "peak", predicted_bytes=predictions, grown_bytes=growths, devices=devices
+        )
 
 
 def _finish(run: Run) -> None:
     _measure_memory(run)
     path = _write_weights(run, "final.weights")
     run.tell("done", f"trained {run.trainer.done} steps; weights in {path}")
+    run.trainer.close()
     if run.folder:
         run.folder.close()
 

@@ -1,8 +1,9 @@
-"""Optimisers on flat arrays, in place and block by block."""
+"""Optimisers on slices of flat arrays, in place and block by block."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -14,12 +15,37 @@ from mpitile.runtime.parameters import Parameters
 _BLOCK = 1 << 15
 
 
-class Optimizer(Protocol):
-    """Changes `Parameters.values` by `Parameters.gradients`.
+@dataclass(frozen=True)
+class Trained:
+    """What an optimiser changes, and by what.
 
     Attributes
     ----------
-    state : flat arrays, as long as the values, that a checkpoint has to keep.
+    values, gradients : flat arrays of all trained parameters.
+    decaying : how many of them decay; they come first.
+    spans : from where up to where they are this optimiser's business.
+    """
+
+    values: np.ndarray
+    gradients: np.ndarray
+    decaying: int
+    spans: Sequence[tuple[int, int]]
+
+    @property
+    def elements(self) -> int:
+        return sum(stop - start for start, stop in self.spans)
+
+    def zeros(self) -> np.ndarray:
+        """A number for each element of the spans, one span after the other."""
+        return np.zeros(self.elements, self.values.dtype)
+
+
+class Optimizer(Protocol):
+    """Changes spans of the values by the gradients.
+
+    Attributes
+    ----------
+    state : flat arrays, as long as all spans together, that a checkpoint has to keep.
     scratch : arrays of a block, in which `update` works.
     """
 
@@ -37,40 +63,40 @@ class Sgd:
     Decay applies to weights, not to biases and scales.
     """
 
-    def __init__(self, parameters: Parameters, options: NetOptions) -> None:
-        self._parameters = parameters
+    def __init__(self, trained: Trained, options: NetOptions) -> None:
+        self._trained = trained
         self._momentum = options.momentum
         self._decay = options.decay
-        self.state = {"velocity": np.zeros_like(parameters.values)}
-        self.scratch = (np.empty(_BLOCK, parameters.values.dtype),)
+        self.state = {"velocity": trained.zeros()}
+        self.scratch = (np.empty(_BLOCK, trained.values.dtype),)
 
     def update(self, rate: float, images: int, step: int) -> None:
         velocity = self.state["velocity"]
-        for block, scratch in _blocks(velocity.size, self.scratch[0]):
-            v = velocity[block]
+        for block, kept, scratch in _blocks(self._trained.spans, self.scratch[0]):
+            v = velocity[kept]
             v *= self._momentum
-            v += _mean_gradient(self._parameters, block, images, self._decay, scratch)
+            v += _mean_gradient(self._trained, block, images, self._decay, scratch)
             np.multiply(v, rate, out=scratch)
-            self._parameters.values[block] -= scratch
+            self._trained.values[block] -= scratch
 
 
 class Adam:
     """Adam with bias correction; decay is added to the gradient, as Darknet does."""
 
-    def __init__(self, parameters: Parameters, options: NetOptions) -> None:
-        self._parameters = parameters
+    def __init__(self, trained: Trained, options: NetOptions) -> None:
+        self._trained = trained
         self._options = options
-        values = parameters.values
-        self.state = {"first_moment": np.zeros_like(values), "second_moment": np.zeros_like(values)}
-        self.scratch = (np.empty(_BLOCK, values.dtype), np.empty(_BLOCK, values.dtype))
+        self.state = {"first_moment": trained.zeros(), "second_moment": trained.zeros()}
+        dtype = trained.values.dtype
+        self.scratch = (np.empty(_BLOCK, dtype), np.empty(_BLOCK, dtype))
 
     def update(self, rate: float, images: int, step: int) -> None:
         options = self._options
         correction = np.sqrt(1 - options.beta2**step) / (1 - options.beta1**step)
         first, second = self.state["first_moment"], self.state["second_moment"]
-        for block, scratch in _blocks(first.size, self.scratch[0]):
-            m, v = first[block], second[block]
-            gradient = _mean_gradient(self._parameters, block, images, options.decay, scratch)
+        for block, kept, scratch in _blocks(self._trained.spans, self.scratch[0]):
+            m, v = first[kept], second[kept]
+            gradient = _mean_gradient(self._trained, block, images, options.decay, scratch)
             other = self.scratch[1][: len(scratch)]
             m *= options.beta1
             m += np.multiply(gradient, 1 - options.beta1, out=other)
@@ -82,7 +108,7 @@ class Adam:
             other += options.epsilon
             np.divide(m, other, out=other)
             other *= rate * correction
-            self._parameters.values[block] -= other
+            self._trained.values[block] -= other
 
 
 # How many flat arrays an optimiser keeps, and how many blocks it works in.
@@ -95,23 +121,47 @@ def optimizer_memory(kind: str, itemsize: int) -> tuple[int, int]:
     return arrays, blocks * _BLOCK * itemsize
 
 
-def make_optimizer(kind: str, parameters: Parameters, options: NetOptions) -> Optimizer:
-    """The optimiser named "sgd" or "adam", with the cfg's constants."""
-    return {"sgd": Sgd, "adam": Adam}[kind](parameters, options)
+def make_optimizer(
+    kind: str,
+    parameters: Parameters,
+    options: NetOptions,
+    gradients: np.ndarray | None = None,
+    spans: Sequence[tuple[int, int]] | None = None,
+) -> Optimizer:
+    """The optimiser named "sgd" or "adam", with the cfg's constants.
+
+    Parameters
+    ----------
+    gradients : where their sums over ranks stand; the parameters' own if left out.
+    spans : which part to update; everything if left out.
+    """
+    trained = Trained(
+        parameters.values,
+        parameters.gradients if gradients is None else gradients,
+        parameters.decaying,
+        [(0, parameters.values.size)] if spans is None else spans,
+    )
+    return {"sgd": Sgd, "adam": Adam}[kind](trained, options)
 
 
-def _blocks(size: int, scratch: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-    for start in range(0, size, _BLOCK):
-        stop = min(size, start + _BLOCK)
-        yield slice(start, stop), scratch[: stop - start]
+def _blocks(
+    spans: Sequence[tuple[int, int]], scratch: np.ndarray
+) -> Iterator[tuple[slice, slice, np.ndarray]]:
+    """Where each block stands in the values, where in the state, and scratch for it."""
+    kept = 0
+    for first, last in spans:
+        for start in range(first, last, _BLOCK):
+            stop = min(last, start + _BLOCK)
+            yield slice(start, stop), slice(kept, kept + stop - start), scratch[: stop - start]
+            kept += stop - start
 
 
 def _mean_gradient(
-    parameters: Parameters, block: slice, images: int, decay: float, out: np.ndarray
+    trained: Trained, block: slice, images: int, decay: float, out: np.ndarray
 ) -> np.ndarray:
     """The gradient per image plus decay, of one block; decaying parameters come first."""
-    np.divide(parameters.gradients[block], images, out=out)
-    decaying = min(block.stop, parameters.decaying) - block.start
+    np.divide(trained.gradients[block], images, out=out)
+    decaying = min(block.stop, trained.decaying) - block.start
     if decay and decaying > 0:
-        out[:decaying] += decay * parameters.values[block.start : block.start + decaying]
+        out[:decaying] += decay * trained.values[block.start : block.start + decaying]
     return out

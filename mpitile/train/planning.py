@@ -8,13 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mpitile.comm.reduce import bytes_in_flight
 from mpitile.errors import InputError
 from mpitile.geometry.tiling import parse_grid
 from mpitile.layers.registry import workspace_elements
 from mpitile.network.parameters import parameter_specs
 from mpitile.network.spec import Network
-from mpitile.plan.bytes import Demand, parameter_elements
+from mpitile.plan.bytes import Demand
 from mpitile.plan.cluster import Cluster
 from mpitile.plan.cluster_file import read_cluster
 from mpitile.plan.generic import generic_cluster
@@ -34,20 +33,17 @@ def run_cluster(settings: RunSettings, hosts: Sequence[str]) -> Cluster:
     return generic_cluster(hosts) if name is None else read_cluster(settings.input_path(name))
 
 
-def network_demand(network: Network, ranks: int, images: int, dtype: str, optimizer: str) -> Demand:
+def network_demand(network: Network, images: int, dtype: str, optimizer: str) -> Demand:
     """What training a network asks of memory, for passes of so many images."""
     itemsize = ITEMSIZES[dtype]
     arrays, scratch = optimizer_memory(optimizer, itemsize)
     kernels = workspace_elements(parameter_specs(network))
-    sums = bytes_in_flight(ranks, parameter_elements(network)[0] * itemsize)
-    return Demand(images, itemsize, arrays, scratch, kernels, sums=sums)
+    return Demand(images, itemsize, arrays, scratch, kernels)
 
 
-def run_demand(
-    settings: RunSettings, network: Network, ranks: int, images: int, optimizer: str
-) -> Demand:
+def run_demand(settings: RunSettings, network: Network, images: int, optimizer: str) -> Demand:
     """The same for a run; its validation images are open beside those of training."""
-    demand = network_demand(network, ranks, images, settings.train.dtype, optimizer)
+    demand = network_demand(network, images, settings.train.dtype, optimizer)
     feeders = 2 if settings.data.valid else 1
     return replace(demand, readers=settings.data.read, feeders=feeders)
 
@@ -68,7 +64,7 @@ def run_request(
         network,
         cluster,
         ranks,
-        run_demand(settings, network, ranks, batch // subdivisions, optimizer),
+        run_demand(settings, network, batch // subdivisions, optimizer),
         subdivisions,
         optimizer,
         tiling.grid,

@@ -14,7 +14,7 @@ from mpitile.kernels import tuning
 from mpitile.network.merging import merged_pools
 from mpitile.network.spec import Layer, Network
 from mpitile.plan.cluster import Cluster, Device, DeviceSpeed
-from mpitile.plan.cost import BUCKET_BYTES, Cost
+from mpitile.plan.cost import Cost
 from mpitile.plan.layer_class import WHOLE_ROWS, Work, layer_class, layer_work
 from mpitile.plan.reduction import reduce_rounds
 from mpitile.runtime.fitting import Sample, fit_rates
@@ -22,6 +22,8 @@ from mpitile.train.device_speed import Measured, device_memory, measure_device, 
 
 # Devices of one model that differ by less are taken to be equal.
 _ALIKE = 1.15
+# Of a sum over ranks whose time tells how fast they add.
+_SUM_BYTES = 4 << 20
 _ITEMSIZE = 4
 # Bytes a second: nobody adds faster.
 _FASTEST_SUM = 1e11
@@ -174,11 +176,11 @@ def _with_sums(world: Communicator, cluster: Cluster, network: Network) -> Clust
     """The cluster with the rate of adding that makes a measured sum's time come out. Collective."""
     if world.size < 2:
         return cluster
-    measured = sum_seconds(world, BUCKET_BYTES)
+    measured = sum_seconds(world, _SUM_BYTES)
     fastest = _with_rate(cluster, _FASTEST_SUM)
-    rest = Cost(network, fastest, _ITEMSIZE).reduction(BUCKET_BYTES, world.size)
+    rest = Cost(network, fastest, _ITEMSIZE).reduction(_SUM_BYTES, world.size)
     rounds = len(reduce_rounds(world.size))
-    rate = rounds * BUCKET_BYTES / max(measured - rest, rounds * BUCKET_BYTES / _FASTEST_SUM)
+    rate = rounds * _SUM_BYTES / max(measured - rest, rounds * _SUM_BYTES / _FASTEST_SUM)
     return _with_rate(cluster, rate)
 
 

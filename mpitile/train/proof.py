@@ -18,10 +18,9 @@ from mpitile.layers.base import Step
 from mpitile.network.spec import Network, Region
 from mpitile.plan.partition import Partition
 from mpitile.plan.plan import Plan
-from mpitile.runtime.parameters import Parameters
 from mpitile.runtime.program import Program
 from mpitile.train.feeding import Passes
-from mpitile.train.optimizer import make_optimizer
+from mpitile.train.state import TrainState
 
 # A step moves the weights by this part of their norm: enough to matter, too little to diverge.
 STEP_LENGTH = 1e-3
@@ -39,6 +38,7 @@ class Problem:
     truths : one entry per image.
     dtype, steps, seed : the seed draws weights and dropout.
     choices : of the convolutions' algorithms.
+    ranks_per_device : see `mpitile.comm.devices.make_devices`.
     """
 
     network: Network
@@ -48,6 +48,7 @@ class Problem:
     steps: int
     seed: int
     choices: Choices
+    ranks_per_device: int | str = "auto"
 
 
 @dataclass
@@ -75,6 +76,7 @@ def random_problem(
     steps: int,
     seed: int,
     choices: Choices | None = None,
+    ranks_per_device: int | str = "auto",
 ) -> Problem:
     """Images and truths drawn from a seed."""
     generator = np.random.default_rng([seed, 1])
@@ -82,7 +84,8 @@ def random_problem(
     images = generator.random((batch, shape.height, shape.width, shape.channels))
     truths = random_truths(network, batch, generator)
     choices = choices or Choices(exact=True)
-    return Problem(network, images.astype(dtype), truths, dtype, steps, seed, choices)
+    images = images.astype(dtype)
+    return Problem(network, images, truths, dtype, steps, seed, choices, ranks_per_device)
 
 
 def random_truths(network: Network, count: int, generator: np.random.Generator) -> Sequence:
@@ -114,15 +117,15 @@ def run_tile_by_tile(problem: Problem, plan: Plan) -> Record:
 def run_tiled(problem: Problem, plan: Plan, world: Communicator) -> Record | None:
     """The steps of this rank of a plan; everything, put together, on rank 0. Collective."""
     topology = make_topology(world, plan)
-    parameters = Parameters(problem.network, problem.dtype)
-    parameters.draw(problem.seed)
+    state = TrainState(problem.network, problem.dtype, "sgd", world, problem.ranks_per_device)
+    state.draw(problem.seed)
+    parameters = state.parameters
     passes = Passes(len(problem.images), plan.replicas)
     own = passes.positions(0, topology.replica)
     partition = Partition(problem.network, plan)
     program = Program(
         partition, topology, parameters, len(own), input_gradient=True, choices=problem.choices
     )
-    optimizer = make_optimizer("sgd", parameters, problem.network.options)
     tile = program.values[0]
     tile.array[...] = problem.images[(slice(own.start, own.stop), *tile.box.slices())]
     record = Record()
@@ -136,15 +139,27 @@ def run_tiled(problem: Problem, plan: Plan, world: Communicator) -> Record | Non
             key=problem.seed + number,
             truths=problem.truths[own.start : own.stop],
         )
-        _take_step(f"step {number}", record, program, step, world)
-        optimizer.update(_rate(parameters, passes.images), passes.images, number + 1)
+        _take_step(f"step {number}", record, program, state, step, world)
+        rate = np.array([_rate(state, passes.images)])
+        # The same on all ranks; none may change shared weights while others still look at them.
+        world.maximum(rate)
+        state.update(float(rate[0]), passes.images, number + 1)
+        state.begin_share()
+        state.end_share()
     for spec in parameters.specs:
-        record.weights[f"layer {spec.layer} {spec.name}"] = parameters.view(spec)
+        record.weights[f"layer {spec.layer} {spec.name}"] = parameters.view(spec).copy()
+    program.close()
+    state.close()
     return record if world.rank == 0 else None
 
 
 def _take_step(
-    name: str, record: Record, program: Program, step: Step, world: Communicator
+    name: str,
+    record: Record,
+    program: Program,
+    state: TrainState,
+    step: Step,
+    world: Communicator,
 ) -> None:
     """Forward and backward pass with summed gradients, all put into the record."""
     starts = {tensor for needs in program.part.groups for tensor in needs.fetched}
@@ -164,7 +179,9 @@ def _take_step(
     loss = np.array([program.loss])
     program.backward(step, observe)
     world.sum(loss)
-    world.sum(program.parameters.gradients)
+    state.begin_sum()
+    state.end_sum()
+    state.gather_gradients()
     record.losses[name] = loss
     for tensor, array in sorted(partial.items()):
         record.deltas[f"{name} tensor {tensor}"] = _whole(
@@ -190,9 +207,10 @@ def _whole(
     return whole
 
 
-def _rate(parameters: Parameters, images: int) -> float:
-    gradient = float(np.linalg.norm(parameters.gradients)) / images
-    return STEP_LENGTH * float(np.linalg.norm(parameters.values)) / gradient if gradient else 0.0
+def _rate(state: TrainState, images: int) -> float:
+    gradient = float(np.linalg.norm(state.total)) / images
+    length = STEP_LENGTH * float(np.linalg.norm(state.parameters.values))
+    return length / gradient if gradient else 0.0
 
 
 @dataclass(frozen=True, slots=True)

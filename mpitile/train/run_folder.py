@@ -24,7 +24,9 @@ class StepMetrics:
 
     Times are the slowest rank's, `seconds` is the whole step; `load_s` is spent
     waiting for images; `peak_rss_mb` is the largest whole process of any rank, in
-    units of 2**20 bytes.
+    units of 2**20 bytes. `sent_mb`, in units of 10**6, is what the ranks of one device have sent
+    to other devices, of the device that sent most: messages of exchanges, gradients and weights,
+    not the few numbers that MPI itself adds up.
     """
 
     step: int
@@ -37,6 +39,7 @@ class StepMetrics:
     reduce_s: float
     peak_rss_mb: float
     load_s: float
+    sent_mb: float
 
 
 COLUMNS = tuple(field.name for field in fields(StepMetrics))

@@ -64,6 +64,7 @@ class TilingSettings:
 
     `recompute` numbers the groups that compute their inner values twice, from 0.
     `cluster` is a file that describes devices and links to plan for.
+    `ranks_per_device` divides hosts into devices of so many ranks, as if apart.
     """
 
     grid: str = "auto"
@@ -75,6 +76,7 @@ class TilingSettings:
     row_weights: list[float] | None = None
     column_weights: list[float] | None = None
     wait: Literal["auto", "spin", "sleep"] = "auto"
+    ranks_per_device: int | Literal["auto"] = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,7 @@ _LEAST = {
     ("train", "seed"): 0,
     ("train", "validate_every"): 0,
     ("tiling", "replicas"): 1,
+    ("tiling", "ranks_per_device"): 1,
     ("checkpoint", "every"): 0,
     ("checkpoint", "keep"): 1,
 }
@@ -195,7 +198,7 @@ def _section(name: str, kind: type, table: Any, path: Path) -> Any:
         if isinstance(value, int) and value >= 2**63:
             raise InputError(f"{path}: {name}.{key} = {value}: expected less than 2**63")
         least = _LEAST.get((name, key))
-        if least is not None and value != "auto" and value < least:
+        if least is not None and not isinstance(value, str) and value < least:
             raise InputError(f"{path}: {name}.{key} = {value}: expected at least {least}")
     return kind(**table)
 

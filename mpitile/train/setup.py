@@ -19,6 +19,7 @@ from mpitile.network.cfg import read_network
 from mpitile.network.shapes import resize
 from mpitile.network.spec import Cost, Network, Region, Softmax
 from mpitile.plan.cluster import Cluster
+from mpitile.plan.devices import Devices
 from mpitile.plan.plan import Plan
 from mpitile.plan.request import AUTO, Request, without_limits
 from mpitile.train.planning import (
@@ -79,12 +80,10 @@ class Job:
 
     @property
     def fingerprint(self) -> str:
-        """Of all that decides the numbers of a step; a resumed run must have the same."""
+        """Of all that decides a step's numbers, but for rounding; to be resumed with."""
         train = self.settings.train
         decisive: dict[str, Any] = {
             "network": repr(replace(self.network, name="")),
-            # Recomputation gives the same bits.
-            "plan": repr(replace(self.plan, recompute=())),
             "batch": self.batch,
             "subdivisions": self.subdivisions,
             "optimizer": self.optimizer,
@@ -94,7 +93,16 @@ class Job:
             "shuffle": self.settings.data.shuffle,
             "augment": self.settings.data.augment,
         }
-        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
+        return _digest(json.dumps(decisive, sort_keys=True))
+
+    def plan_fingerprint(self, devices: Devices) -> str:
+        """Of all that decides in what order numbers are added up."""
+        # Recomputation gives the same bits.
+        return _digest(repr((replace(self.plan, recompute=()), devices)))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def make_job(

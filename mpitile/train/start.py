@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from mpitile.checkpoint.weights_file import read_weights
 from mpitile.comm.agree import on_first, together
 from mpitile.comm.communicator import Communicator
 from mpitile.errors import InputError
+from mpitile.plan.devices import group_ranks
 from mpitile.train.forecast import job_bytes, job_seconds
 from mpitile.train.planning import plan_keys, rank_keys
 from mpitile.train.run_folder import RunFolder, earlier_folder, set_aside
@@ -35,16 +35,18 @@ def check_memory(job: Job, world: Communicator) -> None:
     if limit is None:
         return
     allowed = together(world, lambda: parse_bytes(limit))
-    needed: Counter[str] = Counter()
-    own = (socket.gethostname(), sum(job_bytes(job)[world.rank].values()))
-    for device, size in world.allgather(own):
-        needed[device] += size
-    device, most = needed.most_common(1)[0]
+    devices = group_ranks(world.hosts(), settings.tiling.ranks_per_device)
+    sizes = [sum(kinds.values()) for kinds in job_bytes(job, devices)]
+    needed = [sum(sizes[rank] for rank in ranks) for ranks in devices.ranks]
+    most = max(needed)
     if most > allowed:
+        fullest = devices.ranks[needed.index(most)]
+        host = world.allgather(socket.gethostname())[fullest[0]]
+        ranks = ", ".join(map(str, fullest))
         raise InputError(
-            f"{settings.path}: tiling.memory_limit = {limit!r}, but the ranks on {device} need "
-            f"{most / 1e6:.0f} MB: spread them over more devices, or lower train.batch "
-            f"({job.batch}) or raise train.subdivisions ({job.subdivisions})"
+            f"{settings.path}: tiling.memory_limit = {limit!r}, but the ranks on {host} "
+            f"({ranks}) need {most / 1e6:.0f} MB: spread them over more devices, or lower "
+            f"train.batch ({job.batch}) or raise train.subdivisions ({job.subdivisions})"
         )
 
 
@@ -61,7 +63,11 @@ def starting_point(trainer: Trainer, resume: bool) -> tuple[float | None, str]:
     if newest:
         progress = shards.load(newest, world, trainer.arrays, trainer.job.fingerprint)
         trainer.done = progress.step
-        return progress.best, f"resumed after step {progress.step} from {newest}"
+        origin = f"resumed after step {progress.step} from {newest}"
+        if progress.plan != trainer.progress(None).plan:
+            origin += ", which another plan or other devices wrote: numbers go on as theirs would, "
+            origin += "but for rounding"
+        return progress.best, origin
     nothing = f"no checkpoint in {checkpoints}, " if resume else ""
     if settings.network.weights is None:
         return None, f"{nothing}weights drawn from seed {settings.train.seed}"
@@ -99,10 +105,11 @@ def open_run_folder(trainer: Trainer, base: int) -> RunFolder | None:
 def _rank_report(trainer: Trainer, base: int) -> dict[str, Any]:
     """A rank's entry of ``plan.json``."""
     rank, box = trainer.topology.world.rank, trainer.program.values[0].box
-    held = job_bytes(trainer.job)[rank]
+    held = job_bytes(trainer.job, trainer.group.devices)[rank]
     return {
         **rank_keys(trainer.job.plan, rank),
         "host": socket.gethostname(),
+        "device": trainer.group.number,
         "image_box": [box.y0, box.y1, box.x0, box.x1],
         "bytes": held,
         "total_bytes": sum(held.values()),

@@ -4,30 +4,29 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from mpitile.checkpoint.shards import Progress
+from mpitile.checkpoint.shards import Progress, Sliced
 from mpitile.comm.recorder import Unrecorded
-from mpitile.comm.reduce import BucketSum
 from mpitile.comm.topology import Topology
 from mpitile.errors import MpitileError
 from mpitile.layers.base import Step
 from mpitile.network.spec import Network
 from mpitile.plan.partition import Partition
+from mpitile.plan.recording import GRADIENTS
 from mpitile.runtime.calibrate import choose_kernels
-from mpitile.runtime.parameters import Parameters
 from mpitile.runtime.program import Program
 from mpitile.runtime.stopwatch import Stopwatch
 from mpitile.train.evaluation import Score, score_images
 from mpitile.train.feeding import Feeder, Passes
-from mpitile.train.memory import peak_bytes
-from mpitile.train.optimizer import make_optimizer
+from mpitile.train.memory import peak_resident_bytes
 from mpitile.train.run_folder import StepMetrics
 from mpitile.train.schedule import learning_rate
 from mpitile.train.setup import Job
 from mpitile.train.sources import Images
+from mpitile.train.state import TrainState
 
 # Keeps dropout's numbers apart from order and augmentation, which share the seed.
 _DROPOUT_STREAM = 3
@@ -44,6 +43,7 @@ class Trainer:
     ----------
     done : completed steps.
     parameters, program : this rank's weights and its part of the network.
+    group : this rank's place among devices.
     """
 
     def __init__(self, job: Job, topology: Topology, recorder: Unrecorded | None = None) -> None:
@@ -51,16 +51,20 @@ class Trainer:
         self._recorder = recorder or Unrecorded()
         self.topology = topology
         self.done = 0
-        self.parameters = Parameters(job.network, np.dtype(job.settings.train.dtype))
-        self.parameters.draw(job.settings.train.seed)
+        train, tiling = job.settings.train, job.settings.tiling
+        self._state = TrainState(
+            job.network, train.dtype, job.optimizer, topology.world, tiling.ranks_per_device
+        )
+        self._state.draw(train.seed)
+        self.parameters = self._state.parameters
+        self.group = self._state.group
         self._choices = choose_kernels(
-            job.settings.train.kernels, job.network, job.plan.grid, job.team_images, topology.world
+            train.kernels, job.network, job.plan.grid, job.team_images, topology.world
         )
         self.program = self._program(job.network)
         self.passes = Passes(job.pass_images, job.plan.replicas)
-        self._optimizer = make_optimizer(job.optimizer, self.parameters, job.network.options)
-        self._gradient_sum = BucketSum(topology.world, self.parameters.gradients)
         self._clock = Stopwatch()
+        self._sent = 0
 
     def _program(self, network: Network, training: bool = True) -> Program:
         partition = Partition(network, self.job.plan)
@@ -93,26 +97,22 @@ class Trainer:
             program.close()
         return score
 
+    def close(self) -> None:
+        """Give back what devices share; the trainer is of no use afterwards. Collective."""
+        self.program.close()
+        self._state.close()
+
     @property
-    def arrays(self) -> dict[str, np.ndarray]:
+    def arrays(self) -> Mapping[str, Sliced]:
         """All flat arrays that a checkpoint has to keep."""
-        return {
-            "values": self.parameters.values,
-            "running": self.parameters.running,
-            **self._optimizer.state,
-        }
+        return self._state.arrays
 
     @property
     def allocated(self) -> dict[str, int]:
         """Bytes of this rank's arrays by kind; its feeder's images are not among them."""
-        optimizer, held = self._optimizer, self.program.bytes
-        scratch = sum(array.nbytes for array in optimizer.scratch)
-        return {
-            **held,
-            "optimizer": sum(array.nbytes for array in optimizer.state.values()),
-            "workspace": held["workspace"] + scratch,
-            "sums": self._gradient_sum.bytes,
-        }
+        found = self.program.bytes | self._state.bytes
+        found["workspace"] += self._state.scratch_bytes
+        return found
 
     def progress(self, best: float | None) -> Progress:
         """Where training stands, for a checkpoint."""
@@ -122,6 +122,7 @@ class Trainer:
             seed=self.job.settings.train.seed,
             best=best,
             fingerprint=self.job.fingerprint,
+            plan=self.job.plan_fingerprint(self.group.devices),
         )
 
     def step(
@@ -143,15 +144,20 @@ class Trainer:
         self.program.stopwatch.reset()
         self._recorder.begin_step()
         loss = self._gradients(feeder)
-        self._recorder.mark("gradients")
+        self._recorder.mark(GRADIENTS)
+        self._recorder.reduction(self.parameters.gradients.nbytes)
         with self._clock.measure("reduce"):
-            self._gradient_sum.begin()
-            self._gradient_sum.end()
+            self._state.begin_sum()
+            self._state.end_sum()
         self.done += 1
         self._recorder.mark("update")
         rate = learning_rate(self.job.network.options, self.done)
         with self._clock.measure("compute"):
-            self._optimizer.update(rate, self.job.batch, self.done)
+            self._state.update(rate, self.job.batch, self.done)
+        self._recorder.mark("values")
+        with self._clock.measure("reduce"):
+            self._state.begin_share()
+            self._state.end_share()
         self._recorder.mark("metrics")
         metrics = self._metrics(loss, rate, start, stop_wanted())
         self._recorder.end_step()
@@ -192,7 +198,8 @@ class Trainer:
         halo, reduce = program.seconds("halo"), program.seconds("reduce")
         compute = self._clock.seconds("passes") - halo - reduce + self._clock.seconds("compute")
         world = self.topology.world
-        total = np.array([loss])
+        total = np.zeros(1 + len(self.group.devices))
+        total[0], total[1 + self.group.number] = loss, self._sent_since()
         world.sum(total)
         largest = np.array(
             [
@@ -200,7 +207,7 @@ class Trainer:
                 compute,
                 halo,
                 reduce + self._clock.seconds("reduce"),
-                peak_bytes() / 2**20,
+                peak_resident_bytes() / 2**20,
                 self._clock.seconds("load"),
                 float(stop),
             ]
@@ -224,5 +231,11 @@ class Trainer:
             reduce_s=reduce,
             peak_rss_mb=rss,
             load_s=load,
+            sent_mb=float(total[1:].max()) / 1e6,
         )
         return metrics, bool(stop_any)
+
+    def _sent_since(self) -> int:
+        """Bytes that this rank has sent to other devices since it was last asked."""
+        before, self._sent = self._sent, self.group.sent()[0]
+        return self._sent - before

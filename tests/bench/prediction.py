@@ -28,7 +28,6 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from launch import mpirun
 
 from mpitile.comm.mpi import MPI, MpiCommunicator
-from mpitile.comm.reduce import BucketSum
 from mpitile.comm.topology import make_topology
 from mpitile.layers.base import Step
 from mpitile.layers.registry import is_loss
@@ -40,9 +39,8 @@ from mpitile.plan.cluster_file import read_cluster
 from mpitile.plan.cost import Cost
 from mpitile.plan.partition import Partition
 from mpitile.plan.predict import predict
-from mpitile.runtime.parameters import Parameters
 from mpitile.runtime.program import Program
-from mpitile.train.optimizer import make_optimizer
+from mpitile.train.state import TrainState
 
 CFGS = Path(__file__).parents[2] / "jobs" / "cfg"
 NETWORKS = ("y16", "yolov2-tiny", "resnet18")
@@ -226,28 +224,29 @@ def median_step(world, run, steps, clock):
     """The slowest rank's, by this clock."""
     network, plan = run.make()
     topology = make_topology(world, plan)
-    parameters = Parameters(network, np.float32)
-    parameters.draw(1)
-    program = Program(Partition(network, plan), topology, parameters, run.images // plan.replicas)
+    state = TrainState(network, "float32", run.optimizer, world)
+    state.draw(1)
+    images = run.images // plan.replicas
+    program = Program(Partition(network, plan), topology, state.parameters, images)
     image = program.values[0].array
     image[...] = np.random.default_rng(world.rank).random(image.shape, np.float32)
-    optimizer = make_optimizer(run.optimizer, parameters, network.options)
-    gradients = BucketSum(world, parameters.gradients)
-    work = Step(training=True, reduce=world.sum, images=run.images)
+    work = Step(training=True, reduce=world.sum, images=run.images, overwrite=True)
     times = []
     for number in range(steps + 1):
         world.sum(np.zeros(1))
         begin = clock()
-        parameters.gradients[...] = 0
         program.forward(work)
         program.backward(work)
-        gradients.begin()
-        gradients.end()
-        optimizer.update(0.0, run.images, number + 1)
+        state.begin_sum()
+        state.end_sum()
+        state.update(0.0, run.images, number + 1)
+        state.begin_share()
+        state.end_share()
         slowest = np.array([clock() - begin])
         world.maximum(slowest)
         times.append(float(slowest[0]))
     program.close()
+    state.close()
     return statistics.median(times[1:])
 
 

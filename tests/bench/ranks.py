@@ -3,7 +3,8 @@
     python tests/bench/ranks.py [--grid 1x2] [--size 608] [--batch 1] [--groups 0,2,4]
 
 Needs as many free cores as the grid has tiles. Each turn is an `mpirun` of its own; a rank's
-step is forward, backward and the sum of the gradients over ranks; the slowest rank counts.
+step is forward, backward and the sum of the gradients over ranks, each rank's part of it; the
+slowest rank counts.
 """
 
 import argparse
@@ -26,27 +27,25 @@ def measure(options):
     from mpi4py import MPI
 
     from mpitile.comm.mpi import MpiCommunicator
-    from mpitile.comm.reduce import BucketSum
     from mpitile.comm.topology import make_topology
     from mpitile.layers.base import Step
     from mpitile.network.cfg import read_network
     from mpitile.network.shapes import resize
     from mpitile.plan.choose import choose_plan
     from mpitile.plan.partition import Partition
-    from mpitile.runtime.parameters import Parameters
     from mpitile.runtime.program import Program
+    from mpitile.train.state import TrainState
 
     world = MpiCommunicator(MPI.COMM_WORLD.Dup())
     network = resize(read_network(options.network), options.size, options.size)
     groups = [int(first) for first in options.groups.split(",")] if options.groups else "auto"
     plan = choose_plan(network, world.size, options.grid if world.size > 1 else "1x1", groups)
-    parameters = Parameters(network, np.float32)
-    parameters.draw(1)
+    state = TrainState(network, np.float32, "sgd", world)
+    state.draw(1)
     topology = make_topology(world, plan)
-    program = Program(Partition(network, plan), topology, parameters, options.batch)
+    program = Program(Partition(network, plan), topology, state.parameters, options.batch)
     image = program.values[0].array
     image[...] = np.random.default_rng(world.rank).standard_normal(image.shape)
-    gradients = BucketSum(world, parameters.gradients)
     step = Step(training=True, reduce=world.sum, images=options.batch, overwrite=True)
     seconds = []
     for _ in range(options.steps + 2):
@@ -54,8 +53,8 @@ def measure(options):
         start = time.perf_counter()
         program.forward(step)
         program.backward(step)
-        gradients.begin()
-        gradients.end()
+        state.begin_sum()
+        state.end_sum()
         slowest = np.array([time.perf_counter() - start])
         world.maximum(slowest)
         seconds.append(float(slowest[0]))

@@ -8,7 +8,6 @@ import pytest
 
 from mpitile.comm.agree import on_first, together
 from mpitile.comm.local import run_ranks
-from mpitile.comm.reduce import BucketSum
 from mpitile.comm.topology import make_topology
 from mpitile.errors import InputError, Stopped
 from mpitile.geometry.tiling import Grid
@@ -110,42 +109,48 @@ def test_a_plan_for_other_ranks_is_an_error():
         ranks(4, lambda comm: make_topology(comm, Plan(Grid(2, 2), (0,), replicas=2)))
 
 
-@pytest.mark.parametrize("bucket_bytes", [1, 8, 24, 1 << 20])
-@pytest.mark.parametrize("size", [0, 1, 7])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_bucket_sums_cover_the_array(bucket_bytes, size, dtype):
+def test_parts_of_one_color_keep_their_order():
     def work(comm):
-        array = np.arange(size, dtype=dtype) * (comm.rank + 1)
-        reduction = BucketSum(comm, array, bucket_bytes)
-        seen = []
-        for _ in range(2):
-            reduction.begin()
-            reduction.end()
-            seen.append(array.tolist())
+        part = comm.split(comm.rank % 2)
+        inner = part.split(0 if part.rank else 1)
+        return part.allgather(comm.rank), (inner.rank, inner.size)
+
+    odd, even = [1, 3], [0, 2, 4]
+    found = ranks(5, work)
+    assert [members for members, _ in found] == [even, odd, even, odd, even]
+    assert [place for _, place in found] == [(0, 1), (0, 1), (0, 2), (0, 1), (1, 2)]
+
+
+def test_shared_memory_is_seen_by_all_after_a_fence():
+    def work(comm):
+        memory = comm.share(8 * comm.rank)
+        assert [len(segment) for segment in memory.segments] == [0, 8, 16]
+        assert not any(segment.any() for segment in memory.segments)
+        memory.fence()
+        memory.segments[comm.rank][:] = comm.rank
+        memory.fence()
+        seen = [segment.tolist() for segment in memory.segments]
+        memory.close()
         return seen
 
-    once = (np.arange(size) * 6).tolist()
-    again = (np.arange(size) * 18).tolist()
-    assert ranks(3, work) == [[once, again]] * 3
+    assert ranks(3, work) == [[[], [1] * 8, [2] * 16]] * 3
 
 
-def test_buckets_are_as_small_as_told():
-    sizes = []
+def test_what_is_sent_counts_under_the_outermost_ranks():
+    def work(comm):
+        team = comm.team(2, 1, 2)
+        pair = comm.split(comm.rank % 2)
+        for world, size in ((comm, 1), (team, 10), (pair, 100)):
+            peer = (world.rank + 1) % world.size
+            source = (world.rank - 1) % world.size
+            buffers = np.zeros(size), np.zeros(size)
+            channel = world.channel([(peer, buffers[0])], [(source, buffers[1])])
+            for _ in range(2):
+                channel.begin()
+                channel.end()
+        return (comm.sent // 16).tolist()
 
-    class Counting:
-        rank, size = 0, 2
-
-        def begin_sum(self, array):
-            sizes.append(array.size)
-            return self
-
-        def end(self):
-            pass
-
-    total = BucketSum(Counting(), np.zeros(10), 3 * 8)
-    total.begin()
-    total.end()
-    assert sizes == [3, 3, 3, 1]
+    assert ranks(4, work) == [[0, 11, 100, 0], [10, 0, 1, 100], [100, 0, 0, 11], [1, 100, 10, 0]]
 
 
 def fail_on(*failing, error=InputError):
@@ -207,6 +212,9 @@ def waits(name):
     def team_collective(comm):
         comm.team(1, 1, comm.size).sum(np.zeros(1))
 
+    def fence(comm):
+        comm.share(8).fence()
+
     def team_message(comm):
         buffer = np.zeros(1)
         comm.team(1, 1, comm.size).channel([], [(0, buffer)]).end()
@@ -215,7 +223,9 @@ def waits(name):
 
 
 @pytest.mark.parametrize("late", [False, True])
-@pytest.mark.parametrize("wait", ["collective", "message", "team_collective", "team_message"])
+@pytest.mark.parametrize(
+    "wait", ["collective", "message", "team_collective", "team_message", "fence"]
+)
 def test_a_failing_rank_leaves_no_other_waiting(wait, late):
     def work(comm):
         if comm.rank == 0:

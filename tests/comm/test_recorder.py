@@ -10,7 +10,6 @@ import pytest
 from mpitile.comm.local import run_ranks
 from mpitile.comm.recorded import RecordedCommunicator
 from mpitile.comm.recorder import HALOS, Recorder
-from mpitile.comm.reduce import BucketSum
 from mpitile.plan.intervals import COMPUTE, HALO, REDUCE
 from mpitile.plan.recording import (
     FORWARD,
@@ -38,7 +37,6 @@ def swap_and_sum(comm):
     channel = team.channel([(peer, out)], [(peer, into)])
     empty = team.channel([], [])
     values = np.full(3, 1.0)
-    total = BucketSum(world, values, bucket_bytes=16)
     for _ in range(3):
         recorder.begin_step()
         recorder.mark(HALOS, 5)
@@ -48,8 +46,9 @@ def swap_and_sum(comm):
         empty.end()
         recorder.mark("forward", 7)
         recorder.mark("gradients")
-        total.begin()
-        total.end()
+        pending = [world.begin_sum(part) for part in (values[:2], values[2:])]
+        for part in pending:
+            part.end()
         largest = np.array([comm.rank])
         world.maximum(largest)
         recorder.end_step()

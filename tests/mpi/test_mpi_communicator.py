@@ -5,7 +5,6 @@ import pytest
 
 from mpitile.comm.agree import on_first, together
 from mpitile.comm.local import run_ranks
-from mpitile.comm.reduce import BucketSum
 from mpitile.errors import InputError, Stopped
 
 RANKS = [1, 2, 3, 4, 6]
@@ -29,14 +28,10 @@ def everything(world):
     random = np.random.default_rng(rank)
     # Multiples of 2**-10 below 1: their sums are exact in any order.
     fractions = random.integers(-1024, 1024, 10_001) / 1024
-    total, pending, buckets = fractions.copy(), fractions.copy(), fractions.copy()
+    total, pending = fractions.copy(), fractions.copy()
     world.sum(total)
     request = world.begin_sum(pending)
     request.end()
-    bucket_sum = BucketSum(world, buckets, bucket_bytes=1000)
-    for _ in range(2):
-        bucket_sum.begin()
-        bucket_sum.end()
     single = fractions.astype(np.float32)
     world.sum(single)
     empty = np.zeros(0)
@@ -50,7 +45,6 @@ def everything(world):
     return {
         "sum": total,
         "begin_sum": pending,
-        "buckets": buckets,
         "float32": single,
         "maximum": largest,
         "flags": flags,

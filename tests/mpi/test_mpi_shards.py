@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mpitile.checkpoint import shards
-from mpitile.checkpoint.shards import Progress
+from mpitile.checkpoint.shards import Progress, Sliced, replicated
 from mpitile.errors import InputError
 
 RANKS = [1, 2, 3, 6]
@@ -23,6 +23,11 @@ def arrays():
     values[500:502] = np.array([0x7FF8000000000123, 0xFFF0DEAD00000001], np.uint64).view(float)
     single = np.array([0x7FC12345, 0xFFA00001, 0x80000000, 1], np.uint32).view(np.float32)
     return {"values": values, "running": single, "one": np.ones(1), "none": np.zeros(0)}
+
+
+def kept(comm, held=None):
+    """Those arrays, or others of the same sizes, as each rank has a whole copy of them."""
+    return {name: replicated(comm, array) for name, array in (held or arrays()).items()}
 
 
 def progress(step, best=None):
@@ -42,27 +47,27 @@ def broken(comm, work):
 @pytest.mark.parametrize("best", [None, 0.125])
 def test_round_trip_is_exact(comm, shared_folder, best):
     saved = progress(12, best)
-    path = shards.save(shared_folder, comm, arrays(), saved, keep=2)
+    path = shards.save(shared_folder, comm, kept(comm), saved, keep=2)
     assert path == shared_folder / "step-000012" == shards.latest(shared_folder, comm)
     names = [f"shard-{rank:05d}.h5" for rank in range(comm.size)]
     assert sorted(file.name for file in path.iterdir()) == ["manifest.json", *names]
     loaded = {name: np.full_like(array, 77) for name, array in arrays().items()}
-    assert shards.load(path, comm, loaded, saved.fingerprint) == saved
+    assert shards.load(path, comm, kept(comm, loaded), saved.fingerprint) == saved
     for name, array in arrays().items():
         assert loaded[name].tobytes() == array.tobytes(), name
 
 
 @pytest.mark.mpi(ranks=RANKS)
 def test_each_rank_writes_its_own_slice_alone(comm, shared_folder):
-    path = shards.save(shared_folder, comm, arrays(), progress(1), keep=1)
+    path = shards.save(shared_folder, comm, kept(comm), progress(1), keep=1)
     sizes = comm.allgather((path / f"shard-{comm.rank:05d}.h5").stat().st_size)
     import h5py
 
     whole = arrays()["values"]
     with h5py.File(path / f"shard-{comm.rank:05d}.h5") as file:
         own = file["values"]
-        start = own.attrs["start"]
-        assert own[:].tobytes() == whole[start : start + len(own)].tobytes()
+        ((start, stop),) = file["spans/values"][:].tolist()
+        assert own[:].tobytes() == whole[start:stop].tobytes()
         assert sum(comm.allgather(len(own))) == len(whole) == own.attrs["size"]
     assert all(sizes)
 
@@ -84,10 +89,10 @@ def test_what_is_broken_is_refused_by_all(comm, shared_folder):
     fingerprint = progress(0).fingerprint
 
     def saved(step):
-        return shards.save(shared_folder, comm, arrays(), progress(step), keep=9)
+        return shards.save(shared_folder, comm, kept(comm), progress(step), keep=9)
 
     def load(path, fingerprint=fingerprint):
-        return broken(comm, lambda: shards.load(path, comm, arrays(), fingerprint))
+        return broken(comm, lambda: shards.load(path, comm, kept(comm), fingerprint))
 
     path = saved(1)
     damage(path, comm, last)
@@ -109,18 +114,24 @@ def test_what_is_broken_is_refused_by_all(comm, shared_folder):
 
     path = saved(4)
     if comm.rank == 0:
-        manifest = json.loads((path / "manifest.json").read_text())
-        manifest["ranks"] += 1
-        (path / "manifest.json").write_text(json.dumps(manifest))
+        (path / "manifest.json").write_text(json.dumps({"format": 1}))
     comm.broadcast(None)
-    assert f"written by {comm.size + 1} ranks, but {comm.size} were started" in load(path)
+    assert f"{path / 'manifest.json'}: expected checkpoint format 2" in load(path)
+
+    path = saved(5)
+    fewer = kept(comm) | {"values": replicated(comm, np.zeros(1000))}
+    text = broken(comm, lambda: shards.load(path, comm, fewer, fingerprint))
+    assert "expected 1000 values of 'values', found 1001" in text
+    more = kept(comm) | {"others": replicated(comm, np.zeros(5))}
+    text = broken(comm, lambda: shards.load(path, comm, more, fingerprint))
+    assert "expected 5 values of 'others', found None" in text
 
 
 @pytest.mark.mpi(ranks=RANKS)
 def test_a_folder_without_manifest_is_no_checkpoint(comm, shared_folder):
     assert shards.latest(shared_folder / "none", comm) is None
-    older = shards.save(shared_folder, comm, arrays(), progress(5), keep=3)
-    newer = shards.save(shared_folder, comm, arrays(), progress(10), keep=3)
+    older = shards.save(shared_folder, comm, kept(comm), progress(5), keep=3)
+    newer = shards.save(shared_folder, comm, kept(comm), progress(10), keep=3)
     assert shards.latest(shared_folder, comm) == newer
     comm.broadcast(None)
     if comm.rank == 0:
@@ -131,7 +142,7 @@ def test_a_folder_without_manifest_is_no_checkpoint(comm, shared_folder):
 @pytest.mark.mpi(ranks=RANKS)
 def test_keep_removes_older_ones(comm, shared_folder):
     for step in (2, 9, 10, 100, 1_000_000):
-        shards.save(shared_folder, comm, arrays(), progress(step), keep=2)
+        shards.save(shared_folder, comm, kept(comm), progress(step), keep=2)
     comm.broadcast(None)
     names = sorted(path.name for path in shared_folder.iterdir())
     assert names == ["step-000100", "step-1000000"]
@@ -141,11 +152,11 @@ def test_keep_removes_older_ones(comm, shared_folder):
 @pytest.mark.mpi(ranks=[1, 2])
 def test_remains_of_a_later_attempt_do_not_push_out_what_is_whole(comm, shared_folder):
     """A run was killed while it saved step 30, and goes on from an earlier checkpoint."""
-    path = shards.save(shared_folder, comm, arrays(), progress(30), keep=1)
+    path = shards.save(shared_folder, comm, kept(comm), progress(30), keep=1)
     if comm.rank == 0:
         (path / "manifest.json").unlink()
     comm.broadcast(None)
-    saved = shards.save(shared_folder, comm, arrays(), progress(25), keep=1)
+    saved = shards.save(shared_folder, comm, kept(comm), progress(25), keep=1)
     assert shards.latest(shared_folder, comm) == saved
 
 
@@ -156,6 +167,64 @@ def test_saving_where_one_rank_cannot_write_is_an_error_of_all(comm, shared_fold
     if comm.rank == 0:
         (target / f"shard-{comm.size - 1:05d}.h5").mkdir(parents=True)
     comm.broadcast(None)
-    save = lambda: shards.save(shared_folder, comm, arrays(), progress(3), keep=1)  # noqa: E731
+    save = lambda: shards.save(shared_folder, comm, kept(comm), progress(3), keep=1)  # noqa: E731
     assert "cannot be written" in broken(comm, save)
     assert shards.latest(shared_folder, comm) is None
+
+
+def slices_of(rank, ranks, size, period):
+    """Every `ranks`-th piece of so many elements."""
+    pieces = [(start, min(size, start + period)) for start in range(0, size, period)]
+    return pieces[rank::ranks]
+
+
+class Alone:
+    """One rank's view of a checkpoint, without the others."""
+
+    rank, size = 0, 1
+
+    def allgather(self, value):
+        return [value]
+
+    def broadcast(self, value):
+        return value
+
+    def share_slices(self, array, ends):
+        pass
+
+
+@pytest.mark.mpi(ranks=[3, 4])
+def test_any_ranks_read_what_others_wrote(comm, shared_folder):
+    """Slices of some period are written, those of another are read, by all ranks and by one."""
+    whole = np.random.default_rng(3).standard_normal(997)
+
+    def sliced(rank, ranks, period):
+        spans = slices_of(rank, ranks, len(whole), period)
+        return Sliced(np.concatenate([whole[a:b] for a, b in spans]), len(whole), spans)
+
+    written = {"moment": sliced(comm.rank, comm.size, 10)}
+    path = shards.save(shared_folder, comm, written, progress(1), keep=1)
+    for world in (comm, Alone()):
+        for period in (10, 7, 400, 997):
+            expected = sliced(world.rank, world.size, period) if period < 400 else None
+            if expected is None:
+                spans = slices_of(world.rank, world.size, len(whole), period)
+                expected = Sliced(whole.copy(), len(whole), spans, whole=True)
+            held = np.zeros_like(expected.array)
+            target = Sliced(held, len(whole), expected.spans, expected.whole)
+            shards.load(path, world, {"moment": target}, progress(1).fingerprint)
+            for (start, stop), place in target.pieces():
+                np.testing.assert_array_equal(held[place], whole[start:stop])
+    comm.broadcast(None)
+
+
+@pytest.mark.mpi(ranks=[2])
+def test_other_ranks_need_all_shards_and_the_same_ones_only_their_own(comm, shared_folder):
+    path = shards.save(shared_folder, comm, kept(comm), progress(1), keep=1)
+    if comm.rank == 0:
+        shards.load(path, Alone(), kept(Alone()), progress(1).fingerprint)
+        (path / "shard-00001.h5").rename(path / "away")
+        with pytest.raises(InputError, match=r"shard-00001\.h5: cannot be read"):
+            shards.load(path, Alone(), kept(Alone()), progress(1).fingerprint)
+        (path / "away").rename(path / "shard-00001.h5")
+    comm.broadcast(None)

@@ -33,7 +33,9 @@ def test_messages_pair_up_and_all_ranks_are_added(devices, size, name):
         for stage in stages:
             sent.update((rank, peer, bytes_) for peer, bytes_ in stage.sends)
             received.update((peer, rank, bytes_) for peer, bytes_ in stage.receives)
-            assert stage.adds in (0, sum(bytes_ for _, bytes_ in stage.receives))
+            # In slices, ranks of a device read what they add in memory that they share.
+            if name != "sliced":
+                assert stage.adds in (0, sum(bytes_ for _, bytes_ in stage.receives))
     assert sent == received
     # Adding p vectors into one takes p - 1 additions, wherever they are made.
     adds = sum(stage.adds for stages in schedule for stage in stages)

@@ -11,7 +11,7 @@ from mpitile.layers import registry
 from mpitile.network.cfg import parse_network
 from mpitile.network.spec import Connected, Convolutional, Dropout, MaxPool, Reorg, Route
 from mpitile.plan.cluster import KINDS, OPERATIONS, Cluster, Device, DeviceSpeed, Link, Point
-from mpitile.plan.cost import BUCKET_BYTES, Cost
+from mpitile.plan.cost import Cost
 from mpitile.plan.curve import Curve
 from mpitile.plan.layer_class import layer_class, overwrites
 
@@ -274,11 +274,15 @@ def test_a_sum_climbs_a_tree_and_descends():
     assert four == pytest.approx(up + down)
 
 
-def test_buckets_climb_while_others_descend():
-    cost = Cost(NETWORK, cluster(1, 1))
-    one, four = cost.reduction(BUCKET_BYTES, 2), cost.reduction(4 * BUCKET_BYTES, 2)
-    assert 2 * one < four < 3 * one
-    assert cost.reduction(BUCKET_BYTES, 1) == 0
+def test_gradients_travel_in_slices():
+    """Each of two devices of two ranks sends half of them there, and half of the values back."""
+    size = 400_000
+    cost = Cost(NETWORK, cluster(2, 2))
+    half, adding = 1e-4 + size / 2 / 1e7, (size / 2 + size / 4) / 5e8
+    assert cost.gradient_sum(size, 4) == pytest.approx(2 * half + adding)
+    assert cost.gradient_sum(size, 2) == pytest.approx(size / 2 / 5e8)
+    assert cost.gradient_sum(size, 1) == 0
+    assert cost.reduction(size, 1) == 0
 
 
 @given(st.lists(st.tuples(st.integers(1, 20), st.floats(1e-6, 1)), min_size=1, max_size=12))

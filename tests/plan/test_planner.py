@@ -17,6 +17,7 @@ from mpitile.network.receptive import needs_whole_input
 from mpitile.plan.bytes import Demand, plan_bytes
 from mpitile.plan.cluster import KINDS, OPERATIONS, Cluster, Device, DeviceSpeed, Link
 from mpitile.plan.cost import Cost
+from mpitile.plan.devices import cluster_devices
 from mpitile.plan.explain import alternatives
 from mpitile.plan.generic import generic_cluster
 from mpitile.plan.group_bytes import GroupBytes
@@ -237,6 +238,7 @@ def test_what_is_chosen_fits_and_little_is_faster(network, ranks, share, data):
     request = Request(network, where, ranks, Demand(2), replicas="auto")
     free = Planner(request).best()
     assert free is not None
+    demand = Demand(2, devices=cluster_devices(where))
     limit = int(share * max(free.devices))
     planner = Planner(
         Request(network, where, ranks, Demand(2), replicas="auto", memory_limit=limit)
@@ -255,9 +257,7 @@ def test_what_is_chosen_fits_and_little_is_faster(network, ranks, share, data):
                 layout.base.row_weights,
                 layout.base.column_weights,
             )
-            sizes = [
-                sum(kinds.values()) for kinds in plan_bytes(Partition(network, plan), Demand(2))
-            ]
+            sizes = [sum(kinds.values()) for kinds in plan_bytes(Partition(network, plan), demand)]
             devices = (sum(sizes[r] for r in where.ranks_of(d)) for d in range(len(where.devices)))
             if max(devices) <= limit:
                 best = min(best, sum(times.groups[group].stored for group in ranges))
@@ -265,7 +265,7 @@ def test_what_is_chosen_fits_and_little_is_faster(network, ranks, share, data):
         assert best == inf
         return
     assert max(chosen.devices) <= limit
-    ranks_bytes = plan_bytes(Partition(network, chosen.plan), Demand(2))
+    ranks_bytes = plan_bytes(Partition(network, chosen.plan), demand)
     assert [dict(kinds) for kinds in chosen.ranks] == list(ranks_bytes)
     # Plans of about the same pass are judged by the whole step.
     assert chosen.pass_seconds <= 1.03 * best * (1 + 1e-9)

@@ -142,7 +142,8 @@ def test_two_large_messages_share_a_link_fairly():
 
 def test_a_sum_of_two_ranks_goes_up_and_down():
     programs = [(work(2.0), *total(100)), (work(1.0), *total(100))]
-    timeline = simulate(programs, cluster(1, 1, between=Link(0.5, 100.0), adding=50.0))
+    two = cluster(1, 1, between=Link(0.5, 100.0), adding=50.0)
+    timeline = simulate(programs, two, "binomial")
     # Rank 1 sends at 1, which arrives at 2.5; rank 0 adds for 2 s and sends back for 1.5 s.
     assert timeline.seconds == close(6.0)
     one, other = timeline.ranks
@@ -153,7 +154,7 @@ def test_a_sum_of_two_ranks_goes_up_and_down():
 def test_the_binomial_tree_takes_as_many_rounds_as_its_height():
     # 1 s for each message: three rounds up. Rank 0 then sends three messages at a time.
     programs = [total(100)] * 8
-    alone = simulate(programs, cluster(*[1] * 8, between=Link(1.0, math.inf)))
+    alone = simulate(programs, cluster(*[1] * 8, between=Link(1.0, math.inf)), "binomial")
     assert alone.seconds == close(6.0)
 
 

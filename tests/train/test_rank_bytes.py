@@ -5,8 +5,8 @@ import pytest
 from small_jobs import box_images, detector, small_settings
 
 from mpitile.comm.local import run_ranks
-from mpitile.comm.reduce import BUCKET_BYTES, IN_FLIGHT, BucketSum, bytes_in_flight
 from mpitile.comm.topology import make_topology
+from mpitile.plan.devices import Devices, expected_devices
 from mpitile.train.forecast import job_bytes
 from mpitile.train.memory import describe_bytes, peak_bytes, resident_bytes
 from mpitile.train.setup import make_job
@@ -29,11 +29,15 @@ def feeder_arrays(feeder):
 
 @pytest.mark.parametrize("read", ["all", "root"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-@pytest.mark.parametrize(("ranks", "replicas"), [(1, 1), (3, 1), (4, 2)])
-def test_every_rank_holds_what_was_predicted(tmp_path, images, ranks, replicas, read, optimizer):
+@pytest.mark.parametrize(
+    ("ranks", "replicas", "per_device"), [(1, 1, "auto"), (3, 1, 2), (4, 2, "auto"), (4, 2, 1)]
+)
+def test_every_rank_holds_what_was_predicted(
+    tmp_path, images, ranks, replicas, per_device, read, optimizer
+):
     sections = {
         "train": {"optimizer": optimizer, "batch": 4},
-        "tiling": {"replicas": replicas, "recompute": "all"},
+        "tiling": {"replicas": replicas, "recompute": "all", "ranks_per_device": per_device},
         "data": {"read": read},
     }
     settings = small_settings(tmp_path, detector(), images, **sections)
@@ -51,35 +55,28 @@ def test_every_rank_holds_what_was_predicted(tmp_path, images, ranks, replicas, 
         held["images"] += staging
         return held
 
-    assert list(job_bytes(job)) == run_ranks(ranks, hold)
+    devices = expected_devices(ranks, per_device)
+    assert list(job_bytes(job, devices)) == run_ranks(ranks, hold)
 
 
-def test_few_buckets_are_under_way():
-    """Never more than `IN_FLIGHT`, and all of them arrive."""
-    size = 5 * BUCKET_BYTES // 8 + 3
-
-    class Counting:
-        rank, size, under_way, most = 0, 2, 0, 0
-
-        def begin_sum(self, array):
-            array += 1
-            self.under_way += 1
-            self.most = max(self.most, self.under_way)
-            return self
-
-        def end(self):
-            self.under_way -= 1
-
-    comm, array = Counting(), np.zeros(size)
-    total = BucketSum(comm, array)
-    total.begin()
-    total.end()
-    assert comm.most == IN_FLIGHT
-    assert comm.under_way == 0
-    assert (array == 1).all()
-    assert total.bytes == bytes_in_flight(2, array.nbytes) == IN_FLIGHT * BUCKET_BYTES
-    assert bytes_in_flight(1, array.nbytes) == 0
-    assert bytes_in_flight(2, 1000) == 1000
+def test_a_device_holds_its_weights_once_and_the_moments_are_divided(tmp_path, images):
+    settings = small_settings(tmp_path, detector(), images, train={"optimizer": "adam"})
+    (alone,) = job_bytes(make_job(settings, 1))
+    job = make_job(settings, 6)
+    devices = Devices(((0, 2, 3, 4), (1, 5)))
+    each = job_bytes(job, devices)
+    running = each[2]["weights"]
+    assert [rank["weights"] for rank in each] == [
+        alone["weights"] if rank in (0, 1) else running for rank in range(6)
+    ]
+    assert running < alone["weights"] / 10
+    assert sum(rank["optimizer"] for rank in each) == alone["optimizer"]
+    assert {rank["gradients"] for rank in each} == {alone["gradients"]}
+    assert alone["sums"] == 0
+    # Of half of the array each of two devices receives a summand.
+    for ranks in devices.ranks:
+        received = sum(each[rank]["sums"] for rank in ranks)
+        assert received == pytest.approx(alone["gradients"] / 2, rel=0.02)
 
 
 def test_this_process_is_measured():

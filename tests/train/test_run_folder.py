@@ -16,7 +16,7 @@ from mpitile.train.run_folder import (
 
 
 def metrics(step, loss=1.5):
-    return StepMetrics(step, loss, 0.001, 10.0, 0.4, 0.3, 0.05, 0.04, 120.0, 0.01)
+    return StepMetrics(step, loss, 0.001, 10.0, 0.4, 0.3, 0.05, 0.04, 120.0, 0.01, 2.5)
 
 
 def open_folder(path, step=0):

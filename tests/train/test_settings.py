@@ -52,6 +52,7 @@ KEYS = {
     "train.kernels": (['"fast"', '"measured"', '"exact"'], ['"slow"', "true"]),
     "tiling.grid": (['"2x2"', '"auto"'], ["4", "[2, 2]"]),
     "tiling.replicas": (["1", "4", '"auto"'], ["0", "1.0", '"1"']),
+    "tiling.ranks_per_device": (["1", "4", '"auto"'], ["0", "1.0", '"2"', "true"]),
     "tiling.groups": (["[0, 4, 8]", '"auto"', "[]"], ["4", '"0,4"', "[0.5]", "[true]", '["a"]']),
     "tiling.memory_limit": (['"700MB"'], ["700", "1.5"]),
     "tiling.row_weights": (["[1, 2.5]"], ["1", '["1"]', "[true]", "[nan]", "[inf]"]),

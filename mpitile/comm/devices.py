@@ -1,0 +1,84 @@
+"""This rank's device among all devices, and memory that the ranks of a device share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mpitile.comm.communicator import Communicator, SharedMemory
+from mpitile.plan.devices import Devices, group_ranks
+
+
+@dataclass(frozen=True)
+class DeviceGroup:
+    """A rank's place among devices.
+
+    Attributes
+    ----------
+    devices : the ranks of all devices.
+    world : all ranks; a communicator that nobody else sends messages in.
+    inside : the ranks of this device.
+    number : of this device.
+    """
+
+    devices: Devices
+    world: Communicator
+    inside: Communicator
+    number: int
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the device's first rank: what exists once is in its account."""
+        return self.inside.rank == 0
+
+    def share(self, size: int) -> SharedMemory:
+        """Memory to which each rank of the device adds `size` bytes. Collective on the device."""
+        return self.inside.share(size)
+
+    def sent(self) -> tuple[int, int]:
+        """Bytes that this rank has sent through channels, to other devices and inside its own."""
+        inside = int(self.world.sent[list(self.devices.ranks[self.number])].sum())
+        return int(self.world.sent.sum()) - inside, inside
+
+
+def make_devices(
+    world: Communicator,
+    ranks_per_device: int | str = "auto",
+    each: int = 0,
+    once: int = 0,
+) -> DeviceGroup:
+    """Find out which ranks of `world`, the outermost communicator, share a device. Collective.
+
+    Parameters
+    ----------
+    ranks_per_device : "auto": those that share memory; a number divides hosts into devices of
+        so many ranks, as if each had memory of its own.
+    each, once : bytes that each rank, and each device once, will want to share. On a host
+        without room for it every rank is a device of its own.
+    """
+    hosts = world.hosts()
+    rooms = world.allgather(world.room())
+    found: list[tuple[int, ...]] = []
+    for host in hosts:
+        groups = group_ranks([host], ranks_per_device).ranks
+        wanted = sum(len(group) * each + once for group in groups if len(group) > 1)
+        enough = wanted <= min(rooms[rank] for rank in host)
+        found += groups if enough else [(rank,) for rank in host]
+    devices = Devices(tuple(sorted(found)))
+    number, _ = devices.place(world.rank)
+    return DeviceGroup(devices, world.split(0), world.split(number), number)
+
+
+def one_array(group: DeviceGroup, size: int, dtype: np.dtype) -> tuple[SharedMemory, np.ndarray]:
+    """A flat array of zeros that exists once on each device. Collective."""
+    memory = group.share(size * dtype.itemsize if group.first else 0)
+    return memory, memory.segments[0].view(dtype)
+
+
+def own_arrays(
+    group: DeviceGroup, size: int, dtype: np.dtype
+) -> tuple[SharedMemory, list[np.ndarray]]:
+    """A flat array of zeros of every rank of the device, for all of them to see. Collective."""
+    memory = group.share(size * dtype.itemsize)
+    return memory, [segment.view(dtype) for segment in memory.segments]

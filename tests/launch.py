@@ -111,6 +111,11 @@ class Job:
         self._files.close()
 
     @property
+    def pid(self):
+        """The process of the command itself: mpirun's, where there is one."""
+        return self._process.pid
+
+    @property
     def running(self):
         return self._process.poll() is None
 

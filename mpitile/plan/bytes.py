@@ -82,7 +82,6 @@ def plan_bytes(partition: Partition, demand: Demand) -> tuple[dict[str, int], ..
         }
         for part in parts
     ]
-    trained, running = parameter_elements(network)
     cells = [part.stored[0].cells for part in parts]
     pixel = network.shape(0).channels * demand.itemsize
     devices = demand.devices or expected_devices(plan.ranks)
@@ -90,7 +89,7 @@ def plan_bytes(partition: Partition, demand: Demand) -> tuple[dict[str, int], ..
     for rank in range(plan.ranks):
         tile = rank % plan.grid.tiles
         kinds = {
-            **_state(devices, rank, trained, running, demand),
+            **state_bytes(network, devices, rank, demand.itemsize, demand.optimizer_arrays),
             **tiles[tile],
             "images": pixel * (images * cells[tile] + _staged(demand, plan, rank, cells, network)),
         }
@@ -103,16 +102,20 @@ def tile_bytes(partition: Partition, demand: Demand, tile: int) -> dict[str, int
     return plan_bytes(partition, replace(demand, readers="none"))[tile]
 
 
-def _state(
-    devices: Devices, rank: int, trained: int, running: int, demand: Demand
+def state_bytes(
+    network: Network, devices: Devices, rank: int, itemsize: int, optimizer_arrays: int
 ) -> dict[str, int]:
-    """Bytes of what is trained; the weights are in the account of a device's first rank."""
-    itemsize, (_, position) = demand.itemsize, devices.place(rank)
+    """Bytes of what is trained; the weights are in the account of a device's first rank.
+
+    "sums" are the buffers for what other devices send while gradients are added up.
+    """
+    trained, running = parameter_elements(network)
+    _, position = devices.place(rank)
     own = covered(spans_of(devices, rank, trained, itemsize))
     return {
         "weights": (running + (0 if position else trained)) * itemsize,
         "gradients": trained * itemsize,
-        "optimizer": own * demand.optimizer_arrays * itemsize,
+        "optimizer": own * optimizer_arrays * itemsize,
         "sums": bytes_in_flight(devices, rank, trained, itemsize),
     }
 

@@ -126,7 +126,6 @@ def test_replicas_share_images_and_subdivisions_take_turns():
     whole = step(PLAIN, Plan(Grid(1, 1), (0,)), cluster(1), images=4)
     two = step(PLAIN, Plan(Grid(1, 1), (0,), replicas=2), cluster(1, 1), images=4)
     assert two.ranks[0].halo == 0
-    weights = 1e-5 * 58
     assert two.ranks[1].compute == pytest.approx(whole.step_seconds / 2)
     parts = step(PLAIN, Plan(Grid(1, 1), (0,)), cluster(1), images=4, subdivisions=2)
     assert parts.step_seconds == pytest.approx(whole.step_seconds)

@@ -10,11 +10,12 @@ from mpitile.checkpoint import shards
 from mpitile.comm.local import run_ranks
 from mpitile.comm.topology import make_topology
 from mpitile.network.cfg import parse_network
+from mpitile.plan.bytes import state_bytes
 from mpitile.runtime.parameters import Parameters
 from mpitile.train.optimizer import make_optimizer
 from mpitile.train.setup import make_job
 from mpitile.train.sources import open_images, training_feeder
-from mpitile.train.state import TrainState, state_bytes
+from mpitile.train.state import TrainState
 from mpitile.train.trainer import Trainer
 
 CFG = """
@@ -66,7 +67,9 @@ def sliced(comm, network, dtype, kind, per_device):
             whole[start:stop] = kept.array[place]
         comm.sum(whole)
         moments[name] = whole
-    predicted = state_bytes(network, dtype, kind, state.group.devices, comm.rank)
+    arrays = len(moments) - 2
+    itemsize = np.dtype(dtype).itemsize
+    predicted = state_bytes(network, state.group.devices, comm.rank, itemsize, arrays)
     assert state.bytes == predicted
     values = state.parameters.values.copy()
     np.testing.assert_array_equal(moments.pop("values"), values)

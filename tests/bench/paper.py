@@ -101,10 +101,10 @@ def measure(batch: int, devices: int, grouping: str, options, factor: float, alo
     job = make(batch, cluster, GROUPINGS[grouping], options.size)
     programs = scaled(record(job, options.steps).programs, factor)
     lines = {name: simulate(programs, cluster, name, keep=False) for name in ALGORITHMS}
-    tree = lines["binomial"]
+    today = lines["sliced"]
     parts = ("compute_s", "halo_s", "reduce_s", "wait_s")
     shares = {
-        part: sum(getattr(rank, part) for rank in tree.ranks) / len(tree.ranks) / tree.seconds
+        part: sum(getattr(rank, part) for rank in today.ranks) / len(today.ranks) / today.seconds
         for part in parts
     }
     totals = [sum(kinds.values()) for kinds in job_bytes(job)]

@@ -59,7 +59,7 @@ GROUPINGS = {
 class Row:
     """One simulated step, and the same batch on one core.
 
-    `seconds` by algorithm of sums; `shares` of the mean rank's time with the tree's;
+    `seconds` by algorithm of sums; `shares` of the mean rank's time with today's;
     bytes of the fullest device, and of the one rank.
     """
 

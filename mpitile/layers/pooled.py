@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from mpitile.geometry.box import Box
+from mpitile.geometry.box import EMPTY, Box
 from mpitile.geometry.receptive import Window
 from mpitile.kernels import activation, conv, pool
 from mpitile.kernels.tile import Tile
@@ -20,23 +20,47 @@ from mpitile.network.spec import Layer
 Bands = tuple[tuple[Band, Band], ...]
 
 
-def pooled_bands(convolution: Layer, pooling: Layer, images: int, box: Box) -> Bands:
-    """What a merged pool's box is worked through in."""
+def pooled_bands(convolution: Layer, pooling: Layer, images: int, box: Box, inner: Box) -> Bands:
+    """What a merged pool's box is worked through in.
+
+    Parameters
+    ----------
+    box, inner : what is computed of the pool's output, and of the convolution's. With batch
+        norm the bands cover all of `inner`: where it has cells that no window of the box
+        reads, because cut lines do not meet the pool's windows, their gradient is still
+        corrected by the means over the batch.
+    """
     operation, shape = pooling.operation, convolution.output_shape
     window = Window(operation.size, operation.size, operation.stride, operation.padding // 2)
 
     def needs(pooled: Box) -> Box:
         return window.needs(pooled, shape.height, shape.width)
 
-    row = needs(box).width * shape.channels * operation.stride
-    bands = cut_bands(images, box, row)
-    return tuple((band, Band(band.images, needs(band.box))) for band in bands)
+    if not convolution.operation.batch_normalize:
+        inner = needs(box)
+    elif needs(box).empty:
+        parts = cut_bands(images, inner, inner.width * shape.channels)
+        return tuple((Band(part.images, EMPTY), part) for part in parts)
+    bands = cut_bands(images, box, inner.width * shape.channels * operation.stride)
+    return tuple(
+        (band, Band(band.images, _widened(needs(band.box), inner, box, band.box))) for band in bands
+    )
 
 
-def band_elements(convolution: Layer, pooling: Layer, images: int, box: Box) -> int:
+def _widened(part: Box, inner: Box, box: Box, band: Box) -> Box:
+    """All columns of `inner`, and its first or last rows in the first or last band of `box`."""
+    return Box(
+        inner.y0 if band.y0 == box.y0 else part.y0,
+        inner.y1 if band.y1 == box.y1 else part.y1,
+        inner.x0,
+        inner.x1,
+    )
+
+
+def band_elements(convolution: Layer, pooling: Layer, images: int, box: Box, inner: Box) -> int:
     """Elements of scratch memory that the largest band wants."""
-    bands = pooled_bands(convolution, pooling, images, box)
-    cells = (inner.box.cells * _count(inner) for _, inner in bands)
+    bands = pooled_bands(convolution, pooling, images, box, inner)
+    cells = (part.box.cells * _count(part) for _, part in bands)
     return max(cells, default=0) * convolution.output_shape.channels
 
 
@@ -60,7 +84,7 @@ class PooledConvolution:
         pooling = pool_site.layer.operation
         self._window = pooling.size, pooling.stride, pooling.padding
         images = len(site.inputs[0].array)
-        self._bands = pooled_bands(site.layer, pool_site.layer, images, pool_site.box)
+        self._bands = pooled_bands(site.layer, pool_site.layer, images, pool_site.box, site.box)
         self._normalized = None
         if self._convolution.batch_normalize:
             self._normalized = NormalizedProduct(

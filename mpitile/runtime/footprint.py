@@ -70,7 +70,9 @@ def scratch_elements(network: Network, part: TilePart, images: int, merged: Coll
     """Elements of the memory in which convolutions with merged pools work."""
     layers = network.layers
     bands = (
-        band_elements(layers[pool - 1], layers[pool], images, part.computed(pool))
+        band_elements(
+            layers[pool - 1], layers[pool], images, part.computed(pool), part.computed(pool - 1)
+        )
         for pool in merged
     )
     return max(bands, default=0)

@@ -97,3 +97,21 @@ def test_no_merging_across_groups_or_past_other_readers():
     assert merged_pools(network, (0, 1)) == {3}
     shared = parse_network(CFG + "\n[route]\nlayers=0\n", "route")
     assert merged_pools(shared, (0,)) == {3}
+
+
+BLOCK = "\n[convolutional]\nbatch_normalize=1\nfilters=4\nsize=3\npad=1\nactivation=leaky\n"
+POOLED = BLOCK + "\n[maxpool]\nsize=2\nstride=2\n"
+COARSE = "[net]\nheight=24\nwidth=24\n" + 4 * POOLED + BLOCK
+
+
+@pytest.mark.parametrize("bands", [1 << 19, 1])
+@pytest.mark.parametrize("grid", [Grid(2, 2), Grid(4, 1), Grid(1, 5)], ids=str)
+def test_windows_that_cross_cut_lines(grid, bands, monkeypatch):
+    """Tensors with fewer cells than tiles: some tiles own cells whose windows are others'."""
+    monkeypatch.setattr("mpitile.layers.bands.BAND_ELEMENTS", bands)
+    network = parse_network(COARSE, "coarse")
+    images, truths = random_images(network, 6, 1), random_truths(network, 6, 1)
+    apart = run_tiled(network, Plan(grid, (0,)), images, truths, steps=1)
+    merged = run_tiled(network, Plan(grid, (0,)), images, truths, steps=1, merge_pools=True)
+    for name, gradient in apart[0].gradients.items():
+        assert_close(merged[0].gradients[name], gradient)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from mpitile.kernels import activation, conv
-from mpitile.layers.base import Site, Step
+from mpitile.layers.base import Site, Step, kept_tile
 from mpitile.layers.normalized import NormalizedProduct
-from mpitile.network.spec import Convolutional
+from mpitile.network.kept import PRODUCT
+from mpitile.network.spec import OUTPUT_HIDES, Convolutional
 
 
 class Convolution:
@@ -20,9 +21,11 @@ class Convolution:
         self._stride, self._padding = 1, 0
         if isinstance(operation, Convolutional):
             self._stride, self._padding = operation.stride, operation.padding
-        self._normalized = None
+        self._normalized = self._before = None
         if operation.batch_normalize:
             self._normalized = NormalizedProduct(site, self._stride, self._padding)
+        elif operation.activation in OUTPUT_HIDES:
+            self._before = kept_tile(site, PRODUCT)
 
     def forward(self, step: Step) -> None:
         site, normalized = self.site, self._normalized
@@ -34,20 +37,25 @@ class Convolution:
         conv.forward(
             site.inputs[0],
             site.parameters["weights"],
-            site.output,
+            self._before or site.output,
             site.box,
             self._stride,
             self._padding,
             site.workspace,
             biases=site.parameters["biases"],
-            activation=self._activation,
+            activation="linear" if self._before else self._activation,
             algorithm=site.algorithms.get("forward"),
         )
+        if self._before:
+            site.output.view(site.box)[...] = self._before.view(site.box)
+            activation.forward(site.output, site.box, None, self._activation)
 
     def backward_input(self, step: Step) -> None:
         site = self.site
         if self._normalized:
             self._normalized_backward(self._normalized, step)
+        if self._before:
+            activation.backward_before(site.output_delta, self._before, site.box, self._activation)
         if site.input_deltas[0] is not None:
             conv.backward_input(
                 site.output_delta,
@@ -67,7 +75,7 @@ class Convolution:
         normalized.normalization.begin_backward()
         for band in normalized.bands:
             delta, output = band.of(self.site.output_delta), band.of(self.site.output)
-            activation.backward(delta, output, band.box, self._activation)
+            normalized.activation_backward(band, delta, output)
             normalized.sum(band, delta)
         normalized.normalization.agree_backward(step)
         for band in normalized.bands:
@@ -92,6 +100,8 @@ class Convolution:
         """What whoever reads the output delta first has to do to it."""
         if self._normalized:
             return {}
+        if self._before:
+            return {"bias_gradient": self.site.gradients["biases"]}
         return {
             "output": self.site.output,
             "activation": self._activation,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from mpitile.kernels import conv
+from mpitile.kernels import activation, conv
 from mpitile.kernels.tile import Tile
 from mpitile.layers import bands
 from mpitile.layers.bands import Band, cut_bands
-from mpitile.layers.base import Site, Step
+from mpitile.layers.base import Site, Step, kept_tile
 from mpitile.layers.normalization import Normalization
 from mpitile.network.kept import PRODUCT
+from mpitile.network.spec import OUTPUT_HIDES
 
 
 class NormalizedProduct:
@@ -24,15 +25,14 @@ class NormalizedProduct:
         self._site = site
         self._stride, self._padding = stride, padding
         self.normalization = Normalization(site)
-        shape = site.layer.output_shape
-        array = site.kept[PRODUCT]
-        self._product = Tile(array, site.stored, shape.height, shape.width)
-        row = site.box.width * shape.channels
-        self.bands = cut_bands(len(array), site.box, row)
+        self._product = kept_tile(site, PRODUCT)
+        images = len(self._product.array)
+        row = site.box.width * site.layer.output_shape.channels
+        self.bands = cut_bands(images, site.box, row)
         self._calls = tuple((band, (band,)) for band in self.bands)
         if site.box.height * row <= bands.BAND_ELEMENTS:
             # Each call reads all weights: one for all images, where these are small.
-            self._calls = ((Band(slice(0, len(array)), site.box), self.bands),)
+            self._calls = ((Band(slice(0, images), site.box), self.bands),)
 
     def forward(self, step: Step) -> None:
         """The product, and its statistics over all ranks unless they are known."""
@@ -59,6 +59,14 @@ class NormalizedProduct:
     def apply(self, band: Band, output: Tile) -> None:
         """Normalise a band of the product into `output`, a tile of its images, and activate it."""
         self.normalization.apply(band.of(self._product), output, band.box)
+
+    def activation_backward(self, band: Band, delta: Tile, output: Tile) -> None:
+        """Turn a band's delta, of the activated output, into that in front of the activation."""
+        kind = self._site.layer.operation.activation
+        if kind in OUTPUT_HIDES:
+            self.normalization.activation_backward(delta, band.of(self._product), band.box)
+        else:
+            activation.backward(delta, output, band.box, kind)
 
     def sum(self, band: Band, delta: Tile) -> None:
         """Take a band's delta behind the normalisation into the backward sums."""

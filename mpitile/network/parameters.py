@@ -15,7 +15,8 @@ class ParameterSpec:
     ----------
     layer : the layer's number.
     name : ``weights``, ``biases``, ``scales``, ``rolling_mean`` or ``rolling_variance``.
-    shape : ``(rows, columns, input channels, outputs)`` of weights, ``(outputs,)`` else.
+    shape : ``(rows, columns, input channels, outputs)`` of weights, ``(outputs,)`` else;
+        of a convolution in groups, the input channels of one group.
     trained : whether the optimiser changes it; running statistics follow the batches.
     decays : whether weight decay applies; in Darknet only to weights.
     fan_in : how many inputs each of the layer's outputs sums over.
@@ -43,7 +44,7 @@ def layer_parameters(layer: Layer) -> tuple[ParameterSpec, ...]:
             rows, columns = layer.input_shapes[0].height, layer.input_shapes[0].width
         case _:
             return ()
-    channels = layer.input_shapes[0].channels
+    channels = layer.input_shapes[0].channels // getattr(layer.operation, "groups", 1)
     fan_in = rows * columns * channels
 
     def vector(name: str, trained: bool) -> ParameterSpec:

@@ -15,7 +15,8 @@ from mpitile.geometry.tiling import Grid
 from mpitile.kernels.choice import Choices
 from mpitile.kernels.tile import Tile
 from mpitile.layers.base import Step
-from mpitile.network.spec import Network, Region
+from mpitile.network.heads import heads
+from mpitile.network.spec import Network, Region, Yolo
 from mpitile.plan.partition import Partition
 from mpitile.plan.plan import Plan
 from mpitile.runtime.parameters import Parameters
@@ -81,7 +82,7 @@ def random_problem(
     shape = network.shape(0)
     images = generator.random((batch, shape.height, shape.width, shape.channels))
     last = network.layers[-1].operation
-    if isinstance(last, Region):
+    if isinstance(last, Region | Yolo):
         truths: Sequence = [_random_boxes(generator, last.classes) for _ in range(batch)]
     else:
         truths = generator.integers(network.layers[-1].output_shape.channels, size=batch)
@@ -151,12 +152,18 @@ def _take_step(
             partial[tensor] = delta.array.copy()
 
     program.parameters.gradients[...] = 0
-    program.forward(step)
-    last = program.network.layers[-1].output
-    owned = program.part.owned[last]
-    record.outputs[f"{name} tensor {last}"] = _whole(
-        program, step, world, last, owned, program.values[last].view(owned)
-    )
+    ends = {program.network.layers[-1].output, *(head.output for head in heads(program.network))}
+    outputs: dict[int, np.ndarray] = {}
+
+    def keep(tensor: int, value: Tile) -> None:
+        if tensor in ends:
+            outputs[tensor] = value.view(program.part.owned[tensor]).copy()
+
+    program.forward(step, keep)
+    for tensor, array in outputs.items():
+        record.outputs[f"{name} tensor {tensor}"] = _whole(
+            program, step, world, tensor, program.part.owned[tensor], array
+        )
     loss = np.array([program.loss])
     program.backward(step, observe)
     world.sum(loss)

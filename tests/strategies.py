@@ -13,6 +13,7 @@ What would make a comparison of two roundings meaningless is left out by constru
 """
 
 from dataclasses import dataclass
+from math import gcd
 
 import hypothesis.strategies as st
 
@@ -81,15 +82,17 @@ def _conv(draw, draft):
     stride = draw(st.sampled_from([1, 1, 2, 3]))
     filters = draw(st.sampled_from([2, 3, 4, 8]))
     activation = draw(st.sampled_from(["leaky", "leaky", "relu", "logistic", "mish", "linear"]))
+    common = gcd(shape.channels, filters)
+    groups = draw(st.sampled_from([1, 1, *(n for n in range(2, common + 1) if common % n == 0)]))
     rows = (shape.height + 2 * padding - size) // stride + 1
     columns = (shape.width + 2 * padding - size) // stride + 1
     enough = (
         rows * columns * draft.batch >= FEWEST_NORMALIZED * draft.copies
-        and size * size * shape.channels >= FEWEST_WEIGHTS
+        and size * size * shape.channels // groups >= FEWEST_WEIGHTS
     )
     normalize = enough and not draft.linear and draw(st.booleans())
     draft.linear = draft.linear or activation == "linear"
-    draft.add(spec.Convolutional(filters, size, stride, padding, activation, normalize))
+    draft.add(spec.Convolutional(filters, size, stride, padding, activation, normalize, groups))
 
 
 def _maxpool(draw, draft):

@@ -18,12 +18,13 @@ class Convolution:
         self.site = site
         operation = site.layer.operation
         self._activation = operation.activation
-        self._stride, self._padding = 1, 0
+        self._stride, self._padding, self._groups = 1, 0, 1
         if isinstance(operation, Convolutional):
             self._stride, self._padding = operation.stride, operation.padding
+            self._groups = operation.groups
         self._normalized = self._before = None
         if operation.batch_normalize:
-            self._normalized = NormalizedProduct(site, self._stride, self._padding)
+            self._normalized = NormalizedProduct(site, self._stride, self._padding, self._groups)
         elif operation.activation in OUTPUT_HIDES:
             self._before = kept_tile(site, PRODUCT)
 
@@ -45,6 +46,7 @@ class Convolution:
             biases=site.parameters["biases"],
             activation="linear" if self._before else self._activation,
             algorithm=site.algorithms.get("forward"),
+            groups=self._groups,
         )
         if self._before:
             site.output.view(site.box)[...] = self._before.view(site.box)
@@ -67,6 +69,7 @@ class Convolution:
                 site.workspace,
                 accumulate=not site.fresh,
                 algorithm=site.algorithms.get("backward_input"),
+                groups=self._groups,
                 **self._derivative(),
             )
 
@@ -93,6 +96,7 @@ class Convolution:
             site.workspace,
             accumulate=not step.overwrite,
             algorithm=site.algorithms.get("backward_weights"),
+            groups=self._groups,
             **(self._derivative() if site.input_deltas[0] is None else {}),
         )
 

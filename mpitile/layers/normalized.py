@@ -21,9 +21,9 @@ class NormalizedProduct:
     normalization : the sums over bands and ranks.
     """
 
-    def __init__(self, site: Site, stride: int, padding: int) -> None:
+    def __init__(self, site: Site, stride: int, padding: int, groups: int = 1) -> None:
         self._site = site
-        self._stride, self._padding = stride, padding
+        self._stride, self._padding, self._groups = stride, padding, groups
         self.normalization = Normalization(site)
         self._product = kept_tile(site, PRODUCT)
         images = len(self._product.array)
@@ -50,6 +50,7 @@ class NormalizedProduct:
                 self._padding,
                 site.workspace,
                 algorithm=site.algorithms.get("forward"),
+                groups=self._groups,
             )
             for band in parts if measured else ():
                 normalization.measure(band.of(self._product), band.box)

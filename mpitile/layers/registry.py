@@ -52,7 +52,11 @@ def is_loss(operation: spec.Operation) -> bool:
 def workspace_elements(parameters: Iterable[ParameterSpec]) -> int:
     """Elements of scratch memory that the layer with the largest demand wants."""
     return max(
-        (conv.workspace_size(*spec.shape) for spec in parameters if spec.name == "weights"),
+        (
+            conv.workspace_size(*spec.shape, groups=spec.groups)
+            for spec in parameters
+            if spec.name == "weights"
+        ),
         default=0,
     )
 

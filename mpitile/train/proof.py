@@ -97,6 +97,21 @@ def _random_boxes(generator: np.random.Generator, classes: int) -> np.ndarray:
     return boxes
 
 
+def draw_parameters(parameters: Parameters, seed: int) -> None:
+    """Initial weights, and biases and scales that are not all zero and one.
+
+    With those, a batch norm in front of an activation like relu, a depthwise convolution and
+    another batch norm has a scale on which nothing depends: its gradient would be rounding alone.
+    """
+    parameters.draw(seed)
+    for number, spec in enumerate(parameters.specs):
+        generator = np.random.default_rng([seed, 2, number])
+        if spec.name == "biases":
+            parameters.view(spec)[...] = generator.normal(0, 0.3, spec.shape)
+        elif spec.name == "scales":
+            parameters.view(spec)[...] = generator.uniform(0.5, 1.5, spec.shape)
+
+
 def run_alone(problem: Problem, groups: Sequence[int]) -> Record:
     """The steps on one rank."""
     return run_tile_by_tile(problem, Plan(Grid(1, 1), tuple(groups)))
@@ -112,7 +127,7 @@ def run_tiled(problem: Problem, plan: Plan, world: Communicator) -> Record | Non
     """The steps of this rank of a plan; everything, put together, on rank 0. Collective."""
     topology = make_topology(world, plan)
     parameters = Parameters(problem.network, problem.dtype)
-    parameters.draw(problem.seed)
+    draw_parameters(parameters, problem.seed)
     passes = Passes(len(problem.images), plan.replicas)
     own = passes.positions(0, topology.replica)
     partition = Partition(problem.network, plan)

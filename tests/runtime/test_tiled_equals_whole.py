@@ -1,6 +1,7 @@
 """The product itself: any tiling takes the same training steps as one rank."""
 
 import os
+from dataclasses import replace
 
 import pytest
 from harness import (
@@ -49,6 +50,20 @@ def test_tiled_steps_equal_the_steps_of_one_rank(case):
     for actual, expected in zip(tiled, whole, strict=True):
         assert_same_pass(actual, expected, EXACT, case.network)
         assert_same_parameters(actual.parameters, expected.parameters, EXACT)
+
+
+@settings(max_examples=EXAMPLES // 4)
+@given(cases())
+def test_tiles_with_merged_pools_take_the_same_step(case):
+    """What pools read is not stored: losses, weight gradients and weights are compared."""
+    images, truths = data(case)
+    options = {"steps": 1, "seed": case.seed, "seen": case.seen, "key": KEY}
+    (whole,) = run_tiled(case.network, whole_plan(case.network), images, truths, **options)
+    assume_unsure(case, [whole])
+    (tiled,) = run_tiled(case.network, case.plan, images, truths, merge_pools=True, **options)
+    stored = replace(tiled, tensors=whole.tensors, deltas=whole.deltas)
+    assert_same_pass(stored, whole, EXACT, case.network)
+    assert_same_parameters(tiled.parameters, whole.parameters, EXACT)
 
 
 def one_pass(case):

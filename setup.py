@@ -11,6 +11,7 @@ KERNELS = (
     "batchnorm",
     "boxes",
     "conv",
+    "depthwise",
     "dropout",
     "fast",
     "gemm",

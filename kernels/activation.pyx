@@ -9,8 +9,13 @@ cdef enum Kind:
     LEAKY
     RELU
     LOGISTIC
+    MISH
 
-KINDS = {"linear": LINEAR, "leaky": LEAKY, "relu": RELU, "logistic": LOGISTIC}
+KINDS = {"linear": LINEAR, "leaky": LEAKY, "relu": RELU, "logistic": LOGISTIC, "mish": MISH}
+
+# From here on mish is the identity in any precision, and its derivative one.
+cdef enum:
+    MISH_LINEAR = 20
 
 
 cdef inline real logistic(real value) noexcept nogil:
@@ -18,6 +23,28 @@ cdef inline real logistic(real value) noexcept nogil:
         return 1 / (1 + expf(-value))
     else:
         return 1 / (1 + exp(-value))
+
+
+cdef inline real exponential(real value) noexcept nogil:
+    if real is float:
+        return expf(value)
+    else:
+        return exp(value)
+
+
+cdef inline real mish(real x) noexcept nogil:
+    """``x tanh(log(1 + exp x))``; with ``e = exp x`` the second factor is n / (n + 2) for
+    ``n = e (e + 2)``, which cancels nowhere."""
+    cdef real e = exponential(x if x < MISH_LINEAR else <real>MISH_LINEAR)
+    cdef real n = e * (e + 2)
+    return x * (n / (n + 2)) if x < MISH_LINEAR else x
+
+
+cdef inline real mish_slope(real x) noexcept nogil:
+    cdef real e = exponential(x if x < MISH_LINEAR else <real>MISH_LINEAR)
+    cdef real n = e * (e + 2)
+    cdef real slope = n / (n + 2) + x * (4 * e / (n + 2)) * ((e + 1) / (n + 2))
+    return slope if x < MISH_LINEAR else 1
 
 
 cdef void activate(
@@ -32,6 +59,9 @@ cdef void activate(
         elif kind == LOGISTIC:
             for k in range(channels):
                 y[k] = logistic(y[k] + biases[k])
+        elif kind == MISH:
+            for k in range(channels):
+                y[k] = mish(y[k] + biases[k])
         else:
             for k in range(channels):
                 value = y[k] + biases[k]
@@ -74,6 +104,23 @@ def backward(
             for i in range(rows):
                 multiply_by_slope(&dy[n, dy_row + i, dy_column, 0],
                                   &y[n, y_row + i, y_column, 0], elements, kind)
+
+
+def backward_before(
+    real[:, :, :, ::1] dy, const real[:, :, :, ::1] x, const real[::1] mean,
+    const real[::1] factor, const real[::1] biases,
+    Py_ssize_t dy_row, Py_ssize_t dy_column, Py_ssize_t x_row, Py_ssize_t x_column,
+    Py_ssize_t rows, Py_ssize_t columns,
+):
+    """Multiply dy by mish's slope at ``(x - mean) factor + biases``."""
+    cdef Py_ssize_t n, i, j, k
+    with nogil:
+        for n in range(x.shape[0]):
+            for i in range(rows):
+                for j in range(columns):
+                    for k in range(x.shape[3]):
+                        dy[n, dy_row + i, dy_column + j, k] *= mish_slope(
+                            (x[n, x_row + i, x_column + j, k] - mean[k]) * factor[k] + biases[k])
 
 
 cdef void add_channels(

@@ -2,7 +2,8 @@
 
 The pixels of an output box are numbered image by image, row by row. A panel holds the
 patches of consecutive pixels as rows of (ky, kx, channel); it meets the weights, seen as
-a (kh kw C, K) matrix, in as few products as the layout of the output allows.
+a (kh kw C, K) matrix, in as few products as the layout of the output allows. Convolutions in
+groups do so group by group: `channels` and `filters` are then one group's.
 """
 
 from libc.string cimport memcpy, memset
@@ -21,6 +22,8 @@ cdef struct Problem:
     # The output box, the tile of the input, and the kernel between them.
     Py_ssize_t images, rows, columns
     Py_ssize_t height, width, channels
+    Py_ssize_t depth, breadth  # channels and filters of all groups
+    Py_ssize_t groups
     Py_ssize_t first_row, first_column  # of the first window, in the input's tile
     Py_ssize_t kernel_height, kernel_width, stride
     Py_ssize_t filters
@@ -91,7 +94,8 @@ cdef void gather(
     cdef Py_ssize_t row = first // p.columns % p.rows
     cdef Py_ssize_t image = first // p.columns // p.rows
     cdef Py_ssize_t channels = p.channels, size = p.kernel_width
-    cdef Py_ssize_t i, ky, x_row, x_column, after
+    cdef Py_ssize_t i, j, ky, x_row, x_column, after
+    cdef const real* source
     cdef Span cells
     for i in range(count):
         x_column = p.first_column + column * p.stride
@@ -104,12 +108,16 @@ cdef void gather(
             else:
                 if cells.before:
                     memset(panel, 0, cells.before * channels * sizeof(real))
-                memcpy(
-                    panel + cells.before * channels,
-                    x + ((image * p.height + x_row) * p.width + x_column + cells.before)
-                    * channels,
-                    cells.inside * channels * sizeof(real),
+                source = (
+                    x + ((image * p.height + x_row) * p.width + x_column + cells.before) * p.depth
                 )
+                if p.groups == 1:
+                    memcpy(panel + cells.before * channels, source,
+                           cells.inside * channels * sizeof(real))
+                else:
+                    for j in range(cells.inside):
+                        memcpy(panel + (cells.before + j) * channels, source + j * p.depth,
+                               channels * sizeof(real))
                 if after:
                     memset(panel + (cells.before + cells.inside) * channels, 0,
                            after * channels * sizeof(real))
@@ -131,7 +139,7 @@ cdef void scatter_add(
     cdef Py_ssize_t row = first // p.columns % p.rows
     cdef Py_ssize_t image = first // p.columns // p.rows
     cdef Py_ssize_t channels = p.channels, size = p.kernel_width
-    cdef Py_ssize_t i, j, ky, x_row, x_column
+    cdef Py_ssize_t i, j, k, ky, x_row, x_column
     cdef Span cells
     cdef real* target
     cdef const real* source
@@ -142,12 +150,16 @@ cdef void scatter_add(
             x_row = p.first_row + row * p.stride + ky
             if 0 <= x_row < p.height:
                 target = (
-                    x + ((image * p.height + x_row) * p.width + x_column + cells.before)
-                    * channels
+                    x + ((image * p.height + x_row) * p.width + x_column + cells.before) * p.depth
                 )
                 source = panel + cells.before * channels
-                for j in range(cells.inside * channels):
-                    target[j] += source[j]
+                if p.groups == 1:
+                    for j in range(cells.inside * channels):
+                        target[j] += source[j]
+                else:
+                    for j in range(cells.inside):
+                        for k in range(channels):
+                            target[j * p.depth + k] += source[j * channels + k]
             panel += size * channels
         column += 1
         if column == p.columns:
@@ -169,10 +181,13 @@ cdef Problem problem(
     p.images = x[0]
     p.height = x[1]
     p.width = x[2]
-    p.channels = x[3]
+    p.depth = x[3]
+    p.channels = weights[2]
+    p.groups = p.depth // p.channels
     p.kernel_height = weights[0]
     p.kernel_width = weights[1]
-    p.filters = weights[3]
+    p.breadth = weights[3]
+    p.filters = p.breadth // p.groups
     p.rows = rows
     p.columns = columns
     p.first_row = first_row
@@ -180,17 +195,17 @@ cdef Problem problem(
     p.stride = stride
     p.patch = p.kernel_height * p.kernel_width * p.channels
     p.pixels = p.images * rows * columns
-    p.output.pixel = p.filters
-    p.output.row = y[2] * p.filters
+    p.output.pixel = p.breadth
+    p.output.row = y[2] * p.breadth
     p.output.image = y[1] * p.output.row
     p.output = merged(p.output, rows, columns)
-    p.input.pixel = stride * p.channels
-    p.input.row = stride * p.width * p.channels
-    p.input.image = p.height * p.width * p.channels
+    p.input.pixel = stride * p.depth
+    p.input.row = stride * p.width * p.depth
+    p.input.image = p.height * p.width * p.depth
     p.input = merged(p.input, rows, columns)
     p.in_place = padding == 0 and (
         p.kernel_height == p.kernel_width == 1
-        or (rows == columns == 1 and p.kernel_width == p.width)
+        or (rows == columns == 1 and p.kernel_width == p.width and p.groups == 1)
     )
     return p
 
@@ -210,7 +225,7 @@ cdef Py_ssize_t start(Problem* p) noexcept nogil:
     """
     if not p.in_place:
         return 0
-    return (p.first_row * p.width + p.first_column) * p.channels
+    return (p.first_row * p.width + p.first_column) * p.depth
 
 
 cdef void forward_loop(
@@ -233,7 +248,7 @@ cdef void forward_loop(
         while i < count:
             length = min(count - i, run - (first + i) % run)
             gemm(False, False, length, p.filters, p.patch,
-                 panel + i * patches.pixel, patches.pixel, weights, p.filters,
+                 panel + i * patches.pixel, patches.pixel, weights, p.breadth,
                  <real>0, y + place(p, p.output, first + i), p.output.pixel)
             i += length
         first += count
@@ -255,7 +270,7 @@ cdef void backward_input_loop(
         while i < count:
             length = min(count - i, run - (first + i) % run)
             gemm(False, True, length, p.patch, p.filters,
-                 dy + place(p, p.output, first + i), p.output.pixel, weights, p.filters,
+                 dy + place(p, p.output, first + i), p.output.pixel, weights, p.breadth,
                  <real>(1 if p.in_place else 0), panel + i * patches.pixel, patches.pixel)
             i += length
         if not p.in_place:
@@ -285,7 +300,7 @@ cdef void backward_weights_loop(
             gemm(True, False, p.patch, p.filters, length,
                  panel + i * patches.pixel, patches.pixel,
                  dy + place(p, p.output, first + i), p.output.pixel,
-                 <real>1, dweights, p.filters)
+                 <real>1, dweights, p.breadth)
             i += length
         first += count
 
@@ -299,9 +314,13 @@ def forward(
     cdef Problem p = problem(x.shape, weights.shape, y.shape, rows, columns,
                              x_row, x_column, stride, padding)
     cdef const real* source = &x[0, 0, 0, 0] + start(&p)
+    cdef Py_ssize_t group
     with nogil:
-        forward_loop(&p, source, &weights[0, 0, 0, 0], &y[0, y_row, y_column, 0],
-                     &workspace[0], workspace.shape[0])
+        for group in range(p.groups):
+            forward_loop(&p, source + group * p.channels,
+                         &weights[0, 0, 0, group * p.filters],
+                         &y[0, y_row, y_column, group * p.filters],
+                         &workspace[0], workspace.shape[0])
 
 
 def backward_input(
@@ -313,9 +332,13 @@ def backward_input(
     cdef Problem p = problem(dx.shape, weights.shape, dy.shape, rows, columns,
                              x_row, x_column, stride, padding)
     cdef real* target = &dx[0, 0, 0, 0] + start(&p)
+    cdef Py_ssize_t group
     with nogil:
-        backward_input_loop(&p, &dy[0, y_row, y_column, 0], &weights[0, 0, 0, 0], target,
-                            &workspace[0], workspace.shape[0])
+        for group in range(p.groups):
+            backward_input_loop(&p, &dy[0, y_row, y_column, group * p.filters],
+                                &weights[0, 0, 0, group * p.filters],
+                                target + group * p.channels,
+                                &workspace[0], workspace.shape[0])
 
 
 def backward_weights(
@@ -327,6 +350,10 @@ def backward_weights(
     cdef Problem p = problem(x.shape, dweights.shape, dy.shape, rows, columns,
                              x_row, x_column, stride, padding)
     cdef const real* source = &x[0, 0, 0, 0] + start(&p)
+    cdef Py_ssize_t group
     with nogil:
-        backward_weights_loop(&p, source, &dy[0, y_row, y_column, 0],
-                              &dweights[0, 0, 0, 0], &workspace[0], workspace.shape[0])
+        for group in range(p.groups):
+            backward_weights_loop(&p, source + group * p.channels,
+                                  &dy[0, y_row, y_column, group * p.filters],
+                                  &dweights[0, 0, 0, group * p.filters],
+                                  &workspace[0], workspace.shape[0])

@@ -241,3 +241,4 @@ def winograd_backward_weights_box(
 
 
 include "statistics.pxi"
+include "depthwise.pxi"

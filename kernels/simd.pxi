@@ -55,6 +55,12 @@ cdef extern from "simd/simd.h" nogil:
                           float, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*centre)(float*, const float*, const float*, const float*, const float*,
                        const float*, ptrdiff_t, ptrdiff_t) noexcept nogil
+        void (*taps)(const float*, ptrdiff_t, const ptrdiff_t*, const float*, const ptrdiff_t*,
+                     ptrdiff_t, float*, ptrdiff_t, ptrdiff_t, ptrdiff_t,
+                     const Epilogue*) noexcept nogil
+        void (*taps_gradient)(const float*, ptrdiff_t, const ptrdiff_t*, const ptrdiff_t*,
+                              ptrdiff_t, const float*, ptrdiff_t, ptrdiff_t, ptrdiff_t,
+                              float*) noexcept nogil
 
     const Simd* simd_named(const char* name)
     void fetch(const float* p, ptrdiff_t elements)

@@ -12,7 +12,7 @@ from mpitile.comm.local import run_ranks
 from mpitile.comm.topology import make_topology
 from mpitile.geometry.tiling import Grid
 from mpitile.layers.base import Step
-from mpitile.network.spec import Cost, Region, Softmax
+from mpitile.network.spec import Cost, Region, Softmax, Yolo
 from mpitile.plan.partition import Partition
 from mpitile.plan.plan import Plan
 from mpitile.runtime.parameters import Parameters
@@ -212,10 +212,10 @@ def random_images(network, count, seed):
 
 
 def random_truths(network, count, seed):
-    """Boxes for a region loss, classes for the others."""
+    """Boxes for detection losses, classes for the others."""
     random = np.random.default_rng([seed, 3])
     operation = network.layers[-1].operation
-    if isinstance(operation, Region):
+    if isinstance(operation, Region | Yolo):
         return [random_boxes(random, operation.classes) for _ in range(count)]
     if isinstance(operation, Softmax | Cost):
         return [int(n) for n in random.integers(network.shapes[-1].channels, size=count)]

@@ -8,11 +8,12 @@ What would make a comparison of two roundings meaningless is left out by constru
 - batch norm behind a layer without activation that has a bias of its own: the gradient of
   that bias is zero but for rounding;
 - the mean, or the sum of squares, of what batch norm has scaled: a constant;
-- a max-pool behind an overlapping one: cells that copy one maximum are equal, and so
-  are their products with the same kernel but for rounding.
+- a max-pool behind an overlapping one, or behind an upsampling: cells that copy one cell are
+  equal, and so are their products with the same kernel but for rounding.
 """
 
 from dataclasses import dataclass
+from math import gcd
 
 import hypothesis.strategies as st
 
@@ -24,6 +25,7 @@ from mpitile.plan.plan import Plan
 MAX_CHANNELS = 16
 FEWEST_NORMALIZED = 24
 FEWEST_WEIGHTS = 8
+LARGEST_UPSAMPLED = 24
 
 
 @dataclass(frozen=True)
@@ -53,15 +55,18 @@ class _Draft:
         self.operations = []
         self.shapes = [spec.Shape(options.height, options.width, options.channels)]
         self.overlapped = False
+        # How many cells of a tensor may be copies of one.
+        self.copies = 1
         self.linear = False
 
     @property
     def shape(self):
         return self.shapes[-1]
 
-    def add(self, operation):
-        self.operations.append(operation)
-        self.shapes.append(self.network().shapes[-1])
+    def add(self, *operations):
+        """Those that make sense only together, at once."""
+        self.operations += operations
+        self.shapes = list(self.network().shapes)
 
     def network(self):
         return infer(self.options, [(0, operation) for operation in self.operations], "random")
@@ -76,16 +81,18 @@ def _conv(draw, draft):
         size = min(size, min(shape.height, shape.width) + 2 * padding)
     stride = draw(st.sampled_from([1, 1, 2, 3]))
     filters = draw(st.sampled_from([2, 3, 4, 8]))
-    activation = draw(st.sampled_from(["leaky", "leaky", "relu", "logistic", "linear"]))
+    activation = draw(st.sampled_from(["leaky", "leaky", "relu", "logistic", "mish", "linear"]))
+    common = gcd(shape.channels, filters)
+    groups = draw(st.sampled_from([1, 1, *(n for n in range(2, common + 1) if common % n == 0)]))
     rows = (shape.height + 2 * padding - size) // stride + 1
     columns = (shape.width + 2 * padding - size) // stride + 1
     enough = (
-        rows * columns * draft.batch >= FEWEST_NORMALIZED
-        and size * size * shape.channels >= FEWEST_WEIGHTS
+        rows * columns * draft.batch >= FEWEST_NORMALIZED * draft.copies
+        and size * size * shape.channels // groups >= FEWEST_WEIGHTS
     )
     normalize = enough and not draft.linear and draw(st.booleans())
     draft.linear = draft.linear or activation == "linear"
-    draft.add(spec.Convolutional(filters, size, stride, padding, activation, normalize))
+    draft.add(spec.Convolutional(filters, size, stride, padding, activation, normalize, groups))
 
 
 def _maxpool(draw, draft):
@@ -121,7 +128,7 @@ def _shortcut_sources(draft):
 
 def _shortcut(draw, draft):
     source = draw(st.sampled_from(_shortcut_sources(draft)))
-    activation = draw(st.sampled_from(["linear", "leaky"]))
+    activation = draw(st.sampled_from(["linear", "leaky", "mish"]))
     draft.add(spec.Shortcut(source, activation))
 
 
@@ -152,6 +159,13 @@ def _reorg(draw, draft):
     draft.add(spec.Reorg(draw(st.sampled_from(_reorg_strides(draft.shape)))))
 
 
+def _upsample(draw, draft):
+    stride = draw(st.integers(2, 3))
+    draft.overlapped = True
+    draft.copies *= stride**2
+    draft.add(spec.Upsample(stride, draw(st.sampled_from([1.0, 1.0, 0.5]))))
+
+
 def _dropout(draw, draft):
     draft.add(spec.Dropout(draw(st.sampled_from([0.2, 0.5]))))
 
@@ -164,6 +178,8 @@ def _middle_layer(draw, draft):
         kinds += [_route, _dropout]
         if _shortcut_sources(draft):
             kinds += [_shortcut]
+        if max(draft.shape.height, draft.shape.width) <= LARGEST_UPSAMPLED:
+            kinds += [_upsample, _upsample]
         if _reorg_strides(draft.shape):
             kinds += [_reorg, _reorg]
     draw(st.sampled_from(kinds))(draw, draft)
@@ -203,6 +219,26 @@ def _end_region(draw, draft):
     draft.add(spec.Region(anchors, classes, *flags, thresh=0.4, object_scale=5, class_scale=0.8))
 
 
+def _end_yolo(draw, draft):
+    """Two or three heads, behind the last layer and behind routes to earlier ones."""
+    heads, classes = draw(st.integers(2, 3)), draw(st.integers(1, 3))
+    anchors = tuple((6.0 + 9 * n, 14.0 - 2.5 * n) for n in range(4))
+    thresholds = draw(st.sampled_from([(0.5, 1.0), (0.2, 0.4)]))
+    stretch = draw(st.sampled_from([1.0, 1.2]))
+    operations = []
+    for number in range(heads):
+        if number:
+            source = draw(st.integers(0, len(draft.operations) - 1))
+            operations.append(spec.Route((source,)))
+            shape = draft.shapes[source + 1]
+            if max(shape.height, shape.width) <= LARGEST_UPSAMPLED:
+                operations.append(spec.Upsample(2))
+        mask = draw(st.sets(st.integers(0, 3), min_size=1, max_size=3))
+        operations.append(spec.Convolutional(len(mask) * (classes + 5), 1, activation="linear"))
+        operations.append(spec.Yolo(anchors, tuple(mask), classes, *thresholds, stretch))
+    draft.add(*operations)
+
+
 @st.composite
 def networks(draw, batch=1, layers=8):
     """Random networks of up to `layers` layers before their end."""
@@ -214,7 +250,8 @@ def networks(draw, batch=1, layers=8):
     draft = _Draft(options, batch)
     for _ in range(draw(st.integers(1, layers))):
         _middle_layer(draw, draft)
-    draw(st.sampled_from([_end_plain, _end_average, _end_connected, _end_region]))(draw, draft)
+    ends = [_end_plain, _end_average, _end_connected, _end_region, _end_yolo]
+    draw(st.sampled_from(ends))(draw, draft)
     return draft.network()
 
 

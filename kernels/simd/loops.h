@@ -26,6 +26,7 @@ INLINE VEC NAMED(activated)(VEC v, float slope) {
 #include "transforms.h"
 #include "elements.h"
 #include "statistics.h"
+#include "taps.h"
 
 static const Simd NAMED(simd) = {
     .vector = LANES,
@@ -49,6 +50,8 @@ static const Simd NAMED(simd) = {
     .products = NAMED(products),
     .normalize = NAMED(normalize),
     .centre = NAMED(centre),
+    .taps = NAMED(taps),
+    .taps_gradient = NAMED(taps_gradient),
 };
 
 #undef PANEL

@@ -79,6 +79,15 @@ typedef struct {
     void (*centre)(float *dy, const float *x, const float *mean, const float *factor,
                    const float *shift, const float *tilt, ptrdiff_t pixels,
                    ptrdiff_t channels);
+    /* Pixels of a depthwise convolution: y = sum over taps of x[offset] weights[place]. */
+    void (*taps)(const float *x, ptrdiff_t x_step, const ptrdiff_t *offsets,
+                 const float *weights, const ptrdiff_t *places, ptrdiff_t taps, float *y,
+                 ptrdiff_t y_step, ptrdiff_t pixels, ptrdiff_t channels, const Epilogue *after);
+    /* dweights[place] += sum over pixels of x[offset] dy */
+    void (*taps_gradient)(const float *x, ptrdiff_t x_step, const ptrdiff_t *offsets,
+                          const ptrdiff_t *places, ptrdiff_t taps, const float *dy,
+                          ptrdiff_t dy_step, ptrdiff_t pixels, ptrdiff_t channels,
+                          float *dweights);
 } Simd;
 
 #define INLINE static inline __attribute__((always_inline))

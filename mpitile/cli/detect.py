@@ -17,7 +17,8 @@ from mpitile.data.images import read_image
 from mpitile.data.placement import Placement, letterbox, restore_boxes, sample_box
 from mpitile.errors import InputError
 from mpitile.network.cfg import read_network
-from mpitile.network.spec import Network, Region
+from mpitile.network.heads import heads
+from mpitile.network.spec import Network
 from mpitile.plan.choose import choose_plan
 from mpitile.plan.partition import Partition
 from mpitile.report.draw import detection_lines, draw_detections
@@ -65,10 +66,10 @@ def _prepare(options: argparse.Namespace) -> tuple[Network, list[str], Parameter
     _check_targets(options.images)
     network = read_network(options.cfg)
     last = network.layers[-1]
-    if not isinstance(last.operation, Region):
+    if not heads(network):
         raise InputError(
-            f"{options.cfg}:{last.line}: detect needs a network that ends with [region], "
-            f"got [{last.kind}]"
+            f"{options.cfg}:{last.line}: detect needs a network that ends with [region] or "
+            f"[yolo], got [{last.kind}]"
         )
     names = read_names(Path(options.names))
     if len(names) != last.operation.classes:
@@ -115,8 +116,8 @@ def find(
     """Detections in one image, relative to it, on rank 0. Collective."""
     tile = program.values[0]
     tile.array[0] = sample_box(pixels, placement, tile.box, tile.array.dtype)
-    program.forward(inference_step(topology, 1))
-    parts = topology.world.gather(owned_detections(program, threshold)[0])
+    found = owned_detections(program, inference_step(topology, 1), threshold)
+    parts = topology.world.gather(found[0])
     if parts is None:
         return None
     return restore_boxes(suppress(np.concatenate(parts), overlap), placement)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 
 from mpitile.geometry.box import EMPTY, Box, whole
 
@@ -41,7 +42,25 @@ class Whole:
         return EMPTY if box.empty else whole(height, width)
 
 
-Receptive = Window | Whole
+@dataclass(frozen=True, slots=True)
+class Enlarged:
+    """Output cell ``i`` reads cell ``i // factor``: each input cell fills `factor` output cells."""
+
+    factor: int
+
+    def needs(self, box: Box, height: int, width: int) -> Box:
+        """The input cells that the output cells of `box` copy, clipped to the input."""
+        if box.empty:
+            return EMPTY
+        return Box(
+            box.y0 // self.factor,
+            (box.y1 - 1) // self.factor + 1,
+            box.x0 // self.factor,
+            (box.x1 - 1) // self.factor + 1,
+        ).intersect(whole(height, width))
+
+
+Receptive = Window | Whole | Enlarged
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +71,10 @@ class LayerGeometry:
     ----------
     inputs : numbers of the tensors that the layer reads.
     receptive : for each of them, which of its cells an output box needs.
-    stride : how many cells of the first input one output cell stands for.
+    stride : how many cells of the first input one output cell stands for; a fraction
+        where the output is larger than the input.
     """
 
     inputs: tuple[int, ...]
     receptive: tuple[Receptive, ...]
-    stride: int = 1
+    stride: int | Fraction = 1

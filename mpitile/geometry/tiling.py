@@ -98,6 +98,10 @@ def tile_tensors(
 ) -> Tiling:
     """Split the last tensor that has a cell for every tile and carry its cut lines to the rest.
 
+    Lines are carried in cells of the image, by way of each tensor's stride: tensors of one
+    size and stride have the same lines, whichever way through the network leads to them. A line
+    that falls between two cells of a coarser tensor is moved behind the cell that it cuts.
+
     Parameters
     ----------
     sizes : height and width of each tensor, tensor 0 being the image.

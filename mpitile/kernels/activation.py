@@ -1,6 +1,7 @@
 """Bias and activation in place, their gradient, and that of the bias.
 
-Derivatives are taken from the activation's output, as Darknet does.
+Derivatives are taken from the activation's output, as Darknet does, but for those of
+`BEFORE`, whose output does not tell the input.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from mpitile.kernels.tile import Tile
 
 # Of activations that are linear on both sides of zero: the slope below it.
 SLOPES = {"linear": 1.0, "leaky": 0.1, "relu": 0.0}
+# Those whose derivative is taken from their input, by `backward_before`.
+BEFORE = frozenset({"mish"})
 
 
 def check_kind(kind: str) -> None:
@@ -45,7 +48,7 @@ def forward(y: Tile, box: Box, biases: np.ndarray | None, kind: str) -> None:
     """Replace the cells `box` by ``f(y + bias)``.
 
     `biases` is (K,) of the tile's dtype, or None for none. `kind` is "linear", "leaky"
-    (slope 0.1), "relu" or "logistic".
+    (slope 0.1), "relu", "logistic" or "mish" (Misra, arXiv 1908.08681).
     """
     number = _number(kind)
     check_tile("activation", y)
@@ -63,6 +66,8 @@ def forward(y: Tile, box: Box, biases: np.ndarray | None, kind: str) -> None:
 def backward(dy: Tile, y: Tile, box: Box, kind: str) -> None:
     """Multiply the cells `box` of `dy` by the derivative where the output was `y`."""
     number = _number(kind)
+    if kind in BEFORE:
+        raise ValueError(f"activation: the output of {kind} does not tell its derivative")
     check_tile("activation output", y)
     check_tile("activation gradient", dy, like=y)
     check_channels("activation gradient", dy, y.array.shape[3])
@@ -73,6 +78,39 @@ def backward(dy: Tile, y: Tile, box: Box, kind: str) -> None:
     _activation.backward(
         dy.array, y.array, number, *local(dy, box), *local(y, box), box.height, box.width
     )
+
+
+def backward_before(
+    dy: Tile,
+    x: Tile,
+    box: Box,
+    kind: str,
+    mean: np.ndarray | None = None,
+    factor: np.ndarray | None = None,
+    biases: np.ndarray | None = None,
+) -> None:
+    """Multiply the cells `box` of `dy` by the derivative at ``(x - mean) * factor + biases``.
+
+    `kind` is one of `BEFORE`; `mean`, `factor` and `biases` are (C,) of the tiles' dtype,
+    and 0, 1 and 0 where left out.
+    """
+    check_kind(kind)
+    if kind not in BEFORE:
+        raise ValueError(f"activation: the derivative of {kind} is taken from its output")
+    check_tile("activation input", x)
+    check_tile("activation gradient", dy, like=x)
+    channels, dtype = x.array.shape[3], x.array.dtype
+    check_channels("activation gradient", dy, channels)
+    check_inside("activation input", x, box)
+    check_inside("activation gradient", dy, box)
+    arrays = []
+    for name, array, value in (("mean", mean, 0), ("factor", factor, 1), ("biases", biases, 0)):
+        arrays.append(np.full(channels, value, dtype) if array is None else array)
+        check_array(f"activation {name}", arrays[-1], (channels,), dtype)
+    if not box.empty:
+        _activation.backward_before(
+            dy.array, x.array, *arrays, *local(dy, box), *local(x, box), box.height, box.width
+        )
 
 
 def bias_gradient(dy: Tile, box: Box, out: np.ndarray) -> None:

@@ -9,8 +9,12 @@
     in float32: 2.25 and 4 times fewer multiplications. Largest errors against float64,
     relative to the tensor's largest entry: about 1e-6 and 2e-5.
 
-The result of "direct" does not depend on where a tile begins: the sum of each output
-cell is taken in the same order.
+"depthwise"
+    SIMD sums of a kernel for each channel; for convolutions in as many groups as channels,
+    and chosen for all of them. Other convolutions in groups are im2row's.
+
+The result of "direct" and "depthwise" does not depend on where a tile begins: the sum of each
+output cell is taken in the same order.
 """
 
 from __future__ import annotations
@@ -21,12 +25,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from mpitile.geometry.box import Box
-from mpitile.kernels import _conv, _fast
+from mpitile.kernels import _conv, _fast, depthwise
 from mpitile.kernels.checks import first_window, local, part
 from mpitile.kernels.tile import Tile
 
 ALGORITHMS = ("im2row", "direct", "winograd2", "winograd4")
 EXACT = ("im2row", "direct")
+DEPTHWISE = "depthwise"
 OPERATIONS = ("forward", "backward_input", "backward_weights")
 
 PANEL_LIMIT = 2**18
@@ -123,7 +128,10 @@ def forward(
     biases: np.ndarray | None,
     slope: float,
 ) -> None:
-    """Write the cells `box` of `y`; im2row knows neither biases nor slope."""
+    """Write the cells `box` of `y`; im2row and float64 know neither biases nor slope."""
+    if algorithm == DEPTHWISE:
+        depthwise.forward(x, weights, y, box, stride, padding, biases, slope)
+        return
     window = first_window(x, box, stride, padding)
     if algorithm == "im2row":
         _conv.forward(
@@ -192,6 +200,11 @@ def backward_input(
     accumulate: bool,
 ) -> None:
     """Add to `dx` or overwrite it: at stride 1 the product of dy with the weights backwards."""
+    if algorithm == DEPTHWISE:
+        if derivative:
+            derivative.apply(dy)
+        depthwise.backward_input(dy, box, weights, dx, stride, padding, accumulate)
+        return
     if algorithm == "im2row":
         if derivative:
             derivative.apply(dy)
@@ -254,6 +267,11 @@ def backward_weights(
     accumulate: bool,
 ) -> None:
     """Add to `dweights` or overwrite it."""
+    if algorithm == DEPTHWISE:
+        if derivative:
+            derivative.apply(dy)
+        depthwise.backward_weights(x, dy, box, dweights, stride, padding, accumulate)
+        return
     window = first_window(x, box, stride, padding)
     if algorithm == "im2row":
         if derivative:

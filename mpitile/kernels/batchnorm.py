@@ -93,6 +93,26 @@ def normalize(
         activations.forward(y, box, None, activation)
 
 
+def activation_backward(
+    dy: Tile,
+    x: Tile,
+    box: Box,
+    mean: np.ndarray,
+    inverse_deviation: np.ndarray,
+    scales: np.ndarray,
+    biases: np.ndarray,
+    activation: str,
+) -> None:
+    """Multiply the cells `box` of `dy` by the derivative of what `normalize` did last to `x`.
+
+    The `activation` is one of `mpitile.kernels.activation.BEFORE`.
+    """
+    dtype = x.array.dtype
+    _check_statistics(x, mean=mean, inverse_deviation=inverse_deviation)
+    factor = (scales * inverse_deviation).astype(dtype)
+    activations.backward_before(dy, x, box, activation, mean.astype(dtype), factor, biases)
+
+
 def backward_sums(
     dy: Tile,
     x: Tile,

@@ -1,12 +1,13 @@
 """Cross-correlation of tiles and its two gradients.
 
-Weights are (kernel height, kernel width, C, K). An output cell's window starts at
-``cell * stride - padding``; cells outside the tensor count as zero. The workspace is a
-1-D array of the tiles' dtype, at least one patch (kernel height * kernel width * C) long;
+Weights are (kernel height, kernel width, C / groups, K): channels and filters are cut into
+`groups`, one after the other, and each group's filters see its channels alone. An output
+cell's window starts at ``cell * stride - padding``; cells outside the tensor count as zero. The
+workspace is a 1-D array of the tiles' dtype, at least one patch (of one group) long;
 `workspace_size` tells how much lets the fastest algorithms run. `algorithm` is one of
 `mpitile.kernels.algorithms`, or None for the default of `mpitile.kernels.choice`; where it
-cannot do the operation or the workspace is too short for it, im2row takes its place. The
-same call gives the same bits.
+cannot do the operation or the workspace is too short for it, im2row takes its place; groups
+have their own (`mpitile.kernels.depthwise`, im2row). The same call gives the same bits.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ import numpy as np
 
 from mpitile.geometry.box import Box
 from mpitile.kernels import activation as activations
-from mpitile.kernels import algorithms
+from mpitile.kernels import algorithms, depthwise
 from mpitile.kernels.activation import SLOPES
-from mpitile.kernels.algorithms import ALGORITHMS, Derivative
+from mpitile.kernels.algorithms import ALGORITHMS, DEPTHWISE, Derivative
 from mpitile.kernels.checks import (
     check_array,
     check_channels,
@@ -35,11 +36,16 @@ def workspace_size(
     channels: int,
     filters: int,
     limit: int | None = None,
+    groups: int = 1,
 ) -> int:
     """Elements of the workspace that a layer wants, whatever the algorithm.
 
-    With a `limit` on im2row's panels: what im2row alone wants.
+    With a `limit` on im2row's panels: what im2row alone wants. `channels` are a group's.
     """
+    if groups > 1 and channels == 1 and filters == groups:
+        return kernel_height * kernel_width
+    if groups > 1 and limit is None:
+        limit = algorithms.PANEL_LIMIT
     kernel = (kernel_height, kernel_width)
     if limit is not None:
         return max(limit, kernel_height * kernel_width * channels)
@@ -61,6 +67,7 @@ def _check(
     stride: int,
     padding: int,
     workspace: np.ndarray,
+    groups: int,
 ) -> None:
     check_tile("conv input", x)
     check_tile("conv output", y, like=x)
@@ -68,7 +75,9 @@ def _check(
         raise ValueError(f"conv weights: expected 4 dimensions, got shape {weights.shape}")
     kernel_height, kernel_width, channels, filters = weights.shape
     check_array("conv weights", weights, weights.shape, x.array.dtype)
-    check_channels("conv input", x, channels)
+    if groups < 1 or filters % groups:
+        raise ValueError(f"conv: expected filters that groups divide, got {filters} and {groups}")
+    check_channels("conv input", x, channels * groups)
     check_channels("conv output", y, filters)
     if stride < 1 or padding < 0:
         raise ValueError(f"conv: expected stride >= 1 and padding >= 0, got {stride}, {padding}")
@@ -86,9 +95,12 @@ def _algorithm(
     box: Box,
     stride: int,
     workspace: np.ndarray,
+    groups: int,
 ) -> str:
     if wanted is not None and wanted not in ALGORITHMS:
         raise ValueError(f"conv: expected one of {', '.join(ALGORITHMS)}, got {wanted!r}")
+    if groups > 1:
+        return DEPTHWISE if depthwise.possible(weights, groups) else "im2row"
     if wanted is None:
         shape = Shape(operation, *weights.shape, stride, len(y.array), box.height, box.width)
         wanted = choose(shape, weights.dtype)
@@ -114,6 +126,7 @@ def forward(
     biases: np.ndarray | None = None,
     activation: str = "linear",
     algorithm: str | None = None,
+    groups: int = 1,
 ) -> None:
     """Overwrite the cells `box` of `y` with ``f(cross-correlation of x + biases)``.
 
@@ -121,13 +134,13 @@ def forward(
     `mpitile.kernels.activation`. Both are applied to blocks that are still in cache.
     """
     activations.check_kind(activation)
-    _check(x, weights, y, box, stride, padding, workspace)
+    _check(x, weights, y, box, stride, padding, workspace, groups)
     if biases is not None:
         check_array("biases", biases, (weights.shape[3],), weights.dtype)
     if box.empty or not len(y.array):
         return
-    name = _algorithm(algorithm, "forward", weights, y, box, stride, workspace)
-    fused = name != "im2row" and activation in SLOPES
+    name = _algorithm(algorithm, "forward", weights, y, box, stride, workspace, groups)
+    fused = name != "im2row" and activation in SLOPES and y.array.dtype == np.float32
     algorithms.forward(
         name,
         x,
@@ -184,6 +197,7 @@ def backward_input(
     bias_gradient: np.ndarray | None = None,
     accumulate: bool = True,
     algorithm: str | None = None,
+    groups: int = 1,
 ) -> None:
     """Add to `dx` what the cells `box` of `dy` give back; none of it falls outside the tensor.
 
@@ -192,13 +206,13 @@ def backward_input(
     anyway. Ask for this in one of the two backward operations only. Without `accumulate`
     the result takes the place of all that `dx` held.
     """
-    _check(dx, weights, dy, box, stride, padding, workspace)
+    _check(dx, weights, dy, box, stride, padding, workspace, groups)
     if box.empty or not len(dy.array):
         if not accumulate:
             dx.array[...] = 0
         return
     derivative, sums = _derivative(dy, box, output, activation, bias_gradient)
-    name = _algorithm(algorithm, "backward_input", weights, dy, box, stride, workspace)
+    name = _algorithm(algorithm, "backward_input", weights, dy, box, stride, workspace, groups)
     algorithms.backward_input(
         name, dy, box, weights, dx, stride, padding, workspace, derivative, accumulate
     )
@@ -220,6 +234,7 @@ def backward_weights(
     bias_gradient: np.ndarray | None = None,
     accumulate: bool = True,
     algorithm: str | None = None,
+    groups: int = 1,
 ) -> None:
     """Add to `dweights` the gradient that the cells `box` of `dy` cause.
 
@@ -227,13 +242,13 @@ def backward_weights(
     have no use for that. Without `accumulate` the gradient takes the place of what
     `dweights` held.
     """
-    _check(x, dweights, dy, box, stride, padding, workspace)
+    _check(x, dweights, dy, box, stride, padding, workspace, groups)
     if box.empty or not len(dy.array):
         if not accumulate:
             dweights[...] = 0
         return
     derivative, sums = _derivative(dy, box, output, activation, bias_gradient)
-    name = _algorithm(algorithm, "backward_weights", dweights, dy, box, stride, workspace)
+    name = _algorithm(algorithm, "backward_weights", dweights, dy, box, stride, workspace, groups)
     algorithms.backward_weights(
         name, x, dy, box, dweights, stride, padding, workspace, derivative, accumulate
     )

@@ -27,8 +27,13 @@ def conv_size(size: int, kernel: int, stride: int, padding: int) -> int:
     return (size + 2 * padding - kernel) // stride + 1
 
 
-def conv2d(x: np.ndarray, weights: np.ndarray, stride: int, padding: int) -> np.ndarray:
-    """Cross-correlation with weights (kh, kw, C, K), without bias."""
+def conv2d(
+    x: np.ndarray, weights: np.ndarray, stride: int, padding: int, groups: int = 1
+) -> np.ndarray:
+    """Cross-correlation with weights (kh, kw, C / groups, K), without bias."""
+    if groups > 1:
+        pairs = zip(_parts(x, groups), _parts(weights, groups), strict=True)
+        return np.concatenate([conv2d(*pair, stride, padding) for pair in pairs], axis=3)
     kernel_height, kernel_width, _, filters = weights.shape
     rows = conv_size(x.shape[1], kernel_height, stride, padding)
     columns = conv_size(x.shape[2], kernel_width, stride, padding)
@@ -40,14 +45,24 @@ def conv2d(x: np.ndarray, weights: np.ndarray, stride: int, padding: int) -> np.
     return y
 
 
+def _parts(array: np.ndarray, groups: int) -> list[np.ndarray]:
+    return np.split(array, groups, axis=3)
+
+
 def conv2d_backward_input(
     dy: np.ndarray,
     weights: np.ndarray,
     shape: tuple[int, ...],
     stride: int,
     padding: int,
+    groups: int = 1,
 ) -> np.ndarray:
     """Gradient of the input, whose shape is `shape`."""
+    if groups > 1:
+        pairs = zip(_parts(dy, groups), _parts(weights, groups), strict=True)
+        part = (*shape[:3], shape[3] // groups)
+        parts = [conv2d_backward_input(*pair, part, stride, padding) for pair in pairs]
+        return np.concatenate(parts, axis=3)
     _, rows, columns, _ = dy.shape
     padded = _padded(np.zeros(shape), padding, padding, 0)
     for ky in range(weights.shape[0]):
@@ -62,8 +77,13 @@ def conv2d_backward_weights(
     kernel: tuple[int, int],
     stride: int,
     padding: int,
+    groups: int = 1,
 ) -> np.ndarray:
-    """Gradient of the weights (kh, kw, C, K)."""
+    """Gradient of the weights (kh, kw, C / groups, K)."""
+    if groups > 1:
+        pairs = zip(_parts(x, groups), _parts(dy, groups), strict=True)
+        parts = [conv2d_backward_weights(*pair, kernel, stride, padding) for pair in pairs]
+        return np.concatenate(parts, axis=3)
     _, rows, columns, filters = dy.shape
     padded = _padded(x.astype(np.float64), padding, padding, 0)
     dweights = np.zeros((*kernel, x.shape[3], filters))
@@ -85,7 +105,16 @@ def activation(x: np.ndarray, kind: str) -> np.ndarray:
         return np.where(x > 0, x, 0)
     if kind == "logistic":
         return 1 / (1 + np.exp(-x))
-    raise ValueError(f"activation: expected linear, leaky, relu or logistic, got {kind!r}")
+    if kind == "mish":
+        return x * np.tanh(np.logaddexp(0, x))
+    raise ValueError(f"activation: expected linear, leaky, relu, logistic or mish, got {kind!r}")
+
+
+def mish_derivative(x: np.ndarray) -> np.ndarray:
+    """The derivative of mish, whose output does not tell it, where its input is `x`."""
+    x = x.astype(np.float64)
+    inner = np.tanh(np.logaddexp(0, x))
+    return inner + x * (1 - inner**2) * 0.5 * (1 + np.tanh(x / 2))
 
 
 def activation_derivative(y: np.ndarray, kind: str) -> np.ndarray:
@@ -100,6 +129,18 @@ def activation_derivative(y: np.ndarray, kind: str) -> np.ndarray:
     if kind == "logistic":
         return y * (1 - y)
     raise ValueError(f"activation: expected linear, leaky, relu or logistic, got {kind!r}")
+
+
+def upsample(x: np.ndarray, stride: int, scale: float) -> np.ndarray:
+    """Each cell as a square of `stride` by `stride` cells, times `scale`."""
+    return scale * x.astype(np.float64).repeat(stride, axis=1).repeat(stride, axis=2)
+
+
+def upsample_backward(dy: np.ndarray, stride: int, scale: float) -> np.ndarray:
+    """Gradient of the input of `upsample`."""
+    images, height, width, channels = dy.shape
+    squares = dy.reshape(images, height // stride, stride, width // stride, stride, channels)
+    return scale * squares.sum(axis=(2, 4))
 
 
 def pool_size(size: int, window: int, stride: int, padding: int) -> int:

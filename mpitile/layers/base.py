@@ -54,6 +54,12 @@ class Site:
     algorithms: Mapping[str, str] = field(default_factory=dict)
 
 
+def kept_tile(site: Site, name: str) -> Tile:
+    """What a site keeps under a name, as a tile of the layer's output."""
+    shape = site.layer.output_shape
+    return Tile(site.kept[name], site.stored, shape.height, shape.width)
+
+
 @dataclass(frozen=True)
 class Step:
     """What is the same for all layers during one forward and backward pass.
@@ -112,6 +118,6 @@ class Plain:
 
 
 class Loss(Plain):
-    """A layer that ends the network. `loss` is this rank's part of the sum over images."""
+    """A layer that the loss is taken at. `loss` is this rank's part of the sum over images."""
 
     loss: float = 0.0

@@ -6,9 +6,10 @@ from typing import Any
 
 from mpitile.kernels import activation, conv
 from mpitile.layers.bands import images_of
-from mpitile.layers.base import Site, Step
+from mpitile.layers.base import Site, Step, kept_tile
 from mpitile.layers.normalized import NormalizedProduct
-from mpitile.network.spec import Convolutional
+from mpitile.network.kept import PRODUCT
+from mpitile.network.spec import OUTPUT_HIDES, Convolutional
 
 
 class Convolution:
@@ -18,12 +19,15 @@ class Convolution:
         self.site = site
         operation = site.layer.operation
         self._activation = operation.activation
-        self._stride, self._padding = 1, 0
+        self._stride, self._padding, self._groups = 1, 0, 1
         if isinstance(operation, Convolutional):
             self._stride, self._padding = operation.stride, operation.padding
-        self._normalized = None
+            self._groups = operation.groups
+        self._normalized = self._before = None
         if operation.batch_normalize:
-            self._normalized = NormalizedProduct(site, self._stride, self._padding)
+            self._normalized = NormalizedProduct(site, self._stride, self._padding, self._groups)
+        elif operation.activation in OUTPUT_HIDES:
+            self._before = kept_tile(site, PRODUCT)
 
     def forward(self, step: Step) -> None:
         site, normalized = self.site, self._normalized
@@ -35,20 +39,26 @@ class Convolution:
         conv.forward(
             site.inputs[0],
             site.parameters["weights"],
-            site.output,
+            self._before or site.output,
             site.box,
             self._stride,
             self._padding,
             site.workspace,
             biases=site.parameters["biases"],
-            activation=self._activation,
+            activation="linear" if self._before else self._activation,
             algorithm=site.algorithms.get("forward"),
+            groups=self._groups,
         )
+        if self._before:
+            site.output.view(site.box)[...] = self._before.view(site.box)
+            activation.forward(site.output, site.box, None, self._activation)
 
     def backward_input(self, step: Step) -> None:
         site = self.site
         if self._normalized:
             self._normalized_backward(self._normalized, step)
+        if self._before:
+            activation.backward_before(site.output_delta, self._before, site.box, self._activation)
         if site.input_deltas[0] is not None:
             conv.backward_input(
                 site.output_delta,
@@ -60,6 +70,7 @@ class Convolution:
                 site.workspace,
                 accumulate=not site.fresh,
                 algorithm=site.algorithms.get("backward_input"),
+                groups=self._groups,
                 **self._derivative(),
             )
 
@@ -71,7 +82,7 @@ class Convolution:
                 images_of(self.site.output_delta, band),
                 images_of(self.site.output, band),
             )
-            activation.backward(delta, output, band.box, self._activation)
+            normalized.activation_backward(band, delta, output)
             normalized.sum(band, delta)
         normalized.normalization.agree_backward(step)
         for band in normalized.bands:
@@ -89,6 +100,7 @@ class Convolution:
             site.workspace,
             accumulate=not step.overwrite,
             algorithm=site.algorithms.get("backward_weights"),
+            groups=self._groups,
             **(self._derivative() if site.input_deltas[0] is None else {}),
         )
 
@@ -96,6 +108,8 @@ class Convolution:
         """What whoever reads the output delta first has to do to it."""
         if self._normalized:
             return {}
+        if self._before:
+            return {"bias_gradient": self.site.gradients["biases"]}
         return {
             "output": self.site.output,
             "activation": self._activation,

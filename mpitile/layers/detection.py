@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from mpitile.layers.base import Loss, Site, Step
+from mpitile.layers.boxes import logistic, overlap
 from mpitile.network.kept import GRADIENT
 
 EARLY_IMAGES = 12800
@@ -75,13 +76,13 @@ class RegionLoss(Loss):
     def _activate(self, raw: np.ndarray) -> np.ndarray:
         """Logistic x, y, objectness; class probabilities; width and height stay raw."""
         result = raw.copy()
-        result[..., [0, 1, 4]] = _logistic(raw[..., [0, 1, 4]])
+        result[..., [0, 1, 4]] = logistic(raw[..., [0, 1, 4]])
         classes = raw[..., 5:]
         if self._region.softmax:
             powers = np.exp(classes - classes.max(axis=-1, keepdims=True, initial=-np.inf))
             result[..., 5:] = powers / powers.sum(axis=-1, keepdims=True)
         else:
-            result[..., 5:] = _logistic(classes)
+            result[..., 5:] = logistic(classes)
         return result
 
     def _boxes(self, raw: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
@@ -143,17 +144,3 @@ class RegionLoss(Loss):
         cell[4] = region.object_scale * ((iou if region.rescore else 1.0) - own[4])
         cell[5:] = region.class_scale * (0 - own[5:])
         cell[5 + int(truth[4])] += region.class_scale
-
-
-def _logistic(x: np.ndarray) -> np.ndarray:
-    # tanh does not overflow.
-    return 0.5 * (1 + np.tanh(0.5 * x))
-
-
-def overlap(boxes: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """Intersection over union of boxes (..., 4) of x, y, width, height with one such box."""
-    low = np.maximum(boxes[..., :2] - boxes[..., 2:4] / 2, box[:2] - box[2:4] / 2)
-    high = np.minimum(boxes[..., :2] + boxes[..., 2:4] / 2, box[:2] + box[2:4] / 2)
-    shared = np.prod(np.maximum(high - low, 0), axis=-1)
-    union = boxes[..., 2] * boxes[..., 3] + box[2] * box[3] - shared
-    return shared / np.where(union > 0, union, 1)

@@ -9,8 +9,10 @@ import numpy as np
 from mpitile.geometry.box import Box
 from mpitile.kernels import activation
 from mpitile.kernels.tile import Tile
-from mpitile.layers.base import Plain, Site, Step
+from mpitile.layers.base import Plain, Site, Step, kept_tile
+from mpitile.network.kept import PRODUCT
 from mpitile.network.receptive import shortcut_stride
+from mpitile.network.spec import OUTPUT_HIDES
 
 
 class Routing(Plain):
@@ -44,6 +46,9 @@ class Addition(Plain):
         self._activation = site.layer.operation.activation
         shapes = site.layer.input_shapes
         self._common = slice(0, min(shape.channels for shape in shapes))
+        self._before = None
+        if self._activation in OUTPUT_HIDES:
+            self._before = kept_tile(site, PRODUCT)
 
     def _source(self, tile: Tile) -> np.ndarray:
         """The source's cells that are added to the output's box."""
@@ -66,11 +71,16 @@ class Addition(Plain):
         output = site.output.view(site.box)
         output[...] = previous.view(site.box)
         output[..., self._common] += self._source(source)
+        if self._before:
+            self._before.view(site.box)[...] = output
         activation.forward(site.output, site.box, None, self._activation)
 
     def backward_input(self, step: Step) -> None:
         site = self.site
-        activation.backward(site.output_delta, site.output, site.box, self._activation)
+        if self._before:
+            activation.backward_before(site.output_delta, self._before, site.box, self._activation)
+        else:
+            activation.backward(site.output_delta, site.output, site.box, self._activation)
         delta = site.output_delta.view(site.box)
         previous, source = site.input_deltas
         if previous is not None:

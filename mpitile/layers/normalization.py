@@ -104,6 +104,19 @@ class Normalization:
         """Forget the last pass's sums."""
         self._sums[...] = 0
 
+    def activation_backward(self, dy: Tile, x: Tile, box: Box) -> None:
+        """Turn a band of the output delta into that before an activation of `OUTPUT_HIDES`."""
+        batchnorm.activation_backward(
+            dy,
+            x,
+            box,
+            self._mean,
+            self._inverse,
+            self._site.parameters["scales"],
+            self._site.parameters["biases"],
+            self._site.layer.operation.activation,
+        )
+
     def sum(self, dy: Tile, x: Tile, box: Box) -> None:
         """Take a band of the output delta into the sums.
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from mpitile.kernels import conv
+from mpitile.kernels import activation, conv
 from mpitile.kernels.tile import Tile
 from mpitile.layers.bands import images_of
-from mpitile.layers.base import Site, Step
+from mpitile.layers.base import Site, Step, kept_tile
 from mpitile.layers.normalization import Normalization
 from mpitile.network.kept import PRODUCT
+from mpitile.network.spec import OUTPUT_HIDES
 from mpitile.plan import bands
 from mpitile.plan.bands import Band, cut_bands
 
@@ -21,19 +22,18 @@ class NormalizedProduct:
     normalization : the sums over bands and ranks.
     """
 
-    def __init__(self, site: Site, stride: int, padding: int) -> None:
+    def __init__(self, site: Site, stride: int, padding: int, groups: int = 1) -> None:
         self._site = site
-        self._stride, self._padding = stride, padding
+        self._stride, self._padding, self._groups = stride, padding, groups
         self.normalization = Normalization(site)
-        shape = site.layer.output_shape
-        array = site.kept[PRODUCT]
-        self._product = Tile(array, site.stored, shape.height, shape.width)
-        row = site.box.width * shape.channels
-        self.bands = cut_bands(len(array), site.box, row)
+        self._product = kept_tile(site, PRODUCT)
+        images = len(self._product.array)
+        row = site.box.width * site.layer.output_shape.channels
+        self.bands = cut_bands(images, site.box, row)
         self._calls = tuple((band, (band,)) for band in self.bands)
         if site.box.height * row <= bands.BAND_ELEMENTS:
             # Each call reads all weights: one for all images, where these are small.
-            self._calls = ((Band(0, len(array), site.box), self.bands),)
+            self._calls = ((Band(0, images, site.box), self.bands),)
 
     def forward(self, step: Step) -> None:
         """The product, and its statistics over all ranks unless they are known."""
@@ -51,6 +51,7 @@ class NormalizedProduct:
                 self._padding,
                 site.workspace,
                 algorithm=site.algorithms.get("forward"),
+                groups=self._groups,
             )
             for band in parts if measured else ():
                 normalization.measure(images_of(self._product, band), band.box)
@@ -60,6 +61,14 @@ class NormalizedProduct:
     def apply(self, band: Band, output: Tile) -> None:
         """Normalise a band of the product into `output`, a tile of its images, and activate it."""
         self.normalization.apply(images_of(self._product, band), output, band.box)
+
+    def activation_backward(self, band: Band, delta: Tile, output: Tile) -> None:
+        """Turn a band's delta, of the activated output, into that in front of the activation."""
+        kind = self._site.layer.operation.activation
+        if kind in OUTPUT_HIDES:
+            self.normalization.activation_backward(delta, images_of(self._product, band), band.box)
+        else:
+            activation.backward(delta, output, band.box, kind)
 
     def sum(self, band: Band, delta: Tile) -> None:
         """Take a band's delta behind the normalisation into the backward sums."""

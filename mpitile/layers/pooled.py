@@ -39,7 +39,10 @@ class PooledConvolution:
         self._normalized = None
         if self._convolution.batch_normalize:
             self._normalized = NormalizedProduct(
-                site, self._convolution.stride, self._convolution.padding
+                site,
+                self._convolution.stride,
+                self._convolution.padding,
+                self._convolution.groups,
             )
 
     def forward(self, step: Step) -> None:
@@ -67,6 +70,7 @@ class PooledConvolution:
             biases=site.parameters["biases"],
             activation=operation.activation,
             algorithm=site.algorithms.get("forward"),
+            groups=operation.groups,
         )
 
     def backward_input(self, step: Step) -> None:
@@ -90,6 +94,7 @@ class PooledConvolution:
                 self._convolution.padding,
                 site.workspace,
                 algorithm=site.algorithms.get("backward_input"),
+                groups=self._convolution.groups,
             )
 
     def _sum(self, normalized: NormalizedProduct, step: Step) -> None:
@@ -113,6 +118,7 @@ class PooledConvolution:
                 site.workspace,
                 accumulate=accumulate,
                 algorithm=site.algorithms.get("backward_weights"),
+                groups=self._convolution.groups,
             )
             accumulate = True
 

@@ -13,6 +13,8 @@ from mpitile.layers.dropping import Dropping
 from mpitile.layers.joining import Addition, Routing
 from mpitile.layers.pooling import AveragePooling, MaxPooling
 from mpitile.layers.reorganization import Reorganization
+from mpitile.layers.upsampling import Upsampling
+from mpitile.layers.yolo import YoloLoss
 from mpitile.network import spec
 from mpitile.network.parameters import ParameterSpec
 
@@ -24,6 +26,7 @@ _WORK: dict[type, type] = {
     spec.Route: Routing,
     spec.Shortcut: Addition,
     spec.Reorg: Reorganization,
+    spec.Upsample: Upsampling,
     spec.Dropout: Dropping,
     spec.Softmax: SoftmaxCrossEntropy,
     spec.Region: RegionLoss,
@@ -36,18 +39,24 @@ def make_layer(site: Site, network: spec.Network) -> LayerWork:
     if isinstance(operation, spec.Cost):
         behind = site.layer.index > 0 and network.layers[site.layer.index - 1].operation
         return SquaredError(site, isinstance(behind, spec.Softmax))
+    if isinstance(operation, spec.Yolo):
+        return YoloLoss(site, network.shape(0))
     return _WORK[type(operation)](site)
 
 
 def is_loss(operation: spec.Operation) -> bool:
     """Whether a layer of this kind gives the network its loss."""
-    return isinstance(operation, spec.Softmax | spec.Region | spec.Cost)
+    return isinstance(operation, spec.Softmax | spec.Region | spec.Yolo | spec.Cost)
 
 
 def workspace_elements(parameters: Iterable[ParameterSpec]) -> int:
     """Elements of scratch memory that the layer with the largest demand wants."""
     return max(
-        (conv.workspace_size(*spec.shape) for spec in parameters if spec.name == "weights"),
+        (
+            conv.workspace_size(*spec.shape, groups=spec.groups)
+            for spec in parameters
+            if spec.name == "weights"
+        ),
         default=0,
     )
 

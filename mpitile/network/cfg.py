@@ -47,6 +47,8 @@ from mpitile.network.spec import (
     Route,
     Shortcut,
     Softmax,
+    Upsample,
+    Yolo,
 )
 
 
@@ -191,6 +193,7 @@ def _convolutional(section: Section) -> Convolutional:
         padding=size // 2 if section.flag("pad", False) else padding,
         activation=_activation(section, "logistic"),
         batch_normalize=section.flag("batch_normalize", False),
+        groups=section.integer("groups", 1, AT_LEAST_1),
     )
 
 
@@ -213,7 +216,8 @@ def _cost(section: Section) -> Cost:
     return Cost()
 
 
-def _region(section: Section) -> Region:
+def _anchors(section: Section) -> tuple[tuple[float, float], ...]:
+    """As many pairs as ``num`` says."""
     count = section.integer("num", 1, AT_LEAST_1)
     values = section.numbers("anchors", ABOVE_0)
     if len(values) != 2 * count:
@@ -221,8 +225,12 @@ def _region(section: Section) -> Region:
             f"anchors: expected {2 * count} numbers (num={count} pairs), found {len(values)}",
             "anchors",
         )
+    return tuple(zip(values[::2], values[1::2], strict=True))
+
+
+def _region(section: Section) -> Region:
     return Region(
-        anchors=tuple(zip(values[::2], values[1::2], strict=True)),
+        anchors=_anchors(section),
         classes=section.integer("classes", 20, AT_LEAST_1),
         softmax=section.flag("softmax", False),
         bias_match=section.flag("bias_match", False),
@@ -238,14 +246,44 @@ def _region(section: Section) -> Region:
     )
 
 
+def _yolo(section: Section) -> Yolo:
+    anchors = _anchors(section)
+    mask = tuple(range(len(anchors)))
+    if "mask" in section.entries:
+        mask = section.integers("mask", AT_LEAST_0)
+    for number in mask:
+        if number >= len(anchors):
+            section.fail(
+                f"mask: expected numbers of anchors from 0 to {len(anchors) - 1}, found {number}",
+                "mask",
+            )
+    if len(set(mask)) != len(mask):
+        section.fail("mask: expected each anchor once, found one again", "mask")
+    return Yolo(
+        anchors=anchors,
+        mask=mask,
+        classes=section.integer("classes", 20, AT_LEAST_1),
+        ignore_thresh=section.number("ignore_thresh", 0.5, AT_LEAST_0),
+        truth_thresh=section.number("truth_thresh", 1.0, AT_LEAST_0),
+        scale_x_y=section.number("scale_x_y", 1.0, AT_LEAST_1),
+        max_boxes=section.integer("max", 0, AT_LEAST_0),
+        jitter=section.number("jitter", 0.2, BELOW_HALF),
+        random=section.flag("random", False),
+    )
+
+
 _BUILDERS = {
     "convolutional": _convolutional,
     "connected": _connected,
     "maxpool": _maxpool,
     "avgpool": lambda section: AvgPool(),
     "reorg": lambda section: Reorg(section.integer("stride", 1, AT_LEAST_1)),
+    "upsample": lambda section: Upsample(
+        section.integer("stride", 2, AT_LEAST_1), section.number("scale", 1.0)
+    ),
     "dropout": lambda section: Dropout(section.number("probability", 0.5, BELOW_1)),
     "softmax": lambda section: Softmax(),
     "cost": _cost,
     "region": _region,
+    "yolo": _yolo,
 }

@@ -39,8 +39,6 @@ UNSUPPORTED_SECTIONS = frozenset(
         "rnn",
         "sam",
         "scale_channels",
-        "upsample",
-        "yolo",
     }
 )
 
@@ -52,7 +50,6 @@ UNSUPPORTED_ACTIVATIONS = frozenset(
         "hardtan",
         "lhtan",
         "loggy",
-        "mish",
         "norm_chan",
         "norm_chan_softmax",
         "norm_chan_softmax_maxval",
@@ -128,6 +125,7 @@ KEYS = {
             "activation",
             "batch_normalize",
             "filters",
+            "groups",
             "pad",
             "padding",
             "size",
@@ -140,6 +138,7 @@ KEYS = {
     "route": frozenset({"layers"}),
     "shortcut": frozenset({"activation", "from"}),
     "reorg": frozenset({"stride"}),
+    "upsample": frozenset({"scale", "stride"}),
     "dropout": frozenset({"probability"}),
     "softmax": frozenset(),
     "cost": frozenset({"type"}),
@@ -159,6 +158,20 @@ KEYS = {
             "rescore",
             "softmax",
             "thresh",
+        }
+    ),
+    "yolo": frozenset(
+        {
+            "anchors",
+            "classes",
+            "ignore_thresh",
+            "jitter",
+            "mask",
+            "max",
+            "num",
+            "random",
+            "scale_x_y",
+            "truth_thresh",
         }
     ),
 }
@@ -185,7 +198,6 @@ FIXED_KEYS: dict[str, dict[str, str | None]] = {
         "dilation": "1",
         "dot": "0",
         "flipped": "0",
-        "groups": "1",
         "share_index": None,
         "stride_x": None,
         "stride_y": None,
@@ -213,5 +225,25 @@ FIXED_KEYS: dict[str, dict[str, str | None]] = {
         "mask_scale": "1",
         "sqrt": "0",
         "tree": None,
+    },
+    # What Darknet's later branches have added to the loss.
+    "yolo": {
+        "beta_nms": "0.6",
+        "cls_normalizer": "1",
+        "counters_per_class": None,
+        "delta_normalizer": "1",
+        "focal_loss": "0",
+        "iou_loss": "mse",
+        "iou_normalizer": "1",
+        "iou_thresh": "1",
+        "label_smooth_eps": "0",
+        "map": None,
+        "max_delta": None,
+        "new_coords": "0",
+        "nms_kind": "default",
+        "obj_normalizer": "1",
+        "objectness_smooth": "0",
+        "resize": None,
+        "track": "0",
     },
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mpitile.network.spec import (
+    OUTPUT_HIDES,
     Connected,
     Convolutional,
     Cost,
@@ -11,6 +12,7 @@ from mpitile.network.spec import (
     Region,
     Shortcut,
     Softmax,
+    Yolo,
 )
 
 # One entry for each cell and channel of the layer's output.
@@ -28,11 +30,12 @@ def kept(layer: Layer) -> dict[str, bool]:
     """
     if isinstance(layer.operation, MaxPool):
         return {ARGMAX: False}
-    if isinstance(layer.operation, Region):
+    if isinstance(layer.operation, Region | Yolo):
         # Found together with the loss.
         return {GRADIENT: True}
-    if getattr(layer.operation, "batch_normalize", False):
-        # The tensor before normalisation, which the gradient needs.
+    activation = getattr(layer.operation, "activation", None)
+    if getattr(layer.operation, "batch_normalize", False) or activation in OUTPUT_HIDES:
+        # The tensor before normalisation, or before activation without one: the gradient needs it.
         return {PRODUCT: True}
     return {}
 
@@ -49,5 +52,5 @@ def reads_output_again(layer: Layer) -> bool:
     """
     operation = layer.operation
     if isinstance(operation, Convolutional | Connected | Shortcut):
-        return operation.activation != "linear"
+        return operation.activation != "linear" and operation.activation not in OUTPUT_HIDES
     return isinstance(operation, Softmax)

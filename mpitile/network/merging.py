@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from mpitile.network.spec import Convolutional, Layer, MaxPool, Network
+from mpitile.network.spec import OUTPUT_HIDES, Convolutional, Layer, MaxPool, Network
 
 
 def merged_pools(network: Network, starts: Collection[int]) -> frozenset[int]:
     """Numbers of the max-pools that are computed together with the convolution before them.
 
-    Nobody else reads the convolution, its pool's windows do not overlap, and both are in
-    the same fused group. With batch norm, whose statistics run over all cells, the
-    windows cover them all.
+    Nobody else reads the convolution, its pool's windows do not overlap, its activation's
+    derivative can be taken from the pool's output, and both are in the same fused group. With
+    batch norm, whose statistics run over all cells, the windows cover them all.
 
     Parameters
     ----------
@@ -26,6 +26,7 @@ def merged_pools(network: Network, starts: Collection[int]) -> frozenset[int]:
             isinstance(pool, MaxPool)
             and isinstance(convolution, Convolutional)
             and pool.size <= pool.stride
+            and convolution.activation not in OUTPUT_HIDES
             and (not convolution.batch_normalize or _covers(layer, before))
             and readers.count(before.output) == 1
             and layer.index not in starts

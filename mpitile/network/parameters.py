@@ -15,10 +15,12 @@ class ParameterSpec:
     ----------
     layer : the layer's number.
     name : ``weights``, ``biases``, ``scales``, ``rolling_mean`` or ``rolling_variance``.
-    shape : ``(rows, columns, input channels, outputs)`` of weights, ``(outputs,)`` else.
+    shape : ``(rows, columns, input channels, outputs)`` of weights, ``(outputs,)`` else;
+        of a convolution in groups, the input channels of one group.
     trained : whether the optimiser changes it; running statistics follow the batches.
     decays : whether weight decay applies; in Darknet only to weights.
     fan_in : how many inputs each of the layer's outputs sums over.
+    groups : of the layer's channels and outputs, each seeing its own alone.
     """
 
     layer: int
@@ -27,6 +29,7 @@ class ParameterSpec:
     trained: bool
     decays: bool
     fan_in: int
+    groups: int = 1
 
 
 def parameter_specs(network: Network) -> tuple[ParameterSpec, ...]:
@@ -43,14 +46,15 @@ def layer_parameters(layer: Layer) -> tuple[ParameterSpec, ...]:
             rows, columns = layer.input_shapes[0].height, layer.input_shapes[0].width
         case _:
             return ()
-    channels = layer.input_shapes[0].channels
+    groups = getattr(layer.operation, "groups", 1)
+    channels = layer.input_shapes[0].channels // groups
     fan_in = rows * columns * channels
 
     def vector(name: str, trained: bool) -> ParameterSpec:
-        return ParameterSpec(layer.index, name, (outputs,), trained, False, fan_in)
+        return ParameterSpec(layer.index, name, (outputs,), trained, False, fan_in, groups)
 
     weights = ParameterSpec(
-        layer.index, "weights", (rows, columns, channels, outputs), True, True, fan_in
+        layer.index, "weights", (rows, columns, channels, outputs), True, True, fan_in, groups
     )
     if not layer.operation.batch_normalize:
         return (weights, vector("biases", True))

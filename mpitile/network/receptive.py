@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from mpitile.geometry.receptive import LayerGeometry, Receptive, Whole, Window
+from fractions import Fraction
+
+from mpitile.geometry.receptive import Enlarged, LayerGeometry, Receptive, Whole, Window
 from mpitile.network.spec import (
     AvgPool,
     Connected,
@@ -12,6 +14,7 @@ from mpitile.network.spec import (
     Network,
     Reorg,
     Shortcut,
+    Upsample,
 )
 
 _CELL = Window()
@@ -20,7 +23,7 @@ _CELL = Window()
 def layer_geometry(layer: Layer) -> LayerGeometry:
     """What geometry has to know of a layer: inputs, receptive fields, stride."""
     operation, shape = layer.operation, layer.input_shapes[0]
-    stride = 1
+    stride: int | Fraction = 1
     receptive: tuple[Receptive, ...] = (_CELL,) * len(layer.inputs)
     match operation:
         case Convolutional(size=size, padding=padding):
@@ -34,6 +37,9 @@ def layer_geometry(layer: Layer) -> LayerGeometry:
         case Reorg():
             stride = operation.stride
             receptive = (Whole(),)
+        case Upsample():
+            stride = Fraction(1, operation.stride)
+            receptive = (Enlarged(operation.stride),)
         case Shortcut():
             receptive = (_CELL, Window(stride=shortcut_stride(layer)))
     return LayerGeometry(layer.inputs, receptive, stride)

@@ -24,6 +24,8 @@ from mpitile.network.spec import (
     Shape,
     Shortcut,
     Softmax,
+    Upsample,
+    Yolo,
 )
 
 
@@ -53,6 +55,7 @@ def infer(options: NetOptions, operations: Sequence[tuple[int, Operation]], name
     for index, (line, operation) in enumerate(operations):
         place = _Place(name, line, index, operation)
         inputs = _inputs(place)
+        _check_readable(place, inputs, operations)
         input_shapes = tuple(shapes[tensor] for tensor in inputs)
         shape = _output(place, input_shapes)
         layers.append(Layer(index, line, operation, inputs, input_shapes, shape))
@@ -86,10 +89,33 @@ def _check_losses(operations: Sequence[tuple[int, Operation]], name: str) -> Non
         place = _Place(name, line, index, operation)
         if isinstance(operation, Region | Cost) and index < last:
             place.fail("must be the last layer")
+        if isinstance(operation, Yolo):
+            _check_head(place, operations[last][1])
         if isinstance(operation, Softmax) and index < last:
             follower = operations[index + 1][1]
             if not isinstance(follower, Cost):
                 place.fail("must be the last layer, or stand before [cost]")
+
+
+def _check_head(place: _Place, end: Operation) -> None:
+    """Several [yolo] detect the same classes, and the last of them ends the network."""
+    if not isinstance(end, Yolo):
+        place.fail(f"expected [yolo] as the last layer too, found [{type(end).__name__.lower()}]")
+    classes = place.operation.classes
+    if classes != end.classes:
+        place.fail(
+            f"expected as many classes as in the last [yolo], {end.classes}, found {classes}"
+        )
+
+
+def _check_readable(
+    place: _Place, inputs: Sequence[int], operations: Sequence[tuple[int, Operation]]
+) -> None:
+    for tensor in inputs:
+        if tensor and isinstance(operations[tensor - 1][1], Yolo):
+            place.fail(
+                f"reads layer {tensor - 1}, which is a loss: expected [route] to an earlier one"
+            )
 
 
 def _inputs(place: _Place) -> tuple[int, ...]:
@@ -113,6 +139,7 @@ def _output(place: _Place, inputs: tuple[Shape, ...]) -> Shape:
     first = inputs[0]
     match place.operation:
         case Convolutional() as conv:
+            _check_groups(place, conv, first)
             span = conv.size - 2 * conv.padding
             return Shape(
                 _steps(place, first.height - span, conv.stride, first),
@@ -131,10 +158,14 @@ def _output(place: _Place, inputs: tuple[Shape, ...]) -> Shape:
             return _shortcut(place, first, inputs[1])
         case Reorg(stride=stride):
             return _reorg(place, stride, first)
+        case Upsample(stride=stride):
+            return Shape(first.height * stride, first.width * stride, first.channels)
         case Softmax() if (first.height, first.width) != (1, 1):
             place.fail(f"expected an input of 1x1 cells, found {first}")
         case Region() as region:
-            return _region(place, region, first)
+            return _boxes(place, len(region.anchors), region.classes, first)
+        case Yolo() as yolo:
+            return _boxes(place, len(yolo.mask), yolo.classes, first)
         case Softmax() | Dropout() | Cost():
             return first
     raise TypeError(f"expected an operation, found {place.operation!r}")
@@ -199,12 +230,19 @@ def _reorg(place: _Place, stride: int, shape: Shape) -> Shape:
     return Shape(shape.height // stride, shape.width // stride, shape.channels * area)
 
 
-def _region(place: _Place, region: Region, shape: Shape) -> Shape:
-    anchors = len(region.anchors)
-    filters = anchors * (region.classes + 5)
+def _check_groups(place: _Place, conv: Convolutional, shape: Shape) -> None:
+    for name, count in (("channels", shape.channels), ("filters", conv.filters)):
+        if count % conv.groups:
+            place.fail(
+                f"expected a number of {name} that groups={conv.groups} divides, found {count}"
+            )
+
+
+def _boxes(place: _Place, anchors: int, classes: int, shape: Shape) -> Shape:
+    filters = anchors * (classes + 5)
     if shape.channels != filters:
         place.fail(
             f"expected {filters} filters before it ({anchors} anchors * "
-            f"({region.classes} classes + 5)), found {shape.channels}"
+            f"({classes} classes + 5)), found {shape.channels}"
         )
     return shape

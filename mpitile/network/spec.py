@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-ACTIVATIONS = ("linear", "leaky", "relu", "logistic")
+ACTIVATIONS = ("linear", "leaky", "relu", "logistic", "mish")
+# Those whose derivative cannot be taken from their output.
+OUTPUT_HIDES = frozenset({"mish"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,10 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Convolutional:
-    """Cross-correlation with square kernels, then batch norm or bias, then activation."""
+    """Cross-correlation with square kernels, then batch norm or bias, then activation.
+
+    Channels and filters are cut into as many `groups`; each group's filters see its channels.
+    """
 
     filters: int
     size: int
@@ -37,6 +42,7 @@ class Convolutional:
     padding: int = 0
     activation: str = "logistic"
     batch_normalize: bool = False
+    groups: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +95,14 @@ class Reorg:
 
 
 @dataclass(frozen=True, slots=True)
+class Upsample:
+    """Cell ``i // stride`` at every cell ``i`` of a tensor `stride` times as high and wide."""
+
+    stride: int
+    scale: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class Dropout:
     """Zeroes a cell with `probability` while training and scales the others up."""
 
@@ -124,6 +138,25 @@ class Region:
     random: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Yolo:
+    """YOLOv3's detection loss, one of several in a network.
+
+    `anchors` are widths and heights in cells of the image, in pairs, those of all the
+    network's losses; `mask` has the numbers of this one's. `max_boxes` 0 is no limit.
+    """
+
+    anchors: tuple[tuple[float, float], ...]
+    mask: tuple[int, ...]
+    classes: int
+    ignore_thresh: float = 0.5
+    truth_thresh: float = 1.0
+    scale_x_y: float = 1.0
+    max_boxes: int = 0
+    jitter: float = 0.2
+    random: bool = False
+
+
 Operation = (
     Convolutional
     | Connected
@@ -132,10 +165,12 @@ Operation = (
     | Route
     | Shortcut
     | Reorg
+    | Upsample
     | Dropout
     | Softmax
     | Cost
     | Region
+    | Yolo
 )
 
 

@@ -9,7 +9,7 @@ from itertools import accumulate
 
 OPERATIONS = ("forward", "backward_input", "backward_weights")
 # What `DeviceSpeed.flops` tells apart.
-KINDS = ("3x3", "1x1", "other")
+KINDS = ("3x3", "1x1", "other", "depthwise")
 MEDIA = ("switched", "shared")
 
 

@@ -17,9 +17,10 @@ What is left out is estimated from `gflops`. Further keys of a device: ``gb_per_
 bound by memory, ``clear_gb_per_s`` of zeroing, ``copy_gb_per_s`` of packing and ``piece_us``
 for each message packed, ``sum_gb_per_s`` of reductions, ``call_us`` for each operation of a
 layer, ``update_ns`` for each weight, ``core_share`` where a rank has less than a core;
-``[device.gflops]`` may give "3x3", "1x1" and "other" convolutions, each as one figure or as
-three for forward, backward-input and backward-weights; ``[device.kernels]`` holds measured
-points ``[images, rows, columns, milliseconds]`` by layer class and operation.
+``[device.gflops]`` may give "3x3", "1x1", "other" and "depthwise" convolutions, each as one
+figure or as three for forward, backward-input and backward-weights, the last kind the slowest
+of the others' where it is left out; ``[device.kernels]`` holds measured points
+``[images, rows, columns, milliseconds]`` by layer class and operation.
 """
 
 from __future__ import annotations
@@ -54,6 +55,8 @@ CALL_US, PIECE_US = 50.0, 10.0
 INSIDE = Link(5e-6, 1e9)
 OPTIMIZERS = {"sgd": 6, "adam": 12}
 _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+# What a table of `gflops` may leave out.
+_OPTIONAL = "depthwise"
 _LINK_KEYS = ("latency_us", "mb_per_s")
 _DEVICE_KEYS = (
     "name",
@@ -193,7 +196,8 @@ def _devices(table: _Table, itemsize: int) -> list[Device]:
 def _speed(table: _Table, itemsize: int) -> DeviceSpeed:
     flops = _flops(table)
     # The middle of the figures tells what kind of machine it is.
-    typical = sorted(flops.values())[len(flops) // 2]
+    products = sorted(value for (kind, _), value in flops.items() if kind != _OPTIONAL)
+    typical = products[len(products) // 2]
     moved = table.positive("gb_per_s", typical * BYTES_PER_FLOP / 1e9) * 1e9
     updates = table.table("update_ns") if "update_ns" in table.values else None
     if updates:
@@ -229,6 +233,8 @@ def _flops(table: _Table) -> dict[tuple[str, str], float]:
     flops = {}
     for kind in KINDS:
         figures = kinds.values.get(kind)
+        if figures is None and kind == _OPTIONAL:
+            figures = min(flops.values()) / 1e9
         if _is_positive(figures):
             figures = [figures] * len(OPERATIONS)
         if (

@@ -257,7 +257,10 @@ class Cost:
         rows: int,
         columns: int,
     ) -> float:
-        """Zeroing the gradients that this layer, in backward, is the first to add to."""
+        """Zeroing the gradients that this layer, in backward, is the first to add to.
+
+        And its output's, where no layer adds to it.
+        """
         reader = before or layer
         added = before is not None or not overwrites(layer.operation)
         # Cells of the input for one of the output.
@@ -267,7 +270,7 @@ class Cost:
             for tensor, shape in zip(reader.inputs, reader.input_shapes, strict=True)
             if added and tensor and self._readers[tensor][-1] == reader.index
         )
-        if layer.index == len(self.network.layers) - 1:
+        if layer.output not in self._readers:
             elements += layer.output_shape.channels
         return elements * images * rows * columns * self.itemsize / self._speed(device).clear
 

@@ -9,7 +9,7 @@ from mpitile.plan.cluster import KINDS, OPERATIONS, Cluster, Device, DeviceSpeed
 
 # A core of a desktop computer. Plans follow from how these figures compare with each other,
 # far more than from how large they are.
-_FLOPS = {"3x3": 100e9, "1x1": 80e9, "other": 60e9}
+_FLOPS = {"3x3": 100e9, "1x1": 80e9, "other": 60e9, "depthwise": 10e9}
 _SPEED = DeviceSpeed(
     flops={(kind, name): _FLOPS[kind] for kind in KINDS for name in OPERATIONS},
     bytes=8e9,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from mpitile.network.receptive import shortcut_stride
 from mpitile.network.spec import (
+    OUTPUT_HIDES,
     AvgPool,
     Connected,
     Convolutional,
@@ -21,15 +22,17 @@ from mpitile.network.spec import (
     Shape,
     Shortcut,
     Softmax,
+    Upsample,
+    Yolo,
 )
 
 # How the names of classes begin that Winograd's algorithm may compute.
 WINOGRAD = "conv 3x3/1 "
 # How the names of classes end whose boxes are as wide as their tensors.
 WHOLE_ROWS = ", whole rows"
-LOSSES = (Softmax, Region, Cost)
+LOSSES = (Softmax, Region, Yolo, Cost)
 # Passes of NumPy and of special functions over a cell of a loss, as seen on x86-64.
-_REGION_PASSES, _SQUARES_PASSES = 40, 4
+_BOXES_PASSES, _SQUARES_PASSES = 40, 4
 # Batch norm writes the product, reads it for both sums, reads and writes normalised values,
 # and the activation reads and writes them again; in backward the activation's derivative,
 # the sums and the correction read and write.
@@ -38,6 +41,8 @@ _NORMALIZED_FORWARD, _NORMALIZED_BACKWARD = 6, 8
 _CACHED = 0.5
 # The derivative reads the output and reads and writes its delta.
 _DERIVATIVE = 3
+# Exponentials, as many passes as they were seen to take on x86-64.
+_SPECIAL_FORWARD, _SPECIAL_BACKWARD = 12, 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +76,11 @@ def layer_class(layer: Layer, convolution: Layer | None = None) -> str:
     operation, channels = layer.operation, layer.input_shapes[0].channels
     match operation:
         case Convolutional(filters=filters, size=size):
-            return f"conv {size}x{size}/{operation.stride} {channels}-{filters}{_ending(operation)}"
+            window, ending = f"{size}x{size}/{operation.stride}", _ending(operation)
+            if depthwise(layer):
+                return f"depthwise {window} {channels}{ending}"
+            groups = f" in {operation.groups} groups" if operation.groups > 1 else ""
+            return f"conv{groups} {window} {channels}-{filters}{ending}"
         case Connected(outputs=outputs):
             return f"connected {layer.input_shapes[0]}-{outputs}{_ending(operation)}"
         case MaxPool():
@@ -85,6 +94,8 @@ def layer_class(layer: Layer, convolution: Layer | None = None) -> str:
             return f"shortcut {channels}+{source}/{shortcut_stride(layer)} {activation}"
         case Reorg(stride=stride):
             return f"reorg /{stride} {layer.input_shapes[0]}"
+        case Upsample(stride=stride, scale=scale):
+            return f"upsample *{stride} {channels}{' scaled' if scale != 1 else ''}"
         case Dropout():
             return f"dropout {channels}"
         case _:
@@ -100,6 +111,7 @@ def box_class(layer: Layer, columns: int, convolution: Layer | None = None) -> s
     name = layer_class(layer, convolution)
     operation = (convolution or layer).operation
     strided = isinstance(operation, Convolutional) and operation.stride > 1
+    strided = strided and not depthwise(convolution or layer)
     return name + WHOLE_ROWS if strided and columns == layer.output_shape.width else name
 
 
@@ -111,6 +123,15 @@ def loss_class(shape: Shape) -> str:
 def has_loss(network: Network) -> bool:
     """Whether the network names its loss."""
     return isinstance(network.layers[-1].operation, LOSSES)
+
+
+def depthwise(layer: Layer) -> bool:
+    """Whether a layer is a convolution in as many groups as channels and filters."""
+    operation, channels = layer.operation, layer.input_shapes[0].channels
+    return (
+        isinstance(operation, Convolutional)
+        and 1 < channels == operation.groups == operation.filters
+    )
 
 
 def overwrites(operation: Operation) -> bool:
@@ -143,7 +164,7 @@ def layer_work(layer: Layer, operation: str, convolution: Layer | None = None) -
         return _product(layer, operation)
     if operation == "backward_weights":
         return Work()
-    return Work(elements=_elements(layer, operation))
+    return Work(elements=_elements(layer, operation) + _special(layer, operation))
 
 
 def loss_work(shape: Shape) -> Work:
@@ -154,13 +175,16 @@ def loss_work(shape: Shape) -> Work:
 def _product(layer: Layer, operation: str) -> Work:
     source, filters = layer.input_shapes[0], layer.output_shape.channels
     if isinstance(layer.operation, Connected):
-        kernel, stride, kind = source.height * source.width, 1, "other"
+        kernel, groups, kind = source.height * source.width, 1, "other"
         inputs = kernel * source.channels
     else:
         kernel, stride = layer.operation.size**2, layer.operation.stride
         kind = {9: "3x3", 1: "1x1"}.get(kernel, "other") if stride == 1 else "other"
         inputs = stride**2 * source.channels
-    weights = kernel * source.channels * filters
+        groups = layer.operation.groups
+        if groups > 1:
+            kind = "depthwise" if depthwise(layer) else "other"
+    weights = kernel * source.channels // groups * filters
     elements = inputs + filters
     normalized = layer.operation.batch_normalize
     if operation == "forward" and normalized:
@@ -171,7 +195,16 @@ def _product(layer: Layer, operation: str) -> Work:
         flops = elements = weights = 0
     if operation == "backward_input":
         elements += (_NORMALIZED_BACKWARD if normalized else _DERIVATIVE) * filters
+    elements += _special(layer, operation)
     return Work(kind, flops, elements, weights)
+
+
+def _special(layer: Layer, operation: str) -> float:
+    """What an activation of special functions takes beyond others."""
+    if getattr(layer.operation, "activation", None) not in OUTPUT_HIDES:
+        return 0
+    passes = {"forward": _SPECIAL_FORWARD, "backward_input": _SPECIAL_BACKWARD}
+    return passes.get(operation, 0) * layer.output_shape.channels
 
 
 def _elements(layer: Layer, operation: str) -> float:
@@ -186,7 +219,7 @@ def _elements(layer: Layer, operation: str) -> float:
             return channels * (5 if forward else 8)
         case Route():
             return channels * (2 if forward else 3)
-        case Region():
-            return channels * (_REGION_PASSES if forward else 3)
+        case Region() | Yolo():
+            return channels * (_BOXES_PASSES if forward else 3)
         case _:
             return channels * (2 if forward else 3)

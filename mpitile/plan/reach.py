@@ -13,11 +13,14 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from mpitile.geometry.receptive import LayerGeometry, Window
+from mpitile.geometry.receptive import Enlarged, LayerGeometry, Receptive, Window
 
 # Half-open; empty where the end is not behind the start.
 Interval = tuple[int, int]
 Intervals = tuple[Interval, ...]
+
+# Of a window its size, stride and first cell; of an enlarged tensor the factor; None for all.
+_Rule = tuple[int, int, int] | int | None
 
 _NONE: Interval = (0, 0)
 
@@ -61,7 +64,7 @@ class Reach:
         self._owned = [tuple(pairwise(lines)) for lines in cuts]
         self._inputs = [
             [
-                (tensor, _along(receptive, vertical) if isinstance(receptive, Window) else None)
+                (tensor, _along(receptive, vertical))
                 for tensor, receptive in zip(layer.inputs, layer.receptive, strict=True)
             ]
             for layer in layers
@@ -74,8 +77,8 @@ class Reach:
             computed = self._owned[layer + 1]
             if layer + 1 in pending:
                 computed = _hulls(computed, pending.pop(layer + 1))
-            for tensor, window in self._inputs[layer]:
-                needs = self._needs(window, computed, self._lengths[tensor])
+            for tensor, rule in self._inputs[layer]:
+                needs = self._needs(rule, computed, self._lengths[tensor])
                 pending[tensor] = _hulls(pending[tensor], needs) if tensor in pending else needs
             yield layer, Reached(computed, dict(pending))
 
@@ -102,11 +105,16 @@ class Reach:
         return _hulls(self._owned[tensor], fetched)
 
     @staticmethod
-    def _needs(window: tuple[int, int, int] | None, computed: Intervals, length: int) -> Intervals:
+    def _needs(rule: _Rule, computed: Intervals, length: int) -> Intervals:
         """`mpitile.geometry.receptive`'s needs, along one axis."""
-        if window is None:
+        if rule is None:
             return tuple((0, length) if low < high else _NONE for low, high in computed)
-        size, stride, before = window
+        if isinstance(rule, int):
+            return tuple(
+                (low // rule, min((high - 1) // rule + 1, length)) if low < high else _NONE
+                for low, high in computed
+            )
+        size, stride, before = rule
         found = []
         for low, high in computed:
             if low >= high:
@@ -119,8 +127,11 @@ class Reach:
         return tuple(found)
 
 
-def _along(window: Window, vertical: bool) -> tuple[int, int, int]:
-    return window.size_y if vertical else window.size_x, window.stride, window.before
+def _along(receptive: Receptive, vertical: bool) -> _Rule:
+    if isinstance(receptive, Window):
+        size = receptive.size_y if vertical else receptive.size_x
+        return size, receptive.stride, receptive.before
+    return receptive.factor if isinstance(receptive, Enlarged) else None
 
 
 def _hulls(some: Intervals, others: Intervals) -> Intervals:

@@ -15,7 +15,8 @@ from mpitile.comm.mute import MuteCommunicator
 from mpitile.comm.topology import Topology, make_topology
 from mpitile.kernels.choice import Choices
 from mpitile.layers.base import LayerWork, Step
-from mpitile.network.spec import Network, Region
+from mpitile.network.heads import heads
+from mpitile.network.spec import Network
 from mpitile.plan.cluster import OPERATIONS, Point
 from mpitile.plan.layer_class import box_class, loss_class
 from mpitile.plan.partition import Partition
@@ -172,7 +173,7 @@ def time_tile(
 def _step(network: Network, topology: Topology, images: int) -> Step:
     generator = np.random.default_rng(2)
     truths: Sequence = [0] * images
-    if isinstance(network.layers[-1].operation, Region):
+    if heads(network):
         truths = generator.uniform(0.1, 0.9, (images, _OBJECTS, 5))
         truths[..., 4] = 0
     return Step(

@@ -9,12 +9,12 @@ from mpitile.network.spec import Convolutional, Layer, Network
 
 
 def layer_shapes(network: Network, layer: Layer, grid: Grid, images: int) -> dict[str, Shape]:
-    """By operation; none for other layers than convolutions.
+    """By operation; none for other layers than convolutions, and those in groups.
 
     They have the size of the largest tile of an even grid, hence are the same on all ranks.
     """
     operation = layer.operation
-    if not isinstance(operation, Convolutional):
+    if not isinstance(operation, Convolutional) or operation.groups > 1:
         return {}
     output = layer.output_shape
     return {

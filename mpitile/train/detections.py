@@ -1,4 +1,4 @@
-"""Boxes out of a ``[region]`` layer's raw outputs, and non-maximum suppression.
+"""Boxes out of the raw outputs of detection layers, and non-maximum suppression.
 
 Detections are rows of a float64 array (n, 6): x, y, w, h (box centre and size
 relative to the network's input image), class index, score.
@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from mpitile.errors import InputError
+from mpitile.geometry.box import Box
+from mpitile.network.spec import Layer, Shape, Yolo
 
 ROW = 6
 _BOX_ENTRIES = 5
@@ -50,6 +52,10 @@ def _logistic(values: np.ndarray) -> np.ndarray:
     return 1.0 / (1.0 + np.exp(-values))
 
 
+def _stretched(values: np.ndarray, stretch: float) -> np.ndarray:
+    return stretch * _logistic(values) - 0.5 * (stretch - 1)
+
+
 def _class_probabilities(logits: np.ndarray, softmax: bool) -> np.ndarray:
     if not softmax:
         return _logistic(logits)
@@ -65,6 +71,7 @@ def decode_region(
     classes: int,
     softmax: bool,
     threshold: float,
+    stretch: float = 1.0,
 ) -> np.ndarray:
     """Decode a box of cells of one image as Darknet's ``[region]`` layer does.
 
@@ -82,6 +89,7 @@ def decode_region(
     classes : number of classes.
     softmax : softmax over the classes, else a logistic function of each.
     threshold : only scores above it are kept; in [0, 1].
+    stretch : how far x and y reach, about the cell's middle.
 
     Returns
     -------
@@ -121,8 +129,8 @@ def decode_region(
         sizes = np.asarray(anchors, dtype=np.float64)[a]
         boxes = np.stack(
             [
-                (x0 + j + _logistic(chosen[:, 0])) / width,
-                (y0 + i + _logistic(chosen[:, 1])) / height,
+                (x0 + j + _stretched(chosen[:, 0], stretch)) / width,
+                (y0 + i + _stretched(chosen[:, 1], stretch)) / height,
                 np.exp(chosen[:, 2]) * sizes[:, 0] / width,
                 np.exp(chosen[:, 3]) * sizes[:, 1] / height,
             ],
@@ -136,6 +144,38 @@ def decode_region(
     result[:, 4] = class_index
     result[:, 5] = scores[found, class_index]
     return result
+
+
+def decode_head(
+    layer: Layer, image: Shape, outputs: np.ndarray, owned: Box, threshold: float
+) -> np.ndarray:
+    """Decode the cells `owned` of a ``[region]`` or ``[yolo]`` layer; see `decode_region`.
+
+    Parameters
+    ----------
+    image : size of the network's input, in whose cells a ``[yolo]`` has its anchors.
+    """
+    operation, shape = layer.operation, layer.output_shape
+    anchors, softmax, stretch = operation.anchors, False, 1.0
+    if isinstance(operation, Yolo):
+        stretch = operation.scale_x_y
+        cell_width, cell_height = image.width / shape.width, image.height / shape.height
+        anchors = tuple(
+            (anchors[number][0] / cell_width, anchors[number][1] / cell_height)
+            for number in operation.mask
+        )
+    else:
+        softmax = operation.softmax
+    return decode_region(
+        outputs,
+        (owned.y0, owned.x0),
+        (shape.height, shape.width),
+        anchors,
+        operation.classes,
+        softmax,
+        threshold,
+        stretch,
+    )
 
 
 def sort_rows(rows: np.ndarray) -> np.ndarray:

@@ -9,11 +9,12 @@ from math import ceil
 import numpy as np
 
 from mpitile.comm.topology import Topology
+from mpitile.kernels.tile import Tile
 from mpitile.layers.base import Step
-from mpitile.network.spec import Region
+from mpitile.network.heads import heads
 from mpitile.runtime.program import Program
 from mpitile.train.average_precision import Evaluation, evaluate
-from mpitile.train.detections import ROW, decode_region, suppress
+from mpitile.train.detections import ROW, decode_head, suppress
 from mpitile.train.feeding import Feeder, Passes
 from mpitile.train.setup import Job
 from mpitile.train.sources import Images, validation_feeder
@@ -40,33 +41,32 @@ def main_figure(score: Score) -> float:
     return score.mean_ap50 if isinstance(score, Evaluation) else score.top1
 
 
-def owned_detections(program: Program, threshold: float) -> list[np.ndarray]:
-    """Detections of the latest inference pass in the cells that this rank owns, by image.
+def owned_detections(program: Program, step: Step, threshold: float) -> list[np.ndarray]:
+    """Run an inference pass: detections in the cells that this rank owns, by image. Collective.
 
-    Rows (n, 6) as `mpitile.train.detections` has them, before suppression.
+    Rows (n, 6) as `mpitile.train.detections` has them, those of all heads, before suppression.
     """
-    last = program.network.layers[-1]
-    owned = program.part.owned[last.output]
-    if owned.empty:
-        return [np.zeros((0, ROW))] * program.images
-    region, shape = last.operation, last.output_shape
-    return [
-        decode_region(
-            outputs,
-            (owned.y0, owned.x0),
-            (shape.height, shape.width),
-            region.anchors,
-            region.classes,
-            region.softmax,
-            threshold,
-        )
-        for outputs in program.values[last.output].view(owned)
-    ]
+    network = program.network
+    rows: list[list[np.ndarray]] = [[np.zeros((0, ROW))] for _ in range(program.images)]
+    wanted = {layer.output: layer for layer in heads(network)}
+
+    def decode(tensor: int, tile: Tile) -> None:
+        """At once: the memory of a head inside the network may be another tensor's next."""
+        owned = program.part.owned[tensor]
+        if tensor in wanted and not owned.empty:
+            for found, outputs in zip(rows, tile.view(owned), strict=True):
+                found.append(
+                    decode_head(wanted[tensor], network.shape(0), outputs, owned, threshold)
+                )
+
+    program.forward(step, decode)
+    return [np.concatenate(found) for found in rows]
 
 
-def owned_likelihoods(program: Program) -> list[np.ndarray]:
-    """Class probabilities of the latest inference pass, by image: (1, classes) on the rank
-    that owns the last cell, (0, classes) on others."""
+def owned_likelihoods(program: Program, step: Step) -> list[np.ndarray]:
+    """Run an inference pass: class probabilities by image, (1, classes) on the rank that
+    owns the last cell, (0, classes) on others. Collective."""
+    program.forward(step)
     tensor = program.network.layers[-1].output
     owned = program.part.owned[tensor]
     values = program.values[tensor].view(owned)
@@ -110,13 +110,16 @@ def score_network(
     ----------
     feeder : of the data set in its order, without augmentation.
     """
-    detects = isinstance(program.network.layers[-1].operation, Region)
+    detects = bool(heads(program.network))
     found: dict[int, list[np.ndarray]] = {}
     known: dict[int, np.ndarray] = {}
     for number in range(ceil(count / passes.images)):
         truths = feeder.next(number)
-        program.forward(inference_step(topology, passes.images))
-        rows = owned_detections(program, SCORE_THRESHOLD) if detects else owned_likelihoods(program)
+        step = inference_step(topology, passes.images)
+        if detects:
+            rows = owned_detections(program, step, SCORE_THRESHOLD)
+        else:
+            rows = owned_likelihoods(program, step)
         positions = passes.positions(number, topology.replica)
         mine = list(zip(positions, rows, truths, strict=True))
         for part in topology.world.gather(mine) or ():

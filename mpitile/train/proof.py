@@ -15,9 +15,11 @@ from mpitile.geometry.tiling import Grid
 from mpitile.kernels.choice import Choices
 from mpitile.kernels.tile import Tile
 from mpitile.layers.base import Step
-from mpitile.network.spec import Network, Region
+from mpitile.network.heads import heads
+from mpitile.network.spec import Network, Region, Yolo
 from mpitile.plan.partition import Partition
 from mpitile.plan.plan import Plan
+from mpitile.runtime.parameters import Parameters
 from mpitile.runtime.program import Program
 from mpitile.train.feeding import Passes
 from mpitile.train.state import TrainState
@@ -89,9 +91,9 @@ def random_problem(
 
 
 def random_truths(network: Network, count: int, generator: np.random.Generator) -> Sequence:
-    """For each image boxes, or a class where the network does not end with `[region]`."""
+    """For each image boxes, or a class where the network detects none."""
     last = network.layers[-1]
-    if isinstance(last.operation, Region):
+    if isinstance(last.operation, Region | Yolo):
         return [_random_boxes(generator, last.operation.classes) for _ in range(count)]
     return generator.integers(last.output_shape.channels, size=count)
 
@@ -101,6 +103,20 @@ def _random_boxes(generator: np.random.Generator, classes: int) -> np.ndarray:
     boxes[:, 2:4] *= 0.6
     boxes[:, 4] = generator.integers(classes, size=_TRUTHS)
     return boxes
+
+
+def draw_vectors(parameters: Parameters, seed: int) -> None:
+    """Biases and scales that are not all zero and one; the same for the same seed.
+
+    With those, a batch norm in front of an activation like relu, a depthwise convolution and
+    another batch norm has a scale on which nothing depends: its gradient would be rounding alone.
+    """
+    for number, spec in enumerate(parameters.specs):
+        generator = np.random.default_rng([seed, 2, number])
+        if spec.name == "biases":
+            parameters.view(spec)[...] = generator.normal(0, 0.3, spec.shape)
+        elif spec.name == "scales":
+            parameters.view(spec)[...] = generator.uniform(0.5, 1.5, spec.shape)
 
 
 def run_alone(problem: Problem, groups: Sequence[int]) -> Record:
@@ -120,6 +136,7 @@ def run_tiled(problem: Problem, plan: Plan, world: Communicator) -> Record | Non
     state = TrainState(problem.network, problem.dtype, "sgd", world, problem.ranks_per_device)
     state.draw(problem.seed)
     parameters = state.parameters
+    draw_vectors(parameters, problem.seed)
     passes = Passes(len(problem.images), plan.replicas)
     own = passes.positions(0, topology.replica)
     partition = Partition(problem.network, plan)
@@ -170,12 +187,18 @@ def _take_step(
             partial[tensor] = delta.array.copy()
 
     program.parameters.gradients[...] = 0
-    program.forward(step)
-    last = program.network.layers[-1].output
-    owned = program.part.owned[last]
-    record.outputs[f"{name} tensor {last}"] = _whole(
-        program, step, world, last, owned, program.values[last].view(owned)
-    )
+    ends = {program.network.layers[-1].output, *(head.output for head in heads(program.network))}
+    outputs: dict[int, np.ndarray] = {}
+
+    def keep(tensor: int, value: Tile) -> None:
+        if tensor in ends:
+            outputs[tensor] = value.view(program.part.owned[tensor]).copy()
+
+    program.forward(step, keep)
+    for tensor, array in outputs.items():
+        record.outputs[f"{name} tensor {tensor}"] = _whole(
+            program, step, world, tensor, program.part.owned[tensor], array
+        )
     loss = np.array([program.loss])
     program.backward(step, observe)
     world.sum(loss)

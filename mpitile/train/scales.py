@@ -1,4 +1,4 @@
-"""Multi-scale training: ``random=1`` in ``[region]`` changes the input size every few steps."""
+"""Multi-scale training: ``random=1`` in the last layer changes the input size every few steps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mpitile.geometry.tiling import tensor_strides
 from mpitile.network.parameters import parameter_specs
 from mpitile.network.receptive import geometry
 from mpitile.network.shapes import resize
-from mpitile.network.spec import Network, Region
+from mpitile.network.spec import Network, Region, Yolo
 
 # Darknet draws one of ten sizes, 320 to 608 for a stride of 32, for ten steps at a time,
 # and ends with the largest.
@@ -49,13 +49,13 @@ class Scales:
 
     @cached_property
     def _cell(self) -> int:
-        """How many image cells one cell of the last tensor stands for."""
-        return int(tensor_strides(geometry(self.network))[-1])
+        """How many image cells one cell of the coarsest tensor stands for."""
+        return int(max(tensor_strides(geometry(self.network))))
 
     @property
     def _varies(self) -> bool:
         last = self.network.layers[-1].operation
-        return isinstance(last, Region) and last.random
+        return isinstance(last, Region | Yolo) and last.random
 
     def stretches(self, first: int, steps: int) -> Iterator[Stretch]:
         """The stretches of steps ``first .. steps - 1``."""

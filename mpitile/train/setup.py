@@ -17,7 +17,7 @@ from mpitile.errors import InputError
 from mpitile.layers.registry import is_loss
 from mpitile.network.cfg import read_network
 from mpitile.network.shapes import resize
-from mpitile.network.spec import Cost, Network, Region, Softmax
+from mpitile.network.spec import Cost, Network, Region, Softmax, Yolo
 from mpitile.plan.cluster import Cluster
 from mpitile.plan.devices import Devices
 from mpitile.plan.plan import Plan
@@ -174,7 +174,7 @@ def job_request(
     if settings.data.valid and not is_loss(network.layers[-1].operation):
         raise InputError(
             f"{settings.path}: data.valid = {settings.data.valid!r}, but {network.name} ends "
-            "without [region] or [softmax]: there is nothing to score"
+            "without [region], [yolo] or [softmax]: there is nothing to score"
         )
     optimizer = train.optimizer or ("adam" if options.adam else "sgd")
     cluster = cluster or run_cluster(settings, hosts or ("this host",) * ranks)
@@ -233,15 +233,16 @@ def _check_task(job: Job, dataset: Dataset) -> None:
     last = job.network.layers[-1]
     classifies = isinstance(last.operation, Softmax | Cost)
     where = f"{job.network.name}:{last.line}"
-    if isinstance(last.operation, Region):
+    if isinstance(last.operation, Region | Yolo):
         if dataset.kind == CLASSIFICATION:
             raise InputError(
-                f"{where}: [region] needs boxes, but data.format is {job.settings.data.format!r}"
+                f"{where}: [{last.kind}] needs boxes, but data.format is "
+                f"{job.settings.data.format!r}"
             )
         if last.operation.classes != len(dataset.names):
             raise InputError(
-                f"{where}: [region] has classes={last.operation.classes}, but the data set has "
-                f"{len(dataset.names)} classes: {', '.join(dataset.names)}"
+                f"{where}: [{last.kind}] has classes={last.operation.classes}, but the data set "
+                f"has {len(dataset.names)} classes: {', '.join(dataset.names)}"
             )
     if classifies:
         if dataset.kind != CLASSIFICATION:
@@ -257,7 +258,7 @@ def _check_task(job: Job, dataset: Dataset) -> None:
 
 
 def augmentation(network: Network) -> Augmentation:
-    """What the cfg says of random changes; jitter stands in ``[region]``."""
+    """What the cfg says of random changes; jitter stands in the last detection loss."""
     options, last = network.options, network.layers[-1].operation
-    jitter = last.jitter if isinstance(last, Region) else 0.2
+    jitter = last.jitter if isinstance(last, Region | Yolo) else 0.2
     return Augmentation(jitter, options.hue, options.saturation, options.exposure, options.flip)

@@ -300,3 +300,48 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"final\.weights: cannot be written"):
         write_weights(tmp_path / "file" / "final.weights", Parameters(network, np.float32), 0)
+
+
+GROUPED = """
+[net]
+height=6
+width=6
+channels=4
+[convolutional]
+filters=6
+size=3
+groups=2
+activation=linear
+[convolutional]
+batch_normalize=1
+filters=6
+size=2
+groups=6
+activation=mish
+"""
+
+
+def test_groups_stand_filter_by_filter(tmp_path):
+    """Darknet's weights are (filters, channels of a group, rows, columns)."""
+    grouped = parse_network(GROUPED, "grouped.cfg")
+    counts = [(6, 6 * 2 * 3 * 3), (6 * 4, 6 * 1 * 2 * 2)]
+    total = sum(sum(pair) for pair in counts)
+    numbers = np.arange(total, dtype=np.float32)
+    path = tmp_path / "grouped.weights"
+    path.write_bytes(struct.pack("<iiiQ", 0, 2, 0, 7) + numbers.tobytes())
+    parameters = Parameters(grouped, np.float64)
+    assert read_weights(path, parameters) == (2, 7)
+    at = 0
+    for layer, (before, weights) in enumerate(counts):
+        at += before
+        found = parameters.of_layer(layer)["weights"]
+        rows, columns, channels, filters = found.shape
+        for k, c, y, x in np.ndindex(filters, channels, rows, columns):
+            assert found[y, x, c, k] == at + ((k * channels + c) * rows + y) * columns + x
+        at += weights
+    again = tmp_path / "again.weights"
+    write_weights(again, parameters, 7)
+    assert again.read_bytes() == path.read_bytes()
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(InputError, match=f"expected {total} weights for grouped.cfg"):
+        read_weights(path, parameters)

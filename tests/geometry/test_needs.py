@@ -30,6 +30,10 @@ def window(layer, number):
 
 def reads(layer, number, wanted):
     """Mask of the cells of an input that the cells of the mask `wanted` read."""
+    if isinstance(layer.operation, spec.Upsample):
+        stride = layer.operation.stride
+        places = np.ndindex(stride, stride)
+        return np.logical_or.reduce([wanted[i::stride, j::stride] for i, j in places])
     (height, width), stride, before = window(layer, number)
     shape = layer.input_shapes[number]
     result = np.zeros((shape.height, shape.width), bool)

@@ -9,7 +9,7 @@ from strategies import networks
 
 from mpitile.errors import InputError
 from mpitile.geometry.box import EMPTY, Box
-from mpitile.geometry.receptive import LayerGeometry, Window
+from mpitile.geometry.receptive import Enlarged, LayerGeometry, Window
 from mpitile.geometry.tiling import Grid, cut_lines, parse_grid, tensor_strides, tile_tensors
 from mpitile.network import receptive
 
@@ -120,6 +120,20 @@ def shifted(layers):
 def test_strides_go_along_the_first_input():
     layers = [*chain(2, 3), LayerGeometry((1, 2), (Window(), Window()))]
     assert tensor_strides(layers) == (1, 2, 6, 2)
+
+
+def test_upsampling_divides_cut_lines():
+    """As in YOLOv3-tiny: what is enlarged meets an earlier tensor of its size with equal lines."""
+    pool = LayerGeometry((1,), (Window(2, 2, 2),), 2)
+    enlarged = LayerGeometry((2,), (Enlarged(2),), Fraction(1, 2))
+    joined = LayerGeometry((3, 1), (Window(), Window()))
+    sizes = [(26, 26), (26, 26), (13, 13), (26, 26), (26, 26)]
+    layers = [*chain(1), pool, enlarged, joined]
+    assert tensor_strides(layers) == (1, 1, 2, 1, 1)
+    tiling = tile_tensors(sizes, layers, Grid(2, 3))
+    # A line within a cell of the coarse tensor moves behind it.
+    assert tiling.rows == ((0, 13, 26), (0, 13, 26), (0, 7, 13), (0, 13, 26), (0, 13, 26))
+    assert tiling.columns[2:4] == ((0, 4, 9, 13), (0, 8, 17, 26))
 
 
 @pytest.mark.parametrize("grid", [Grid(5, 1), Grid(1, 7), Grid(5, 7)])

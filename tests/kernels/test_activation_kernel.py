@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from mpitile.geometry.box import Box, whole
 from mpitile.kernels import activation, reference
 from mpitile.kernels.tile import Tile
-from mpitile.network.spec import ACTIVATIONS
+from mpitile.network.spec import ACTIVATIONS, OUTPUT_HIDES
 
 problems = st.fixed_dictionaries(
     {
@@ -45,8 +45,13 @@ def test_gradients_of_a_box(tools, p):
     y[draw.random.random(shape) < 0.2] = 0
     box = draw.box(p["height"], p["width"])
     tile, expected = draw.tile(dy, box), dy.astype(np.float64)
-    activation.backward(tile, draw.tile(y, box), box, p["kind"])
-    expected[:, *box.slices()] *= reference.activation_derivative(y, p["kind"])[:, *box.slices()]
+    if p["kind"] in OUTPUT_HIDES:
+        activation.backward_before(tile, draw.tile(y, box), box, p["kind"])
+        derivative = reference.mish_derivative(y)
+    else:
+        activation.backward(tile, draw.tile(y, box), box, p["kind"])
+        derivative = reference.activation_derivative(y, p["kind"])
+    expected[:, *box.slices()] *= derivative[:, *box.slices()]
     tools.close(tile.array, expected[:, *tile.box.slices()], p["dtype"])
     out = draw.array(p["channels"])
     sums = out + expected[:, *box.slices()].sum(axis=(0, 1, 2))
@@ -67,10 +72,39 @@ def test_logistic_of_large_values_is_finite():
     assert y.array.ravel().tolist() == [0, 1]
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_mish_holds_its_digits_everywhere(dtype):
+    x = np.array([-1e4, -90, -20, -1e-9, 0, 1e-9, 0.5, 19.999, 20, 20.001, 1e4], dtype)
+    place = whole(1, len(x)), 1, len(x)
+    y, dy = (Tile(array.reshape(1, 1, -1, 1), *place) for array in (x.copy(), np.ones_like(x)))
+    activation.forward(y, y.box, None, "mish")
+    activation.backward_before(dy, Tile(x.reshape(1, 1, -1, 1), *place), y.box, "mish")
+    rounding = {"rtol": 8 * np.finfo(dtype).eps, "atol": np.finfo(dtype).tiny}
+    np.testing.assert_allclose(y.array.ravel(), reference.activation(x, "mish"), **rounding)
+    # The reference's own difference 1 - tanh**2 cancels.
+    rounding["atol"] = 20 * np.finfo(dtype).eps
+    np.testing.assert_allclose(dy.array.ravel(), reference.mish_derivative(x), **rounding)
+
+
+def test_mish_of_what_was_normalised(tools):
+    draw = tools.draw(1, "float64")
+    x, dy = draw.array(2, 3, 4, 5), draw.array(2, 3, 4, 5)
+    mean, factor, biases = (draw.array(5) for _ in range(3))
+    tile = Tile(dy.copy(), whole(3, 4), 3, 4)
+    source = Tile(x, whole(3, 4), 3, 4)
+    activation.backward_before(tile, source, tile.box, "mish", mean, factor, biases)
+    expected = dy * reference.mish_derivative((x - mean) * factor + biases)
+    tools.close(tile.array, expected, "float64")
+
+
 def test_wrong_arguments_are_named():
     y = Tile(np.zeros((1, 2, 2, 3), np.float32), whole(2, 2), 2, 2)
-    with pytest.raises(ValueError, match="got 'mish'"):
-        activation.forward(y, whole(2, 2), None, "mish")
+    with pytest.raises(ValueError, match="got 'swish'"):
+        activation.forward(y, whole(2, 2), None, "swish")
+    with pytest.raises(ValueError, match="output of mish does not tell"):
+        activation.backward(y, y, whole(2, 2), "mish")
+    with pytest.raises(ValueError, match="derivative of leaky is taken from its output"):
+        activation.backward_before(y, y, whole(2, 2), "leaky")
     with pytest.raises(ValueError, match=r"biases: expected \(3,\) float32, got \(3,\) float64"):
         activation.forward(y, whole(2, 2), np.zeros(3), "leaky")
     with pytest.raises(ValueError, match="expected a tile that holds"):

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from mpitile.network.cfg import read_network
+from mpitile.network.heads import heads
 from mpitile.network.parameters import parameter_specs
 from mpitile.network.shapes import resize
-from mpitile.network.spec import Region, Shape, Softmax
+from mpitile.network.spec import Region, Shape, Softmax, Yolo
 
 CFG = Path(__file__).parents[2] / "jobs" / "cfg"
 
@@ -38,12 +39,15 @@ def test_every_file_here_is_tested():
     assert names == {
         "bccd-tiny",
         "darknet19",
+        "mobile-tiny",
+        "mobilenet",
         "resnet18",
         "shapes-tiny",
         "vgg16",
         "y16",
         "yolov2",
         "yolov2-tiny",
+        "yolov3-tiny",
     }
 
 
@@ -54,6 +58,9 @@ def test_every_file_here_is_tested():
         ("yolov2-tiny", Shape(416, 416, 3), 16, Shape(13, 13, 125), Region),
         ("bccd-tiny", Shape(416, 416, 3), 13, Shape(13, 13, 40), Region),
         ("shapes-tiny", Shape(96, 96, 3), 10, Shape(12, 12, 24), Region),
+        ("yolov3-tiny", Shape(416, 416, 3), 24, Shape(26, 26, 255), Yolo),
+        ("mobile-tiny", Shape(416, 416, 3), 31, Shape(26, 26, 75), Yolo),
+        ("mobilenet", Shape(224, 224, 3), 30, Shape(1, 1, 1000), Softmax),
         ("darknet19", Shape(224, 224, 3), 26, Shape(1, 1, 1000), Softmax),
         ("vgg16", Shape(224, 224, 3), 24, Shape(1, 1, 1000), Softmax),
         ("resnet18", Shape(224, 224, 3), 35, Shape(1, 1, 1000), Softmax),
@@ -68,10 +75,14 @@ def test_shapes(name, image, layers, output, loss):
 
 
 # Darknet's own files: yolov2-voc.weights and yolov2-tiny-voc.weights hold 16 bytes of
-# header and these many floats.
+# header, yolov3-tiny.weights 20, and these many floats.
 @pytest.mark.parametrize(
     ("name", "floats"),
-    [("yolov2", (202_704_260 - 16) // 4), ("yolov2-tiny", (63_471_556 - 16) // 4)],
+    [
+        ("yolov2", (202_704_260 - 16) // 4),
+        ("yolov2-tiny", (63_471_556 - 16) // 4),
+        ("yolov3-tiny", (35_434_956 - 20) // 4),
+    ],
 )
 def test_as_many_numbers_as_in_darknets_weights_files(name, floats):
     assert count(load(name)) == floats
@@ -96,6 +107,29 @@ def test_y16_is_the_papers_network():
         for layer in network.layers
         if layer.kind == "convolutional"
     )
+
+
+def test_mobilenet_is_the_papers_network():
+    """Counts of Keras's model of width 1; 569 million multiplications, as in the paper."""
+    network = load("mobilenet")
+    assert count(network) == 4_253_864
+    assert count(network, lambda spec: spec.trained) == 4_231_976
+    assert gmac(network) == pytest.approx(0.569, abs=0.001)
+    groups = [layer.operation.groups for layer in network.layers if layer.kind == "convolutional"]
+    assert sum(number > 1 for number in groups) == 13
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [("yolov3-tiny", [(13, 13), (26, 26)]), ("mobile-tiny", [(13, 13), (26, 26)])],
+)
+def test_two_heads_share_the_anchors(name, sizes):
+    network = load(name)
+    found = heads(network)
+    assert [(h.output_shape.height, h.output_shape.width) for h in found] == sizes
+    masks = [number for head in found for number in head.operation.mask]
+    assert sorted(masks) == list(range(6))
+    assert len({head.operation.anchors for head in found}) == 1
 
 
 def test_yolov2_pass_through():

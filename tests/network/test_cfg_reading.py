@@ -14,6 +14,8 @@ from mpitile.network.spec import (
     Reorg,
     Route,
     Shortcut,
+    Upsample,
+    Yolo,
 )
 
 NET = "[net]\nheight=8\nwidth=8\n"
@@ -167,6 +169,39 @@ def test_region():
         jitter=0.3,
         random=True,
     )
+
+
+def test_yolo():
+    yolo = operations(
+        "[conv]\nfilters=16\n[yolo]\nnum=3\nmask=0,2\nanchors=10,14, 23,27, 37,58\nclasses=3\n"
+        "ignore_thresh=.7\ntruth_thresh=.9\nscale_x_y=1.05\nmax=30\njitter=.3\nrandom=1\n"
+        "iou_loss=mse\nobj_normalizer=1.0\n"
+    )[1]
+    assert yolo == Yolo(
+        ((10.0, 14.0), (23.0, 27.0), (37.0, 58.0)),
+        (0, 2),
+        3,
+        ignore_thresh=0.7,
+        truth_thresh=0.9,
+        scale_x_y=1.05,
+        max_boxes=30,
+        jitter=0.3,
+        random=True,
+    )
+
+
+def test_without_a_mask_all_anchors_are_a_yolos():
+    yolo = operations("[conv]\nfilters=50\n[yolo]\nnum=2\nanchors=1,2,3,4\n")[1]
+    assert yolo == Yolo(((1.0, 2.0), (3.0, 4.0)), (0, 1), 20)
+
+
+def test_upsample_and_groups():
+    found = operations(
+        "[conv]\nfilters=4\n[conv]\nfilters=6\ngroups=2\nactivation=mish\n"
+        "[upsample]\n[upsample]\nstride=3\nscale=.5\n"
+    )
+    assert found[1] == Convolutional(6, 1, activation="mish", groups=2)
+    assert found[2:] == [Upsample(2), Upsample(3, 0.5)]
 
 
 def test_values_at_which_unimplemented_keys_change_nothing_are_accepted():

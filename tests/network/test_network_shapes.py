@@ -21,6 +21,8 @@ from mpitile.network.spec import (
     Shape,
     Shortcut,
     Softmax,
+    Upsample,
+    Yolo,
 )
 
 
@@ -48,6 +50,9 @@ def output(*operations, size=(8, 8, 3)):
         (Connected(10), (7, 8, 3), Shape(1, 1, 10)),
         (Dropout(0.5), (7, 8, 3), Shape(7, 8, 3)),
         (Reorg(2), (6, 4, 8), Shape(3, 2, 32)),
+        (Upsample(3), (2, 4, 8), Shape(6, 12, 8)),
+        (Convolutional(6, 3, 1, 1, groups=2), (7, 9, 4), Shape(7, 9, 6)),
+        (Yolo(((9.0, 9.0),) * 3, (0, 2), 3), (6, 4, 16), Shape(6, 4, 16)),
         (Cost(), (6, 4, 8), Shape(6, 4, 8)),
         (Softmax(), (1, 1, 8), Shape(1, 1, 8)),
         (Region(((1.0, 1.0), (2.0, 2.0)), 3), (6, 4, 16), Shape(6, 4, 16)),
@@ -117,6 +122,48 @@ def test_shortcut_takes_the_shape_of_the_layer_before_it():
             (4, 4, 3),
             20,
             ["[region] must be the last layer"],
+        ),
+        (
+            (Convolutional(4, 1, groups=2),),
+            (4, 4, 3),
+            10,
+            ["[convolutional]", "channels that groups=2 divides", "found 3"],
+        ),
+        (
+            (Convolutional(3, 1, groups=2),),
+            (4, 4, 2),
+            10,
+            ["filters that groups=2 divides", "found 3"],
+        ),
+        (
+            (Yolo(((9.0, 9.0),) * 3, (0, 2), 3),),
+            (4, 4, 24),
+            10,
+            ["16 filters", "2 anchors", "found 24"],
+        ),
+        (
+            (Convolutional(6, 1), Yolo(((9.0, 9.0),), (0,), 1), Route((0,))),
+            (4, 4, 3),
+            20,
+            ["[yolo]", "as the last layer too", "[route]"],
+        ),
+        (
+            (Convolutional(6, 1), Yolo(((9.0, 9.0),), (0,), 1), Yolo(((9.0, 9.0),), (0,), 1)),
+            (4, 4, 3),
+            30,
+            ["reads layer 1", "a loss"],
+        ),
+        (
+            (
+                Convolutional(7, 1),
+                Yolo(((9.0, 9.0),), (0,), 2),
+                Route((0,)),
+                Convolutional(6, 1),
+                Yolo(((9.0, 9.0),), (0,), 1),
+            ),
+            (4, 4, 3),
+            20,
+            ["as many classes", "1, found 2"],
         ),
         ((AvgPool(), Cost(), Softmax()), (4, 4, 3), 20, ["[cost] must be the last layer"]),
         (

@@ -13,6 +13,14 @@ def test_convolution_with_biases():
     )
 
 
+def test_groups_see_their_own_channels():
+    operation = Convolutional(8, 3, groups=4)
+    network = infer(NetOptions(8, 8, 12), [(1, operation)], "n")
+    weights, biases = parameter_specs(network)
+    assert weights == ParameterSpec(0, "weights", (3, 3, 3, 8), True, True, 27, 4)
+    assert biases == ParameterSpec(0, "biases", (8,), True, False, 27, 4)
+
+
 def test_batch_norm_adds_scales_and_running_statistics():
     operation = Convolutional(4, 3, batch_normalize=True)
     specs = parameter_specs(infer(NetOptions(8, 8, 2), [(1, operation)], "n"))

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from oracles.region_oracle import region_oracle
+from oracles.yolo_oracle import yolo_oracle
 
 from mpitile.kernels import reference
 from mpitile.network import spec
 
 EPSILON, MOMENTUM = 1e-5, 0.01
+LOSSES = spec.Softmax | spec.Cost | spec.Region | spec.Yolo
 
 
 @dataclass(frozen=True)
@@ -54,11 +56,14 @@ def network_numpy(network, parameters, images, truths, seen=0, key=0):
         tensors.append(y)
         backwards.append(backward)
 
-    loss, start, loss_delta = loss_of(network, tensors, truths, seen)
+    loss, seeds = loss_of(network, tensors, truths, seen)
     deltas = [np.zeros_like(tensor) for tensor in tensors]
-    deltas[start] += loss_delta
+    for tensor, delta in seeds.items():
+        deltas[tensor] += delta
     gradients = {}
-    for layer in reversed(network.layers[:start]):
+    for layer in reversed(network.layers):
+        if isinstance(layer.operation, LOSSES):
+            continue
         input_deltas, mine = backwards[layer.index](deltas[layer.output])
         for tensor, delta in zip(layer.inputs, input_deltas, strict=True):
             deltas[tensor] += delta
@@ -67,7 +72,7 @@ def network_numpy(network, parameters, images, truths, seen=0, key=0):
 
 
 def loss_of(network, tensors, truths, seen):
-    """The loss, the number of the tensor that it differentiates, and that gradient."""
+    """The loss, and its gradients by the numbers of the tensors that it is taken of."""
     operations = [layer.operation for layer in network.layers]
     last = len(operations)
     if isinstance(operations[-1], spec.Cost) and isinstance(operations[-2:][0], spec.Softmax):
@@ -76,10 +81,10 @@ def loss_of(network, tensors, truths, seen):
     if isinstance(operation, spec.Softmax):
         p = tensors[last]
         target = one_hot(truths, p.shape)
-        return -np.log(p[target == 1]).sum(), last - 1, p - target
+        return -np.log(p[target == 1]).sum(), {last - 1: p - target}
     if isinstance(operation, spec.Cost):
         difference = tensors[last - 1] - one_hot(truths, tensors[last].shape)
-        return (difference**2).sum(), last - 1, difference
+        return (difference**2).sum(), {last - 1: difference}
     if isinstance(operation, spec.Region):
         limit = operation.max_boxes or None
         cost, gradient = region_oracle(
@@ -97,8 +102,32 @@ def loss_of(network, tensors, truths, seen):
             operation.coord_scale,
             seen,
         )
-        return cost, last - 1, gradient
-    return (tensors[last] ** 2).sum(), last, 2 * tensors[last]
+        return cost, {last - 1: gradient}
+    if isinstance(operation, spec.Yolo):
+        return heads_loss(network, tensors, truths)
+    return (tensors[last] ** 2).sum(), {last: 2 * tensors[last]}
+
+
+def heads_loss(network, tensors, truths):
+    """The sum of all [yolo] losses."""
+    total, seeds = 0.0, {}
+    for layer in network.layers:
+        head = layer.operation
+        if isinstance(head, spec.Yolo):
+            (source,) = layer.inputs
+            cost, seeds[source] = yolo_oracle(
+                tensors[source],
+                [boxes[: head.max_boxes or None] for boxes in truths],
+                tensors[0].shape[1:3],
+                head.anchors,
+                head.mask,
+                head.classes,
+                head.ignore_thresh,
+                head.truth_thresh,
+                head.scale_x_y,
+            )
+            total += cost
+    return total, seeds
 
 
 def one_hot(classes, shape):
@@ -111,10 +140,10 @@ def one_hot(classes, shape):
 def convolution(operation, x, parameters):
     """Product, batch norm or bias, activation; a connected layer's kernel covers its input."""
     weights, biases = parameters["weights"], parameters["biases"]
-    stride, padding = 1, 0
+    stride, padding, groups = 1, 0, 1
     if isinstance(operation, spec.Convolutional):
-        stride, padding = operation.stride, operation.padding
-    product = reference.conv2d(x, weights, stride, padding)
+        stride, padding, groups = operation.stride, operation.padding, operation.groups
+    product = reference.conv2d(x, weights, stride, padding, groups)
     statistics = {}
     if operation.batch_normalize:
         scales = parameters["scales"]
@@ -128,7 +157,7 @@ def convolution(operation, x, parameters):
     y = reference.activation(before, operation.activation)
 
     def backward(dy):
-        dy = dy * reference.activation_derivative(y, operation.activation)
+        dy = dy * slope(before, y, operation.activation)
         gradients = {}
         if operation.batch_normalize:
             dy, gradients["scales"], gradients["biases"] = reference.batch_norm_backward(
@@ -137,12 +166,19 @@ def convolution(operation, x, parameters):
         else:
             gradients["biases"] = dy.sum(axis=(0, 1, 2))
         gradients["weights"] = reference.conv2d_backward_weights(
-            x, dy, weights.shape[:2], stride, padding
+            x, dy, weights.shape[:2], stride, padding, groups
         )
-        dx = reference.conv2d_backward_input(dy, weights, x.shape, stride, padding)
+        dx = reference.conv2d_backward_input(dy, weights, x.shape, stride, padding, groups)
         return [dx], gradients
 
     return y, backward, statistics
+
+
+def slope(before, y, kind):
+    """An activation's derivative from its input or its output."""
+    if kind == "mish":
+        return reference.mish_derivative(before)
+    return reference.activation_derivative(y, kind)
 
 
 def plain_layer(layer, inputs, key):
@@ -170,13 +206,18 @@ def plain_layer(layer, inputs, key):
                 [reference.reorg_backward(dy, stride)],
                 {},
             )
+        case spec.Upsample(stride, scale):
+            return reference.upsample(x, stride, scale), lambda dy: (
+                [reference.upsample_backward(dy, stride, scale)],
+                {},
+            )
         case spec.Dropout(probability):
             mask = reference.dropout_mask(x.shape, probability, layer_key(key, layer.index), 0)
             return x * mask, lambda dy: ([dy * mask], {})
         case spec.Softmax():
             powers = np.exp(x - x.max(axis=3, keepdims=True))
             return powers / powers.sum(axis=3, keepdims=True), no_gradient
-        case spec.Cost() | spec.Region():
+        case spec.Cost() | spec.Region() | spec.Yolo():
             return x.copy(), no_gradient
     raise ValueError(f"no reference for {operation}")
 
@@ -203,7 +244,7 @@ def shortcut(previous, source, activation):
     y = reference.activation(before, activation)
 
     def backward(dy):
-        dy = dy * reference.activation_derivative(y, activation)
+        dy = dy * slope(before, y, activation)
         dsource = np.zeros_like(source)
         dsource[sampled] += dy[..., :common]
         return [dy, dsource], {}

@@ -12,7 +12,7 @@ from mpitile.network import spec
 def network_torch(network, parameters, images, truths, seen=0, key=0):
     """As `network_numpy`; tensors are kept (N, H, W, C) and turned for each operation.
 
-    Of a region loss PyTorch differentiates only what lies before it.
+    Of a region or yolo loss PyTorch differentiates only what lies before it.
     """
     leaves = {
         place: torch.tensor(array, dtype=torch.float64, requires_grad="rolling" not in place[1])
@@ -45,10 +45,12 @@ def gradient(tensor):
 def differentiate(network, tensors, truths, seen):
     """Run autograd from the network's loss and return the loss."""
     operations = [layer.operation for layer in network.layers]
-    if isinstance(operations[-1], spec.Region):
+    if isinstance(operations[-1], spec.Region | spec.Yolo):
         values = [array(tensor) for tensor in tensors]
-        loss, start, delta = loss_of(network, values, truths, seen)
-        tensors[start].backward(torch.tensor(delta))
+        loss, seeds = loss_of(network, values, truths, seen)
+        torch.autograd.backward(
+            [tensors[start] for start in seeds], [torch.tensor(delta) for delta in seeds.values()]
+        )
         return loss
     softmax = [index for index, op in enumerate(operations) if isinstance(op, spec.Softmax)]
     if softmax:
@@ -79,7 +81,11 @@ def forward(layer, inputs, parameters, key):
         case spec.Convolutional():
             kernel = parameters["weights"].permute(3, 2, 0, 1)
             y = F.conv2d(
-                channels_first(x), kernel, stride=operation.stride, padding=operation.padding
+                channels_first(x),
+                kernel,
+                stride=operation.stride,
+                padding=operation.padding,
+                groups=operation.groups,
             )
             return activate(channels_last(offset(y, parameters, operation)), operation.activation)
         case spec.Connected(outputs):
@@ -99,12 +105,14 @@ def forward(layer, inputs, parameters, key):
             return activate(shortcut(x, inputs[1]), activation)
         case spec.Reorg(stride):
             return channels_last(darknet_reorg(channels_first(x), stride))
+        case spec.Upsample(stride, scale):
+            return channels_last(scale * F.interpolate(channels_first(x), scale_factor=stride))
         case spec.Dropout(probability):
             mask = reference.dropout_mask(x.shape, probability, layer_key(key, layer.index), 0)
             return x * torch.tensor(mask)
         case spec.Softmax():
             return torch.softmax(x, dim=3)
-        case spec.Cost() | spec.Region():
+        case spec.Cost() | spec.Region() | spec.Yolo():
             return x.clone()
     raise ValueError(f"no reference for {operation}")
 
@@ -129,7 +137,8 @@ def activate(x, kind):
     if kind == "leaky":
         return F.leaky_relu(x, 0.1)
     # clone: every tensor is a node of its own, so that its gradient can be kept.
-    return {"linear": torch.clone, "relu": torch.relu, "logistic": torch.sigmoid}[kind](x)
+    functions = {"linear": torch.clone, "relu": torch.relu, "logistic": torch.sigmoid}
+    return (functions | {"mish": F.mish})[kind](x)
 
 
 def shortcut(previous, source):

@@ -61,6 +61,7 @@ def test_a_few_lines_by_hand_are_enough(write):
     assert set(pi.speed.flops.values()) == {2.5e9}
     assert laptop.speed.flops["1x1", "backward_weights"] == 60e9
     assert laptop.speed.flops["3x3", "forward"] == 100e9
+    assert laptop.speed.flops["depthwise", "forward"] == 30e9
     assert laptop.speed.call == pytest.approx(20e-6)
     assert laptop.speed.share == 0.5
     points = laptop.speed.kernels["conv 3x3/1 3-32 leaky"]["forward"]

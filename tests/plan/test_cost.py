@@ -9,11 +9,20 @@ from hypothesis import strategies as st
 
 from mpitile.layers import registry
 from mpitile.network.cfg import parse_network
-from mpitile.network.spec import Connected, Convolutional, Dropout, MaxPool, Reorg, Route
+from mpitile.network.spec import (
+    Connected,
+    Convolutional,
+    Dropout,
+    MaxPool,
+    Reorg,
+    Route,
+    Upsample,
+    Yolo,
+)
 from mpitile.plan.cluster import KINDS, OPERATIONS, Cluster, Device, DeviceSpeed, Link, Point
 from mpitile.plan.cost import Cost
 from mpitile.plan.curve import Curve
-from mpitile.plan.layer_class import layer_class, overwrites
+from mpitile.plan.layer_class import box_class, has_loss, layer_class, layer_work, overwrites
 
 TEXT = """
 [net]
@@ -57,7 +66,58 @@ output=5
 activation=linear
 [softmax]
 """
+HEADS = """
+[net]
+height=32
+width=32
+[convolutional]
+filters=16
+size=3
+stride=2
+pad=1
+activation=relu
+[convolutional]
+batch_normalize=1
+filters=16
+groups=16
+size=3
+stride=2
+pad=1
+activation=relu
+[convolutional]
+filters=14
+groups=2
+size=3
+pad=1
+activation=linear
+[yolo]
+mask=2,3
+anchors=4,4,9,9,16,16,24,24
+num=4
+classes=2
+[route]
+layers=-3
+[convolutional]
+filters=16
+size=1
+activation=mish
+[upsample]
+stride=2
+[upsample]
+stride=2
+scale=0.5
+[convolutional]
+filters=14
+size=1
+activation=linear
+[yolo]
+mask=0,1
+anchors=4,4,9,9,16,16,24,24
+num=4
+classes=2
+"""
 NETWORK = parse_network(TEXT, "net")
+SEVERAL = parse_network(HEADS, "heads")
 SPEED = DeviceSpeed(
     flops={(kind, operation): 1e9 for kind in KINDS for operation in OPERATIONS},
     bytes=1e9,
@@ -95,9 +155,55 @@ def test_classes_say_what_decides_the_time():
     assert layer_class(NETWORK.layers[1], NETWORK.layers[0]) == "conv 3x3/1 3-8 leaky + maxpool 2/2"
 
 
+def test_classes_of_groups_upsampling_and_losses_inside():
+    assert [layer_class(layer) for layer in SEVERAL.layers] == [
+        "conv 3x3/2 3-16 relu",
+        "depthwise 3x3/2 16 relu bn",
+        "conv in 2 groups 3x3/1 16-14 linear",
+        "yolo 14",
+        "route 16",
+        "conv 1x1/1 16-16 mish",
+        "upsample *2 16",
+        "upsample *2 16 scaled",
+        "conv 1x1/1 16-14 linear",
+        "yolo 14",
+    ]
+    assert has_loss(SEVERAL)
+    # Only products of rows depend on whether these follow each other in memory.
+    assert box_class(SEVERAL.layers[0], 16).endswith("whole rows")
+    assert box_class(SEVERAL.layers[1], 8) == layer_class(SEVERAL.layers[1])
+
+
+def test_groups_multiply_less():
+    works = [layer_work(SEVERAL.layers[number], "forward") for number in (0, 1, 2)]
+    assert [work.kind for work in works] == ["other", "depthwise", "other"]
+    assert [work.flops for work in works] == [2 * 9 * 3 * 16, 2 * 9 * 16, 2 * 9 * 8 * 14]
+    assert [work.fixed_elements for work in works] == [9 * 3 * 16, 9 * 16, 9 * 8 * 14]
+
+
+def test_a_loss_inside_clears_its_own_gradient():
+    """And its input's, which nobody else reads; upsampling a quarter of its output's cells."""
+    free = cluster(1, bytes=1e30, call=0.0, clear=1.0)
+
+    def cleared(layer):
+        return Cost(SEVERAL, free).compute(0, layer, "backward_weights", 1, 4, 4)
+
+    assert cleared(3) == pytest.approx(4 * 16 * (14 + 14))
+    assert cleared(6) == pytest.approx(4 * 16 * 16 / 4)
+
+
 @pytest.mark.parametrize(
     "operation",
-    [Convolutional(4, 3), Connected(3), MaxPool(2, 2, 1), Dropout(0.5), Reorg(2), Route((1,))],
+    [
+        Convolutional(4, 3),
+        Connected(3),
+        MaxPool(2, 2, 1),
+        Dropout(0.5),
+        Reorg(2),
+        Route((1,)),
+        Upsample(2),
+        Yolo(((4, 4),), (0,), 1),
+    ],
 )
 def test_the_runtime_and_the_cost_agree_on_what_is_overwritten(operation):
     assert overwrites(operation) == registry.overwrites(operation)

@@ -6,8 +6,9 @@ import pytest
 from mpitile.geometry.tiling import Grid
 from mpitile.network.cfg import parse_network
 from mpitile.network.common import common_networks
-from mpitile.plan.cluster import OPERATIONS
-from mpitile.plan.layer_class import Work
+from mpitile.network.spec import Convolutional
+from mpitile.plan.cluster import KINDS, OPERATIONS
+from mpitile.plan.layer_class import Work, layer_work
 from mpitile.plan.plan import Plan
 from mpitile.runtime.fitting import Sample, fit_rates
 from mpitile.runtime.parameters import Parameters
@@ -37,6 +38,26 @@ size=1
 activation=linear
 """
 REGION = "[region]\nanchors=1,1,2,2\nnum=2\nclasses=2\n"
+
+
+YOLO = "[yolo]\nmask={}\nanchors=4,4,9,9,16,16,24,24\nnum=4\nclasses=2\n"
+HEADS = f"""{TEXT}{YOLO.format("2,3")}
+[route]
+layers=-3
+[convolutional]
+batch_normalize=1
+filters=16
+groups=16
+size=3
+pad=1
+activation=mish
+[upsample]
+stride=2
+[convolutional]
+filters=14
+size=1
+activation=linear
+{YOLO.format("0,1")}"""
 
 
 def times(text, grid, groups, images=1):
@@ -70,6 +91,19 @@ def test_every_class_of_a_tile_is_timed():
     assert found.exchange.bytes == 2 * 2 * 4 * 8 * (8 + 8 + 1)
 
 
+def test_losses_inside_a_network_are_timed():
+    found = times(HEADS, Grid(2, 2), (0, 5))
+    sizes = {
+        name: {(point.rows, point.columns) for point in points}
+        for (name, operation), points in found.points.items()
+        if operation == "backward_input"
+    }
+    assert sizes["yolo 14"] == {(8, 8), (16, 16)}
+    assert sizes["upsample *2 16"] == {(16, 16)}
+    assert sizes["depthwise 3x3/1 16 mish bn"] == {(8, 8)}
+    assert ("depthwise 3x3/1 16 mish bn", "backward_weights") in found.points
+
+
 def test_layers_of_their_own_are_not_merged_and_squares_are_timed():
     found = times(TEXT, Grid(1, 1), (0, 1, 2, 3), images=2)
     names = {name for name, _ in found.points}
@@ -84,11 +118,19 @@ def test_the_middle_of_a_grid_has_all_neighbours():
     assert middle_tile(Plan(Grid(1, 1), (0,))) == 0
 
 
-def test_common_networks_have_both_kinds_of_layers():
-    plain, normalized = common_networks()
+def test_common_networks_have_all_kinds_of_layers():
+    plain, normalized, pairs = common_networks()
     assert plain.layers[-1].output_shape.height == 38
     assert normalized.layers[-1].output_shape.height == 13
+    assert pairs.layers[-1].output_shape.height == 14
     assert [n.layers[0].operation.batch_normalize for n in (plain, normalized)] == [False, True]
+    works = [
+        layer_work(layer, "forward")
+        for network in common_networks()
+        for layer in network.layers
+        if isinstance(layer.operation, Convolutional)
+    ]
+    assert {work.kind for work in works} == set(KINDS)
 
 
 def test_rates_are_found_again():
@@ -104,7 +146,7 @@ def test_rates_are_found_again():
     rates = fit_rates(samples, 4)
     assert rates.bytes == pytest.approx(bytes_)
     assert rates.call == pytest.approx(call)
-    assert set(rates.flops) == {(k, o) for k in ("3x3", "1x1", "other") for o in OPERATIONS}
+    assert set(rates.flops) == {(k, o) for k in KINDS for o in OPERATIONS}
     for operation, flops in rate.items():
         assert rates.flops["3x3", operation] == pytest.approx(flops)
     assert rates.flops["1x1", "forward"] == min(rates.flops.values())

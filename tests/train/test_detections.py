@@ -6,10 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpitile.errors import InputError
+from mpitile.geometry.box import Box
+from mpitile.network import spec
+from mpitile.network.shapes import infer
 from mpitile.train.detections import (
     Detection,
     as_detections,
     box_iou,
+    decode_head,
     decode_region,
     sort_rows,
     suppress,
@@ -79,6 +83,31 @@ def test_tiles_decode_to_the_rows_of_the_whole(height, width, data, seed, softma
         for x0, x1 in ((0, cut_x), (cut_x, width))
     ]
     np.testing.assert_array_equal(sort_rows(np.concatenate(tiles)), sort_rows(whole))
+
+
+def test_a_yolo_head_is_decoded_by_loops():
+    """Anchors in cells of the image, of which the mask takes some; independent classes."""
+    yolo = spec.Yolo(((30.0, 50.0), (9.0, 7.0), (64.0, 32.0)), (2, 0), CLASSES, scale_x_y=1.2)
+    image, height, width = spec.Shape(96, 160, 3), 3, 5
+    channels = 2 * (5 + CLASSES)
+    outputs = np.random.default_rng(4).normal(size=(height, width, channels))
+    head = infer(spec.NetOptions(height, width, channels), [(0, yolo)], "head").layers[0]
+    expected = []
+    for i, j, m, c in np.ndindex(height, width, 2, CLASSES):
+        tx, ty, tw, th, to, *classes = outputs[i, j].reshape(2, -1)[m]
+        score = logistic(to) * logistic(classes[c])
+        if score > 0.3:
+            wide, tall = yolo.anchors[yolo.mask[m]]
+            x, y = (1.2 * logistic(t) - 0.1 for t in (tx, ty))
+            box = [(j + x) / width, (i + y) / height]
+            box += [math.exp(tw) * wide / image.width, math.exp(th) * tall / image.height]
+            expected.append([*box, c, score])
+    rows = decode_head(head, image, outputs, Box(0, height, 0, width), 0.3)
+    assert 3 < len(rows) < height * width * 2 * CLASSES
+    np.testing.assert_allclose(rows, expected, rtol=1e-12)
+    lower = decode_head(head, image, outputs[1:, 2:], Box(1, height, 2, width), 0.3)
+    assert len(lower) > 1
+    assert {tuple(row) for row in lower} < {tuple(row) for row in rows}
 
 
 @pytest.mark.filterwarnings("error")

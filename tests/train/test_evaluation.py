@@ -4,6 +4,7 @@ from math import ceil
 
 import numpy as np
 import pytest
+from harness import random_images
 from small_jobs import box_images, class_images, classifier, detector
 
 from mpitile.comm.local import run_ranks
@@ -14,18 +15,20 @@ from mpitile.data.samples import Dataset, Sample
 from mpitile.geometry.box import whole
 from mpitile.geometry.tiling import Grid
 from mpitile.network.cfg import parse_network
+from mpitile.network.heads import heads
 from mpitile.plan.choose import choose_plan
 from mpitile.plan.partition import Partition
 from mpitile.plan.plan import Plan
 from mpitile.runtime.parameters import Parameters
 from mpitile.runtime.program import Program
 from mpitile.train.average_precision import evaluate
-from mpitile.train.detections import decode_region, suppress
+from mpitile.train.detections import decode_head, decode_region, sort_rows, suppress
 from mpitile.train.evaluation import (
     Accuracy,
     describe,
     inference_step,
     main_figure,
+    owned_detections,
     score_network,
 )
 from mpitile.train.feeding import Feeder, Passes, RootFeeder, truth_capacity
@@ -167,6 +170,78 @@ def test_detection_is_that_of_one_image_at_a_time(detecting, grid, replicas, ima
     same(found, expected)
     assert main_figure(found) == found.mean_ap50
     assert describe(found) == f"mAP@0.5 {found.mean_ap50:.4f} on {COUNT} images"
+
+
+YOLO = """
+[convolutional]
+filters={filters}
+size=1
+activation=linear
+
+[yolo]
+mask={mask}
+anchors=3,4, 7,5, 9,14
+num=3
+classes=2
+"""
+UPSAMPLED = """
+[route]
+layers=3
+
+[upsample]
+stride=2
+
+[route]
+layers=-1,2
+"""
+
+
+def two_heads():
+    """A cfg with a head on the coarsest tensor, and one on it enlarged beside a finer one."""
+    body = detector().split("\n[convolutional]\nfilters=14")[0]
+    heads = YOLO.format(filters=14, mask="1,2"), YOLO.format(filters=7, mask="0")
+    return body + heads[0] + UPSAMPLED + heads[1]
+
+
+@pytest.mark.parametrize("grid", [Grid(1, 1), Grid(2, 2), Grid(3, 1)], ids=str)
+def test_all_heads_detect(grid):
+    """Their values are gone when the pass is over: each is decoded in time."""
+    network = parse_network(two_heads(), "heads")
+    inner, last = heads(network)
+    images = 0.2 * random_images(network, 2, 1)
+
+    def work(comm, plan, collect):
+        topology = make_topology(comm, plan)
+        program = Program(Partition(network, plan), topology, trained(network), 2, training=False)
+        tile = program.values[0]
+        tile.array[...] = images[(slice(None), *tile.box.slices())]
+        return collect(program, inference_step(topology, 2))
+
+    def by_hand(program, step):
+        found = [[], []]
+
+        def keep(tensor, value):
+            for head in (inner, last):
+                for rows, outputs in zip(found, value.array, strict=True):
+                    if tensor == head.output:
+                        box, image = value.box, network.shape(0)
+                        rows.append(decode_head(head, image, outputs, box, 1e-4))
+
+        program.forward(step, keep)
+        return found
+
+    def detect(program, step):
+        return owned_detections(program, step, 1e-4)
+
+    (expected,) = run_ranks(1, lambda comm: work(comm, Plan(Grid(1, 1), (0,)), by_hand))
+    plan = Plan(grid, (0, 3))
+    ranks = run_ranks(plan.ranks, lambda comm: work(comm, plan, detect))
+    for image, rows in enumerate(expected):
+        assert all(len(some) > 3 for some in rows), [len(some) for some in rows]
+        found = np.concatenate([rank[image] for rank in ranks])
+        np.testing.assert_allclose(
+            sort_rows(found), sort_rows(np.concatenate(rows)), rtol=1e-12, atol=1e-12
+        )
 
 
 def test_a_training_program_scores_the_same(detecting):

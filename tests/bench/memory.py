@@ -3,11 +3,12 @@
     python tests/bench/memory.py [--only y16] [--out runs/bench-memory]
 
 Each case is three steps of `mpitile train` on drawn images, under mpirun where it has several
-ranks. Measured is the peak of each rank's resident memory beyond what its process held before
-the first array (interpreter, libraries, MPI, the data set's labels), less a constant for
-each dtype: what one other run on one rank takes beyond its arrays, which is pages of
-libraries that are first touched in a step, BLAS's own buffers in double precision, and
-Python's objects. Wants mpirun in PATH, and the variables of jobs/env.sh.
+ranks. Measured is, for each device, the peak of its ranks' resident memory beyond what their
+processes held before the first array (interpreter, libraries, MPI, the data set's labels), with
+pages that they share counted once, less a constant for each rank and dtype: what one other run
+on one rank takes beyond its arrays, which is pages of libraries that are first touched in a
+step, BLAS's own buffers in double precision, and Python's objects. Wants mpirun in PATH, and
+the variables of jobs/env.sh.
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ CASES = [
     Case("y16", 608, 8, 1, ONE | AGAIN),
     Case("y16", 304, 2, 1, {DTYPE: "float64"}),
     Case("y16", 608, 1, 4),
+    Case("y16", 608, 1, 4, {"tiling.ranks_per_device": 2}),
     Case("y16", 608, 4, 4, {"tiling.grid": "4x1"}),
     Case("y16", 608, 4, 4, ONE | AGAIN),
     Case("y16", 608, 4, 4, {"tiling.replicas": 2, "data.read": "root"}),
@@ -74,17 +76,19 @@ CASES = [
     Case("bccd-tiny", 416, 16, 1, AGAIN),
     Case("yolov2", 416, 2, 1, AGAIN),
     Case("yolov2", 416, 2, 2),
+    Case("yolov2", 416, 2, 4),
 ]
 # Tells the constant; large enough that all of the workspace is used.
 OTHER = Case("y16", 416, 1)
 
 
 @dataclass(frozen=True)
-class Ranks:
-    """Bytes of each rank of a run: predicted, and grown beyond what its process held before."""
+class Device:
+    """Bytes of all ranks of a device: predicted, and grown beyond what they held before."""
 
-    predicted: list[int]
-    grown: list[int]
+    ranks: int
+    predicted: int
+    grown: int
 
 
 def main() -> None:
@@ -102,15 +106,16 @@ def main() -> None:
 def report(cases: list[Case], out: Path) -> None:
     constants = {}
     for dtype in sorted({case.dtype for case in cases}):
-        other = run(replace(OTHER, settings={DTYPE: dtype}), out)
-        constants[dtype] = other.grown[0] - other.predicted[0]
+        (other,) = run(replace(OTHER, settings={DTYPE: dtype}), out)
+        constants[dtype] = other.grown - other.predicted
         print(f"constant of {OTHER}, {dtype}: {constants[dtype] / 1e6:.2f} MB", flush=True)
-    print(f"{'case':70} predicted  measured   error (of the rank with the largest)")
+    print(f"{'case':70} predicted  measured   error (of the device with the largest)")
     errors = []
     for case in cases:
-        found = run(case, out)
-        measured = [grown - constants[case.dtype] for grown in found.grown]
-        pairs = list(zip(found.predicted, measured, strict=True))
+        pairs = [
+            (device.predicted, device.grown - device.ranks * constants[case.dtype])
+            for device in run(case, out)
+        ]
         predicted, seen = max(pairs, key=lambda pair: abs(pair[1] / pair[0] - 1))
         errors.append(predicted / seen - 1)
         print(
@@ -126,7 +131,7 @@ def draw_data(folder: Path) -> None:
     subprocess.run([*map(str, command), "--size", "416"], check=True, stdout=subprocess.DEVNULL)
 
 
-def run(case: Case, out: Path) -> Ranks:
+def run(case: Case, out: Path) -> list[Device]:
     """Train as the case says, and read what the run has recorded."""
     folder = out / "-".join(str(case).replace(",", "").replace('"', "").split())
     folder.mkdir(exist_ok=True)
@@ -155,7 +160,14 @@ def run(case: Case, out: Path) -> Ranks:
         sys.exit(f"{case}: {done.stderr}")
     lines = (folder / "out" / "events.jsonl").read_text().splitlines()
     (peak,) = (event for event in map(json.loads, lines) if event["event"] == "peak")
-    return Ranks(peak["predicted_bytes"], peak["grown_bytes"])
+    return [
+        Device(
+            len(ranks),
+            sum(peak["predicted_bytes"][rank] for rank in ranks),
+            sum(peak["grown_bytes"][rank] for rank in ranks),
+        )
+        for ranks in peak["devices"]
+    ]
 
 
 def classes(cfg: str) -> int:

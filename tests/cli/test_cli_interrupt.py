@@ -119,6 +119,33 @@ def test_signal_to_mpirun(tmp_path, shapes, uninterrupted, number):
     check_resumed(path, output, 3, uninterrupted)
 
 
+def test_a_rank_that_dies_ends_all_and_they_go_on(tmp_path, shapes, uninterrupted):
+    """The others wait for it in memory that they shared with it."""
+    output = tmp_path / "out"
+    path = runs.write_run(tmp_path, settings_of(shapes, output))
+    with begin(path, 3) as job:
+        wait_until(job, lambda: steps_done(output) >= 10)
+        job.signal(signal.SIGKILL, rank=1)
+        result = job.wait(60)
+    assert result.code != 0, result
+    check_resumed(path, output, 3, uninterrupted)
+
+
+@pytest.mark.parametrize("ranks, per_device", [(1, "auto"), (3, 2)])
+def test_other_ranks_and_devices_go_on(tmp_path, shapes, ranks, per_device):
+    train = {"steps": 3, "dtype": "float64"}
+    settings = runs.settings_of(shapes, tmp_path / "out", train=train, checkpoint={"every": 3})
+    output = runs.train(tmp_path, settings, ranks=2)
+    others = "train.steps=6", f"tiling.ranks_per_device={per_device}"
+    arguments = ["--resume", *(part for other in others for part in ("--set", other))]
+    result = runs.mpitile("train", tmp_path / "run.toml", *arguments, ranks=ranks)
+    assert result.code == 0, result
+    assert "which another plan or other devices wrote" in result.err
+    other = runs.settings_of(shapes, tmp_path / "other", train=train | {"steps": 6})
+    whole = runs.train(tmp_path / "whole", other, ranks=2)
+    assert runs.losses(output) == pytest.approx(runs.losses(whole), rel=1e-11)
+
+
 def test_resume_of_what_is_finished_changes_nothing(tmp_path, shapes):
     settings = runs.settings_of(shapes, tmp_path / "out", checkpoint={"every": 6})
     output = runs.train(tmp_path, settings)

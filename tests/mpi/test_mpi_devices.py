@@ -58,6 +58,23 @@ def test_ranks_that_do_not_see_the_same_place_do_not_share(comm, monkeypatch):
     comm.broadcast(None)
 
 
+@pytest.mark.mpi(ranks=[3])
+def test_without_room_every_rank_is_a_device(comm, monkeypatch):
+    monkeypatch.setattr(comm, "room", lambda: 99 if comm.rank == 1 else 1 << 30)
+    assert make_devices(comm, each=30, once=9).devices.ranks == ((0, 1, 2),)
+    group = make_devices(comm, each=30, once=10)
+    assert group.devices.ranks == ((0,), (1,), (2,))
+    memory, (array,) = own_arrays(group, 5, np.dtype(np.float64))
+    reduction = SlicedSum(group, memory, [array])
+    array[:] = summand(comm.rank, 5, np.float64)
+    reduction.begin()
+    reduction.end()
+    for start, stop in reduction.own:
+        np.testing.assert_array_equal(
+            array[start:stop], total(group.devices, 5, np.float64)[start:stop]
+        )
+
+
 @pytest.mark.mpi(ranks=RANKS)
 @pytest.mark.parametrize(
     ("per_device", "wait"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from mpitile.comm.recorder import Recorder
 from mpitile.comm.topology import make_topology
 from mpitile.errors import Stopped
 from mpitile.train.evaluation import describe, main_figure
+from mpitile.train.forecast import job_bytes
 from mpitile.train.memory import describe_bytes, peak_bytes, resident_bytes
 from mpitile.train.run_folder import RunFolder
 from mpitile.train.scales import Scales, Stretch
@@ -206,18 +207,21 @@ def _validate(run: Run, images: Images) -> None:
 
 def _tell_memory(run: Run) -> None:
     """What the fullest rank will hold, beside what its process held before. Collective."""
-    held = (run.trainer.allocated, run.base)
-    ranks = run.trainer.topology.world.allgather(held)
-    kinds, base = max(ranks, key=lambda rank: sum(rank[0].values()))
+    kinds = max(_predicted(run), key=lambda rank: sum(rank.values()))
+    base = max(run.trainer.topology.world.allgather(run.base))
     run.tell("memory", f"{describe_bytes(kinds)} a rank, beside {base / 1e6:.0f} MB of libraries")
+
+
+def _predicted(run: Run) -> Sequence[Mapping[str, int]]:
+    """For each rank, the bytes by kind that it holds while it trains."""
+    return job_bytes(run.trainer.job, run.trainer.group.devices)
 
 
 def _measure_memory(run: Run) -> None:
     """Record how much each rank's process has grown, beside what was predicted. Collective."""
-    predicted = sum(run.trainer.allocated.values())
-    ranks = run.trainer.topology.world.allgather((predicted, peak_bytes() - run.base))
+    growths = run.trainer.topology.world.allgather(peak_bytes() - run.base)
     if run.folder:
-        predictions, growths = zip(*ranks, strict=True)
+        predictions = [sum(kinds.values()) for kinds in _predicted(run)]
         devices = run.trainer.group.devices.ranks
         run.folder.add_event(
             "peak", predicted_bytes=predictions, grown_bytes=growths, devices=devices

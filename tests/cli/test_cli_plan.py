@@ -116,9 +116,9 @@ def test_errors_name_what_is_wrong(run_file, arguments, message):
 
 def test_training_does_as_planned_and_reports_it(run_file, tmp_path):
     draw_data(tmp_path / "data")
-    settings = settings_of(
-        tmp_path / "data", tmp_path / "out", tiling={"cluster": "cluster.toml"}, train={"steps": 1}
-    )
+    # The file's devices have two ranks each, this machine runs all of them.
+    tiling = {"cluster": "cluster.toml", "ranks_per_device": 2}
+    settings = settings_of(tmp_path / "data", tmp_path / "out", tiling=tiling, train={"steps": 1})
     path = write_run(tmp_path, settings)
     planned = plan(path)
     result = mpitile("train", path, ranks=4)

@@ -112,7 +112,9 @@ def test_other_plans_do_not_change_the_run(tmp_path, shapes, outputs, ranks, til
 
 
 def test_recomputation_does_not_change_a_bit(tmp_path, shapes, outputs):
-    settings = exact_settings(shapes, tmp_path / "out", tiling={"recompute": [0, 2]})
+    groups = json.loads((outputs[2] / "plan.json").read_text())["groups"]
+    tiling = {"groups": groups, "recompute": [0, 2]}
+    settings = exact_settings(shapes, tmp_path / "out", tiling=tiling)
     output = runs.train(tmp_path, settings, ranks=2)
     assert runs.losses(output) == runs.losses(outputs[2])
     for name in ("final.weights", "best.weights"):

@@ -94,7 +94,7 @@ class _Step:
         return Prediction(
             step,
             tuple(
-                RankSeconds(*parts, step - sum(parts))
+                RankSeconds(*parts, max(0.0, step - sum(parts)))
                 for parts in zip(self._compute, self._halo, self._reduce, strict=True)
             ),
         )

@@ -1,0 +1,44 @@
+"""Clusters of devices without measured kernels, and all groupings of small networks."""
+
+from itertools import chain, combinations
+
+from mpitile.network.receptive import needs_whole_input
+from mpitile.plan.cluster import KINDS, OPERATIONS, Cluster, Device, DeviceSpeed, Link
+
+
+def speed(gflops, call=1e-6):
+    return DeviceSpeed(
+        flops={(kind, name): gflops * 1e9 for kind in KINDS for name in OPERATIONS},
+        bytes=gflops * 1e9,
+        call=call,
+        clear=gflops * 1e9,
+        copy=gflops * 1e9,
+        piece=1e-6,
+        sum=gflops * 1e9,
+        update={"sgd": 1e-9, "adam": 2e-9},
+    )
+
+
+def cluster(*devices, medium="switched", between=(1e-5, 1e8), memory=None):
+    """Devices given by their ranks and GFLOP/s."""
+    return Cluster(
+        tuple(
+            Device(f"d{number}", ranks, memory, speed(gflops))
+            for number, (ranks, gflops) in enumerate(devices)
+        ),
+        Link(1e-6, 1e9),
+        Link(*between),
+        medium,
+    )
+
+
+def forced(network):
+    return {layer.index for layer in network.layers if needs_whole_input(layer)} - {0}
+
+
+def groupings(network):
+    """All ways to cut a network into groups."""
+    must = forced(network)
+    free = [n for n in range(1, len(network.layers)) if n not in must]
+    for some in chain.from_iterable(combinations(free, n) for n in range(len(free) + 1)):
+        yield (0, *sorted({*some, *must}))

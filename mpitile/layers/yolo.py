@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
-from mpitile.layers.base import Loss, Site, Step
+from mpitile.layers.base import Site
 from mpitile.layers.boxes import logistic, overlap
-from mpitile.network.kept import GRADIENT
+from mpitile.layers.cell_loss import CellLoss
 from mpitile.network.spec import Shape
 
 
-class YoloLoss(Loss):
+class YoloLoss(CellLoss):
     """Loss and gradient of the cells that this tile owns.
 
     As Darknet's yolo layer trains: the loss is the sum of squares of all deltas, and the
@@ -35,25 +33,10 @@ class YoloLoss(Loss):
         # Anchor shapes relative to the image.
         self._priors = np.array(yolo.anchors, np.float64) / (image.width, image.height)
         self._own = self._priors[list(yolo.mask)]
-        self._gradient = replace(site.output, array=site.kept[GRADIENT])
 
-    def forward(self, step: Step) -> None:
-        site = self.site
-        site.output.view(site.box)[...] = site.inputs[0].view(site.box)
-        if not step.training:
-            return
-        self.loss = 0.0
-        values, gradient = site.inputs[0].view(site.owned), self._gradient.view(site.owned)
-        for image, truths in enumerate(step.truths):
-            self.loss += self._image(values[image], truths, gradient[image])
-
-    def backward_input(self, step: Step) -> None:
-        site = self.site
-        if site.input_deltas[0] is not None:
-            site.input_deltas[0].view(site.owned)[...] += self._gradient.view(site.owned)
-
-    def _image(self, values: np.ndarray, truths: np.ndarray, gradient: np.ndarray) -> float:
-        """The loss of one image's owned cells (H, W, C); their gradient is written."""
+    def _image(
+        self, values: np.ndarray, truths: np.ndarray, seen: int, gradient: np.ndarray
+    ) -> float:
         entries = 5 + self._yolo.classes
         shape = (*values.shape[:2], len(self._own), entries)
         found = values.reshape(shape).astype(np.float64)

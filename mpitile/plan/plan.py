@@ -21,6 +21,8 @@ class Plan:
     recompute : for each group whether its inner values are computed again for the
         backward pass instead of being kept until then; empty for none. See
         `mpitile.plan.recomputation`.
+    filters : numbers of the filter-parallel layers, in ascending order; see
+        `mpitile.plan.filters`.
     """
 
     grid: Grid
@@ -29,6 +31,7 @@ class Plan:
     row_weights: tuple[float, ...] | None = None
     column_weights: tuple[float, ...] | None = None
     recompute: tuple[bool, ...] = ()
+    filters: tuple[int, ...] = ()
 
     @property
     def ranks(self) -> int:

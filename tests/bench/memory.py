@@ -19,6 +19,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -131,9 +132,20 @@ def draw_data(folder: Path) -> None:
     subprocess.run([*map(str, command), "--size", "416"], check=True, stdout=subprocess.DEVNULL)
 
 
-def run(case: Case, out: Path) -> list[Device]:
-    """Train as the case says, and read what the run has recorded."""
-    folder = out / "-".join(str(case).replace(",", "").replace('"', "").split())
+def folder_of(case: Case, out: Path) -> Path:
+    """Where a case's run is."""
+    name = "-".join(str(case).replace(",", "").replace('"', "").split())
+    return out / name.replace("/", "-")
+
+
+def run(case: Case, out: Path, start: Sequence[str] | None = None) -> list[Device]:
+    """Train as the case says, and read what the run has recorded.
+
+    Parameters
+    ----------
+    start : what starts the ranks; mpirun on this machine where left out.
+    """
+    folder = folder_of(case, out)
     folder.mkdir(exist_ok=True)
     text = (ROOT / "jobs" / "cfg" / f"{case.cfg}.cfg").read_text()
     # At one size throughout.
@@ -153,7 +165,8 @@ def run(case: Case, out: Path) -> list[Device]:
         **case.settings,
     }
     write_run(folder / "run.toml", settings)
-    start = ["mpirun", "-np", str(case.ranks)] if case.ranks > 1 else []
+    if start is None:
+        start = ["mpirun", "-np", str(case.ranks)] if case.ranks > 1 else []
     command = [*start, sys.executable, "-m", "mpitile", "train", str(folder / "run.toml")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -103,6 +103,11 @@ def filter_spans(network: Network, plan: Plan) -> Mapping[int, tuple[Channels, .
     return found
 
 
+def tile_spans(network: Network, plan: Plan, tile: int) -> dict[int, Channels]:
+    """Of each filter-parallel layer, the channels of one tile's rank."""
+    return {number: spans[tile] for number, spans in filter_spans(network, plan).items()}
+
+
 def _continues(layer: Layer, filters: Collection[int]) -> bool:
     """Whether a layer goes on with the slice of the one before, and cannot start a group."""
     return layer.index in filters and keeps_channels(layer)

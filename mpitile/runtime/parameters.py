@@ -21,6 +21,7 @@ class FlatParameters:
     Attributes
     ----------
     specs : what they are.
+    trained, untrained : those in the flat arrays' order.
     values, gradients : flat arrays of all trained ones; those that decay come first.
     decaying : how many of them decay.
     running : flat array of running statistics, which are not trained.
@@ -42,6 +43,7 @@ class FlatParameters:
         trained = [spec for spec in specs if spec.trained]
         trained.sort(key=lambda spec: not spec.decays)
         untrained = [spec for spec in specs if not spec.trained]
+        self.trained, self.untrained = tuple(trained), tuple(untrained)
         self.decaying = _size([spec for spec in trained if spec.decays])
         self.values = np.zeros(_size(trained), dtype) if values is None else values
         self.gradients = np.zeros_like(self.values) if gradients is None else gradients

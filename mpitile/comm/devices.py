@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mpitile.comm.communicator import Communicator, SharedMemory
-from mpitile.plan.devices import Devices, group_ranks, team_devices
+from mpitile.plan.devices import Devices, group_ranks, peer_devices, team_devices
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,19 @@ def make_team_group(group: DeviceGroup, team: Communicator) -> TeamGroup:
     devices = team_devices(group.devices, team.allgather(group.world.rank))
     number, _ = devices.place(team.rank)
     return TeamGroup(devices, team, team.split(number), number)
+
+
+def peer_group(group: DeviceGroup, peers: Communicator, tiles: int, tile: int) -> DeviceGroup:
+    """This rank's place among the ranks of its tile in all replicas. Collective for these.
+
+    Parameters
+    ----------
+    group : its place among all ranks, of which there are `tiles` in a replica.
+    peers : those ranks, in the order of replicas.
+    """
+    devices = peer_devices(group.devices, tiles, tile)
+    number, _ = devices.place(peers.rank)
+    return DeviceGroup(devices, peers.split(0), peers.split(number), number)
 
 
 def one_array(group: DeviceGroup, size: int, dtype: np.dtype) -> tuple[SharedMemory, np.ndarray]:

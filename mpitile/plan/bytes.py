@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from mpitile.network.merging import merged_pools
-from mpitile.network.parameters import parameter_specs
+from mpitile.network.parameters import ParameterSpec, local_specs, parameter_specs
 from mpitile.network.spec import Network
 from mpitile.plan.bands import band_elements
-from mpitile.plan.devices import Devices, expected_devices
+from mpitile.plan.devices import Devices, expected_devices, peer_devices
+from mpitile.plan.filters import tile_spans
 from mpitile.plan.lifetimes import Buffer, pass_buffers
 from mpitile.plan.memory import in_use, lay_out
 from mpitile.plan.partition import Partition, TilePart
@@ -89,7 +90,7 @@ def plan_bytes(partition: Partition, demand: Demand) -> tuple[dict[str, int], ..
     for rank in range(plan.ranks):
         tile = rank % plan.grid.tiles
         kinds = {
-            **state_bytes(network, devices, rank, demand.itemsize, demand.optimizer_arrays),
+            **state_bytes(network, plan, devices, rank, demand.itemsize, demand.optimizer_arrays),
             **tiles[tile],
             "images": pixel * (images * cells[tile] + _staged(demand, plan, rank, cells, network)),
         }
@@ -103,13 +104,30 @@ def tile_bytes(partition: Partition, demand: Demand, tile: int) -> dict[str, int
 
 
 def state_bytes(
-    network: Network, devices: Devices, rank: int, itemsize: int, optimizer_arrays: int
+    network: Network,
+    plan: Plan,
+    devices: Devices,
+    rank: int,
+    itemsize: int,
+    optimizer_arrays: int,
 ) -> dict[str, int]:
     """Bytes of what is trained; the weights are in the account of a device's first rank.
 
+    So is a slice of filter-parallel layers that the device's ranks have in common.
     "sums" are the buffers for what other devices send while gradients are added up.
     """
-    trained, running = parameter_elements(network)
+    replica, tile = divmod(rank, plan.grid.tiles)
+    whole, sliced = tile_elements(network, plan, tile)
+    shared = _divided_bytes(devices, rank, *whole, itemsize, optimizer_arrays)
+    peers = peer_devices(devices, plan.grid.tiles, tile)
+    slices = _divided_bytes(peers, replica, *sliced, itemsize, optimizer_arrays)
+    return {kind: size + slices[kind] for kind, size in shared.items()}
+
+
+def _divided_bytes(
+    devices: Devices, rank: int, trained: int, running: int, itemsize: int, optimizer_arrays: int
+) -> dict[str, int]:
+    """The same of arrays that all ranks of some devices have alike."""
     _, position = devices.place(rank)
     own = covered(spans_of(devices, rank, trained, itemsize))
     return {
@@ -148,7 +166,9 @@ def _arena(
         loss = make_timeline(stages(network, plan.groups, plan.recompute, merged)).loss
         arenas[buffers] = arena_bytes(buffers, lay_out(buffers).size, loss)
     scratch = demand.kernel_elements + scratch_elements(network, part, images, merged)
-    return {**arenas[buffers], "workspace": demand.optimizer_scratch + scratch * itemsize}
+    # The optimiser of slices works in memory of its own.
+    updates = demand.optimizer_scratch * (2 if plan.filters else 1)
+    return {**arenas[buffers], "workspace": updates + scratch * itemsize}
 
 
 def arena_bytes(buffers: Collection[Buffer], size: int, loss: int) -> dict[str, int]:
@@ -165,7 +185,20 @@ def arena_bytes(buffers: Collection[Buffer], size: int, loss: int) -> dict[str, 
 
 def parameter_elements(network: Network) -> tuple[int, int]:
     """Numbers of trained values and of running statistics."""
-    specs = parameter_specs(network)
+    return _elements(parameter_specs(network))
+
+
+def tile_elements(
+    network: Network, plan: Plan, tile: int
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The same of what all ranks have alike, and of a tile's slices of filter-parallel layers."""
+    spans = tile_spans(network, plan, tile)
+    specs = local_specs(network, spans)
+    whole = _elements([spec for spec in specs if spec.layer not in spans])
+    return whole, _elements([spec for spec in specs if spec.layer in spans])
+
+
+def _elements(specs: Sequence[ParameterSpec]) -> tuple[int, int]:
     trained = sum(prod(spec.shape) for spec in specs if spec.trained)
     return trained, sum(prod(spec.shape) for spec in specs) - trained
 

@@ -70,3 +70,11 @@ def cluster_devices(cluster: Cluster) -> Devices:
 def expected_devices(ranks: int, ranks_per_device: int | str = "auto") -> Devices:
     """The devices of a run that has not started: all ranks on one, unless told otherwise."""
     return group_ranks([range(ranks)], ranks_per_device)
+
+
+def peer_devices(devices: Devices, tiles: int, tile: int) -> Devices:
+    """The devices of one tile's ranks in all replicas, each known by its replica's number."""
+    parts = (
+        tuple(rank // tiles for rank in ranks if rank % tiles == tile) for ranks in devices.ranks
+    )
+    return Devices(tuple(sorted(part for part in parts if part)))

@@ -1,9 +1,9 @@
 """Checkpoints: one HDF5 shard per rank, and a manifest that makes them valid.
 
-Each shard holds this rank's spans of every flat array. The manifest is written last,
-when all shards are on disk: a folder without it is no checkpoint. Where the same ranks go on,
-nothing assumes a shared file system, only that a rank finds its own files again; other
-numbers of ranks, and other devices, need to see all shards.
+Each shard holds this rank's pieces of every array, in coordinates of the whole network. The
+manifest is written last, when all shards are on disk: a folder without it is no checkpoint.
+Where the same ranks go on with the same plan, nothing assumes a shared file system, only that a
+rank finds its own files again; other ranks, devices and slices need to see all shards.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ import h5py
 import numpy as np
 
 from mpitile.checkpoint.files import replace_file, replace_text
+from mpitile.checkpoint.pieces import Field, Piece, Span, StoredPieces, as_rows, cut_pieces
 from mpitile.comm.agree import on_first, together
 from mpitile.comm.communicator import Communicator
 from mpitile.errors import InputError
 
-FORMAT = 2
+FORMAT = 3
 MANIFEST = "manifest.json"
 _PREFIX = "step-"
 
@@ -51,44 +52,63 @@ class Progress:
 
 
 _PROGRESS = tuple(field.name for field in fields(Progress))
-Span = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Sliced:
-    """A flat array of which each rank keeps some spans; together they are all of it.
+class Part:
+    """What a rank holds and keeps of an array's tables.
 
     Attributes
     ----------
-    array : what this rank holds.
-    size : elements of the array as all ranks together have it.
+    array : flat.
+    fields : what stands in the flat array that `spans` count in, one after the other.
     spans : from where up to where this rank keeps it, in ascending order.
-    whole : whether `array` holds all elements, not only those of the spans one after the other.
+    whole : whether `array` is all of that flat array, not only the spans one after the other.
     spread : called on all ranks when each has its spans again. Collective.
     """
 
     array: np.ndarray
-    size: int
+    fields: Sequence[Field]
     spans: Sequence[Span]
     whole: bool = False
     spread: Callable[[], None] = lambda: None
 
-    def pieces(self) -> Iterator[tuple[Span, slice]]:
-        """Each span, and where it stands in `array`."""
+    def segments(self) -> Iterator[slice]:
+        """Where each span stands in `array`."""
         place = 0
         for start, stop in self.spans:
             first = start if self.whole else place
-            yield (start, stop), slice(first, first + stop - start)
+            yield slice(first, first + stop - start)
             place += stop - start
 
+    def pieces(self) -> Iterator[tuple[Piece, np.ndarray]]:
+        """Each piece that this rank keeps, and its flat array."""
+        for span, segment in zip(self.spans, self.segments(), strict=True):
+            place = segment.start
+            for piece in cut_pieces(self.fields, [span]):
+                yield piece, self.array[place : place + piece.size]
+                place += piece.size
 
-def replicated(world: Communicator, array: np.ndarray) -> Sliced:
+
+@dataclass(frozen=True)
+class Sliced:
+    """An array of some tables that the ranks keep together, each of them its parts.
+
+    Attributes
+    ----------
+    size : elements of all tables.
+    parts : what this rank has.
+    """
+
+    size: int
+    parts: Sequence[Part]
+
+
+def replicated(world: Communicator, array: np.ndarray, fields: Sequence[Field]) -> Part:
     """A flat array of which every rank has its own copy; each keeps an equal part."""
     ends = [array.size * (rank + 1) // world.size for rank in range(world.size)]
     span = ([0, *ends][world.rank], ends[world.rank])
-    return Sliced(
-        array, array.size, [span], whole=True, spread=lambda: world.share_slices(array, ends)
-    )
+    return Part(array, fields, [span], whole=True, spread=lambda: world.share_slices(array, ends))
 
 
 def save(
@@ -158,7 +178,8 @@ def load(
         )
     together(world, lambda: _read_shards(path, world.rank, arrays, manifest))
     for sliced in arrays.values():
-        sliced.spread()
+        for part in sliced.parts:
+            part.spread()
     return Progress(**{key: manifest[key] for key in _PROGRESS})
 
 
@@ -173,24 +194,25 @@ def _write_shard(
         file.attrs.update({"format": FORMAT, "rank": world.rank, "ranks": world.size})
         file.attrs.update({k: v for k, v in asdict(progress).items() if v is not None})
         for name, sliced in arrays.items():
-            pieces = list(sliced.pieces())
-            elements = sum(stop - start for (start, stop), _ in pieces)
-            dataset = file.create_dataset(name, (elements,), sliced.array.dtype)
+            pieces = [piece for part in sliced.parts for piece, _ in part.pieces()]
+            elements = sum(piece.size for piece in pieces)
+            dataset = file.create_dataset(name, (elements,), sliced.parts[0].array.dtype)
             dataset.attrs["size"] = sliced.size
-            spans = np.array([span for span, _ in pieces], np.int64).reshape(-1, 2)
-            file.create_dataset(f"spans/{name}", data=spans)
+            file.create_dataset(f"pieces/{name}", data=as_rows(pieces))
             place = 0
-            for (start, stop), source in pieces:
-                if start < stop:
-                    target = slice(place, place + stop - start)
-                    dataset.write_direct(sliced.array, source, target)
-                    place = target.stop
+            for part in sliced.parts:
+                for segment in part.segments():
+                    stop = place + segment.stop - segment.start
+                    if place < stop:
+                        dataset.write_direct(part.array, segment, slice(place, stop))
+                    place = stop
 
 
 def _read_shards(path: Path, rank: int, arrays: Mapping[str, Sliced], manifest: dict) -> None:
-    """Fill this rank's spans, from its own shard first and then from others as needed."""
+    """Fill this rank's pieces, from its own shard first and then from others as needed."""
     missing = {
-        name: sum(stop - start for start, stop in sliced.spans) for name, sliced in arrays.items()
+        name: sum(stop - start for part in sliced.parts for start, stop in part.spans)
+        for name, sliced in arrays.items()
     }
     ranks = manifest["ranks"]
     for number in [(rank + step) % ranks for step in range(ranks)]:
@@ -204,7 +226,7 @@ def _read_shards(path: Path, rank: int, arrays: Mapping[str, Sliced], manifest: 
 
 
 def _read_shard(path: Path, arrays: Mapping[str, Sliced], digest: str | None) -> dict[str, int]:
-    """Fill what a shard has of this rank's spans; how many elements of each array that is."""
+    """Fill what a shard has of this rank's pieces; how many elements of each array that is."""
     try:
         found = _digest(path)
     except OSError as error:
@@ -219,31 +241,10 @@ def _fill(path: Path, file: h5py.File, name: str, sliced: Sliced) -> int:
     size = file[name].attrs.get("size") if name in file else None
     if size != sliced.size:
         raise InputError(f"{path}: expected {sliced.size} values of {name!r}, found {size}")
-    stored, filled = Sliced(sliced.array, size, file[f"spans/{name}"][:].tolist()), 0
-    for source, target in _common(stored, sliced):
-        file[name].read_direct(sliced.array, source, target)
-        filled += target.stop - target.start
-    return filled
-
-
-def _common(stored: Sliced, wanted: Sliced) -> Iterator[tuple[slice, slice]]:
-    """Where the elements of both stand in each."""
-    ours = wanted.pieces()
-    (start, stop), target = next(ours, ((0, 0), slice(0, 0)))
-    for (first, last), source in stored.pieces():
-        while True:
-            low, high = max(start, first), min(stop, last)
-            if low < high:
-                yield (
-                    slice(source.start + low - first, source.start + high - first),
-                    slice(target.start + low - start, target.start + high - start),
-                )
-            if stop > last:
-                break
-            following = next(ours, None)
-            if following is None:
-                return
-            (start, stop), target = following
+    stored = StoredPieces(file[name], file[f"pieces/{name}"][:])
+    return sum(
+        stored.fill(piece, target) for part in sliced.parts for piece, target in part.pieces()
+    )
 
 
 def _read_manifest(path: Path) -> dict:

@@ -8,17 +8,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from mpitile.checkpoint.files import replace_file
+from mpitile.comm.communicator import Communicator
 from mpitile.errors import InputError
 from mpitile.network.parameters import ParameterSpec, layer_parameters
-from mpitile.network.spec import Connected, Layer, Network
+from mpitile.network.spec import Connected, Layer
 from mpitile.runtime.parameters import Parameters
 
 _VERSION = struct.Struct("<iii")
 _FLOAT = np.dtype("<f4")
+# Numbers that are read, written or sent at a time.
+_BLOCK = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +75,7 @@ def read_header(path: str | os.PathLike[str]) -> Header:
 def read_weights(
     path: str | os.PathLike[str], parameters: Parameters, partial: bool = False
 ) -> tuple[int, int]:
-    """Fill `parameters` from a file.
+    """Fill `parameters` from a file; of filter-parallel layers this rank's slice alone.
 
     Parameters
     ----------
@@ -102,38 +106,130 @@ def read_weights(
             f"{os.path.getsize(path)} bytes"
         )
     with open(path, "rb") as file:
-        file.seek(header.size)
+        place = header.size
         for layer in network.layers[: ends[available]]:
+            turned = header.turned and isinstance(layer.operation, Connected)
+            columns = parameters.spans.get(layer.index, (0, layer.output_shape.channels))
+            arrays = parameters.of_layer(layer.index)
             for spec in _file_order(layer):
-                numbers = np.fromfile(file, _FLOAT, prod(spec.shape))
-                turned = header.turned and isinstance(layer.operation, Connected)
-                parameters.view(spec)[...] = _from_darknet(numbers, spec, turned)
+                _read_array(file, place, spec, columns, arrays[spec.name], turned)
+                place += _FLOAT.itemsize * prod(spec.shape)
     return ends[available], header.seen
 
 
-def write_weights(path: str | os.PathLike[str], parameters: Parameters, seen: int) -> None:
+def write_weights(
+    path: str | os.PathLike[str],
+    parameters: Parameters,
+    seen: int,
+    team: Communicator | None = None,
+) -> None:
     """Write all weights as float32 under a version 0.2 header, replacing the file at once.
+
+    Parameters
+    ----------
+    team : ranks that have all slices of filter-parallel layers, in the order of channels; its
+        rank 0 writes, and is handed them piece by piece. Collective where it is given.
 
     Raises
     ------
-    InputError : the file cannot be written.
+    InputError : the file cannot be written; on rank 0.
     """
+    chunks = _all_chunks(parameters, team)
 
     def write(temporary: Path) -> None:
         with open(temporary, "wb") as file:
             file.write(_VERSION.pack(0, 2, 0) + struct.pack("<Q", seen))
-            for spec in _all_in_file_order(parameters.network):
-                _to_darknet(parameters.view(spec), spec).tofile(file)
+            for chunk in chunks:
+                chunk.tofile(file)
 
     try:
-        replace_file(Path(path), write)
+        if team is None or team.rank == 0:
+            replace_file(Path(path), write)
     except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror}") from error
+        raise InputError(f"{path}: cannot be written: {error}") from error
+    finally:
+        # Where rank 0 cannot write, others still have to get rid of theirs.
+        for _ in chunks:
+            pass
 
 
-def _all_in_file_order(network: Network) -> Iterator[ParameterSpec]:
-    for layer in network.layers:
-        yield from _file_order(layer)
+def _all_chunks(parameters: Parameters, team: Communicator | None) -> Iterator[np.ndarray]:
+    """Everything in the order of the file, on rank 0; slices come from their ranks. Collective."""
+    spans = team.allgather(parameters.spans) if team else [parameters.spans]
+    for layer in parameters.network.layers:
+        arrays = parameters.of_layer(layer.index)
+        for spec in _file_order(layer):
+            if team is None or layer.index not in parameters.spans:
+                yield from _chunks(arrays[spec.name], spec, spec.shape[-1])
+                continue
+            widths = [columns[layer.index][1] - columns[layer.index][0] for columns in spans]
+            if spec.name == "weights":
+                for rank, outputs in enumerate(widths):
+                    yield from _from_rank(team, rank, arrays[spec.name], spec, outputs)
+            else:
+                for values in team.gather(arrays[spec.name]) or ():
+                    yield from _chunks(values, spec, len(values))
+
+
+def _from_rank(
+    team: Communicator, rank: int, values: np.ndarray, spec: ParameterSpec, outputs: int
+) -> Iterator[np.ndarray]:
+    """A rank's slice of so many outputs of weights, on rank 0. Collective."""
+    if rank == 0:
+        if team.rank == 0:
+            yield from _chunks(values, spec, outputs)
+        return
+    own = _chunks(values, spec, outputs) if team.rank == rank else iter(())
+    for _ in range(0, outputs, _step(spec)):
+        found = team.gather(next(own, None))
+        if found:
+            yield found[rank]
+
+
+def _step(spec: ParameterSpec) -> int:
+    """How many outputs are read or written at a time."""
+    return max(1, _BLOCK // prod(spec.shape[:-1]))
+
+
+def _chunks(values: np.ndarray, spec: ParameterSpec, outputs: int) -> Iterator[np.ndarray]:
+    """So many outputs' numbers in Darknet's order: (outputs, channels, rows, columns)."""
+    step = _step(spec)
+    for start in range(0, outputs, step):
+        block = values[..., start : min(outputs, start + step)]
+        if spec.name == "weights":
+            block = block.transpose(3, 2, 0, 1)
+        yield np.ascontiguousarray(block, _FLOAT)
+
+
+def _read_array(
+    file: BinaryIO,
+    place: int,
+    spec: ParameterSpec,
+    columns: tuple[int, int],
+    values: np.ndarray,
+    turned: bool,
+) -> None:
+    """Fill `values`, some outputs of an array that begins at a place of the file."""
+    first, last = columns
+    if spec.name == "weights" and turned:
+        file.seek(place)
+        rows, width, channels, outputs = spec.shape
+        step = max(1, _BLOCK // (rows * width * outputs))
+        for start in range(0, channels, step):
+            count = min(step, channels - start)
+            block = np.fromfile(file, _FLOAT, count * rows * width * outputs)
+            block = block.reshape(count, rows, width, outputs)[..., first:last]
+            values[:, :, start : start + count] = block.transpose(1, 2, 0, 3)
+        return
+    inputs, step = prod(spec.shape[:-1]), _step(spec)
+    file.seek(place + _FLOAT.itemsize * first * inputs)
+    for start in range(0, last - first, step):
+        count = min(step, last - first - start)
+        block = np.fromfile(file, _FLOAT, count * inputs)
+        if spec.name == "weights":
+            rows, width, channels, _ = spec.shape
+            block = block.reshape(count, channels, rows, width).transpose(2, 3, 1, 0)
+        values[..., start : start + count] = block
 
 
 def _file_order(layer: Layer) -> list[ParameterSpec]:
@@ -145,19 +241,3 @@ def _file_order(layer: Layer) -> list[ParameterSpec]:
     else:
         order = ["biases", *statistics, "weights"]
     return [specs[name] for name in order if name in specs]
-
-
-def _from_darknet(numbers: np.ndarray, spec: ParameterSpec, turned: bool) -> np.ndarray:
-    """Darknet's (outputs, channels, rows, columns) as (rows, columns, channels, outputs)."""
-    if spec.name != "weights":
-        return numbers
-    rows, columns, channels, outputs = spec.shape
-    if turned:
-        numbers = numbers.reshape(-1, outputs).T
-    return numbers.reshape(outputs, channels, rows, columns).transpose(2, 3, 1, 0)
-
-
-def _to_darknet(values: np.ndarray, spec: ParameterSpec) -> np.ndarray:
-    if spec.name == "weights":
-        values = values.transpose(3, 2, 0, 1)
-    return np.ascontiguousarray(values, _FLOAT)

@@ -13,6 +13,7 @@ from mpitile.cli.world import World
 from mpitile.comm.agree import together
 from mpitile.comm.topology import make_topology
 from mpitile.errors import InputError
+from mpitile.plan.filters import tile_spans
 from mpitile.plan.partition import Partition
 from mpitile.runtime.calibrate import choose_kernels
 from mpitile.runtime.parameters import Parameters
@@ -41,7 +42,8 @@ def run(options: argparse.Namespace, world: World) -> None:
         if settings.data.valid is None:
             raise InputError(f"{settings.path}: data.valid is missing: nothing to evaluate on")
         job = make_job(settings, comm.size, limited=False)
-        parameters = Parameters(job.network, np.dtype(settings.train.dtype))
+        spans = tile_spans(job.network, job.plan, comm.rank % job.plan.grid.tiles)
+        parameters = Parameters(job.network, np.dtype(settings.train.dtype), spans=spans)
         read_weights(options.weights, parameters)
         return job, parameters
 
@@ -51,7 +53,12 @@ def run(options: argparse.Namespace, world: World) -> None:
     images = open_images(job, topology, settings.data.valid)
     partition = Partition(job.network, job.plan)
     choices = choose_kernels(
-        settings.train.kernels, job.network, job.plan.grid, job.team_images, comm
+        settings.train.kernels,
+        job.network,
+        job.plan.grid,
+        job.team_images,
+        comm,
+        job.plan.filters,
     )
     program = Program(
         partition, topology, parameters, job.team_images, training=False, choices=choices

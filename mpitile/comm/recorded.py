@@ -98,6 +98,10 @@ class OutsideCommunicator(RecordedCommunicator):
     def channel(self, sends: Addressed, receives: Addressed) -> OutsideChannel:
         return OutsideChannel(self._inner.channel(sends, receives), self._recorder)
 
+    def begin_sum(self, array: np.ndarray) -> OutsidePending:
+        with self._recorder.outside():
+            return OutsidePending(self._inner.begin_sum(array), self._recorder)
+
 
 class OutsideChannel:
     """Messages that are parts of a reduction."""
@@ -116,6 +120,18 @@ class OutsideChannel:
 
     def close(self) -> None:
         self._inner.close()
+
+
+class OutsidePending:
+    """A sum of some ranks."""
+
+    def __init__(self, inner: Pending, recorder: Recorder) -> None:
+        self._inner = inner
+        self._recorder = recorder
+
+    def end(self) -> None:
+        with self._recorder.outside():
+            self._inner.end()
 
 
 class OutsideMemory:

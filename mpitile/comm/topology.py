@@ -16,11 +16,13 @@ class Topology:
     ----------
     world : all ranks.
     team : the ranks that share this rank's images; its rank number is the tile's.
+    peers : the ranks of this tile in all replicas; its rank number is the replica's.
     replica, tile : which team, and which tile in it.
     """
 
     world: Communicator
     team: Communicator
+    peers: Communicator
     replica: int
     tile: int
 
@@ -35,4 +37,4 @@ def make_topology(world: Communicator, plan: Plan) -> Topology:
     check_ranks(plan, world.size)
     team = world.team(plan.replicas, plan.grid.rows, plan.grid.columns)
     replica, tile = divmod(world.rank, plan.grid.tiles)
-    return Topology(world, team, replica, tile)
+    return Topology(world, team, world.split(tile), replica, tile)

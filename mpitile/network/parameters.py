@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from mpitile.network.spec import Connected, Convolutional, Layer, Network
 
@@ -35,6 +36,23 @@ class ParameterSpec:
 def parameter_specs(network: Network) -> tuple[ParameterSpec, ...]:
     """All arrays of the network, layer by layer."""
     return tuple(spec for layer in network.layers for spec in layer_parameters(layer))
+
+
+def local_specs(
+    network: Network, spans: Mapping[int, tuple[int, int]]
+) -> tuple[ParameterSpec, ...]:
+    """All arrays of the network, those of some layers for a span of their outputs alone.
+
+    Parameters
+    ----------
+    spans : by layer, from where up to where.
+    """
+    return tuple(
+        replace(spec, shape=(*spec.shape[:-1], spans[spec.layer][1] - spans[spec.layer][0]))
+        if spec.layer in spans
+        else spec
+        for spec in parameter_specs(network)
+    )
 
 
 def layer_parameters(layer: Layer) -> tuple[ParameterSpec, ...]:

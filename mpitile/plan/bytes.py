@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from mpitile.network.merging import merged_pools
-from mpitile.network.parameters import parameter_specs
+from mpitile.network.parameters import ParameterSpec, local_specs, parameter_specs
 from mpitile.network.spec import Network
 from mpitile.plan.bands import band_elements
-from mpitile.plan.devices import Devices, expected_devices
+from mpitile.plan.devices import Devices, expected_devices, peer_devices, team_devices
+from mpitile.plan.filters import tile_spans
+from mpitile.plan.gathers import part_sizes, staging_bytes
 from mpitile.plan.lifetimes import Buffer, pass_buffers
 from mpitile.plan.memory import in_use, lay_out
 from mpitile.plan.partition import Partition, TilePart
@@ -19,7 +21,7 @@ from mpitile.plan.plan import Plan
 from mpitile.plan.recomputation import stages
 from mpitile.plan.slices import bytes_in_flight, covered, spans_of
 from mpitile.plan.timeline import make_timeline
-from mpitile.plan.traffic import group_traffic
+from mpitile.plan.traffic import group_traffic, whole_parts
 
 KINDS = (
     "weights",
@@ -85,15 +87,30 @@ def plan_bytes(partition: Partition, demand: Demand) -> tuple[dict[str, int], ..
     cells = [part.stored[0].cells for part in parts]
     pixel = network.shape(0).channels * demand.itemsize
     devices = demand.devices or expected_devices(plan.ranks)
+    staging = _staging(partition, devices, images, demand.itemsize)
     found = []
     for rank in range(plan.ranks):
         tile = rank % plan.grid.tiles
         kinds = {
-            **state_bytes(network, devices, rank, demand.itemsize, demand.optimizer_arrays),
+            **state_bytes(network, plan, devices, rank, demand.itemsize, demand.optimizer_arrays),
             **tiles[tile],
+            "halos": tiles[tile]["halos"] + staging[rank],
             "images": pixel * (images * cells[tile] + _staged(demand, plan, rank, cells, network)),
         }
         found.append({kind: kinds[kind] for kind in KINDS})
+    return tuple(found)
+
+
+def _staging(partition: Partition, devices: Devices, images: int, itemsize: int) -> tuple[int, ...]:
+    """For each rank, its part of the memory by way of which whole tensors are gathered."""
+    groups = range(len(partition.ranges))
+    parts = [whole_parts(partition, group) for group in groups if partition.gathers(group)]
+    sizes = [part_sizes(found, images) for found in parts]
+    tiles = partition.plan.grid.tiles
+    found: list[int] = []
+    for first in range(0, partition.plan.ranks, tiles):
+        team = team_devices(devices, range(first, first + tiles))
+        found += [staging_bytes(team, sizes, tile, itemsize, True) for tile in range(tiles)]
     return tuple(found)
 
 
@@ -103,13 +120,30 @@ def tile_bytes(partition: Partition, demand: Demand, tile: int) -> dict[str, int
 
 
 def state_bytes(
-    network: Network, devices: Devices, rank: int, itemsize: int, optimizer_arrays: int
+    network: Network,
+    plan: Plan,
+    devices: Devices,
+    rank: int,
+    itemsize: int,
+    optimizer_arrays: int,
 ) -> dict[str, int]:
     """Bytes of what is trained; the weights are in the account of a device's first rank.
 
+    So is a slice of filter-parallel layers that the device's ranks have in common.
     "sums" are the buffers for what other devices send while gradients are added up.
     """
-    trained, running = parameter_elements(network)
+    replica, tile = divmod(rank, plan.grid.tiles)
+    whole, sliced = tile_elements(network, plan, tile)
+    shared = _divided_bytes(devices, rank, *whole, itemsize, optimizer_arrays)
+    peers = peer_devices(devices, plan.grid.tiles, tile)
+    slices = _divided_bytes(peers, replica, *sliced, itemsize, optimizer_arrays)
+    return {kind: size + slices[kind] for kind, size in shared.items()}
+
+
+def _divided_bytes(
+    devices: Devices, rank: int, trained: int, running: int, itemsize: int, optimizer_arrays: int
+) -> dict[str, int]:
+    """The same of arrays that all ranks of some devices have alike."""
     _, position = devices.place(rank)
     own = covered(spans_of(devices, rank, trained, itemsize))
     return {
@@ -148,7 +182,9 @@ def _arena(
         loss = make_timeline(stages(network, plan.groups, plan.recompute, merged)).loss
         arenas[buffers] = arena_bytes(buffers, lay_out(buffers).size, loss)
     scratch = demand.kernel_elements + scratch_elements(network, part, images, merged)
-    return {**arenas[buffers], "workspace": demand.optimizer_scratch + scratch * itemsize}
+    # The optimiser of slices works in memory of its own.
+    updates = demand.optimizer_scratch * (2 if plan.filters else 1)
+    return {**arenas[buffers], "workspace": updates + scratch * itemsize}
 
 
 def arena_bytes(buffers: Collection[Buffer], size: int, loss: int) -> dict[str, int]:
@@ -165,14 +201,27 @@ def arena_bytes(buffers: Collection[Buffer], size: int, loss: int) -> dict[str, 
 
 def parameter_elements(network: Network) -> tuple[int, int]:
     """Numbers of trained values and of running statistics."""
-    specs = parameter_specs(network)
+    return _elements(parameter_specs(network))
+
+
+def tile_elements(
+    network: Network, plan: Plan, tile: int
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The same of what all ranks have alike, and of a tile's slices of filter-parallel layers."""
+    spans = tile_spans(network, plan, tile)
+    specs = local_specs(network, spans)
+    whole = _elements([spec for spec in specs if spec.layer not in spans])
+    return whole, _elements([spec for spec in specs if spec.layer in spans])
+
+
+def _elements(specs: Sequence[ParameterSpec]) -> tuple[int, int]:
     trained = sum(prod(spec.shape) for spec in specs if spec.trained)
     return trained, sum(prod(spec.shape) for spec in specs) - trained
 
 
 def scratch_elements(network: Network, part: TilePart, images: int, merged: Collection[int]) -> int:
     """Numbers in the scratch memory of layers that work band by band."""
-    layers = network.layers
+    layers = [part.local(layer) for layer in network.layers]
     return max(
         (
             band_elements(

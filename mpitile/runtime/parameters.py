@@ -2,31 +2,73 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from math import prod
 
 import numpy as np
 
-from mpitile.network.parameters import ParameterSpec, parameter_specs
+from mpitile.geometry.transfers import Channels
+from mpitile.network.parameters import ParameterSpec, local_specs
 from mpitile.network.spec import Connected, Network
 
 # Numbers that are drawn at a time, in double precision.
 _BLOCK = 1 << 16
 
 
-class Parameters:
-    """Trained values, their gradients, and running statistics.
+class FlatParameters:
+    """Some of a network's parameters, one behind the other.
 
     Attributes
     ----------
-    values, gradients : flat arrays of all trained parameters; those that decay
-        come first.
+    specs : what they are.
+    trained, untrained : those in the flat arrays' order.
+    values, gradients : flat arrays of all trained ones; those that decay come first.
     decaying : how many of them decay.
     running : flat array of running statistics, which are not trained.
+    views, gradient_views : by layer and name, parts of these arrays.
 
     Parameters
     ----------
-    values, gradients : the flat arrays, of `trained_elements` zeros each; made here where they
-        are not given.
+    values, gradients : the flat arrays, of zeros; made here where they are not given.
+    """
+
+    def __init__(
+        self,
+        specs: Sequence[ParameterSpec],
+        dtype: np.dtype | type,
+        values: np.ndarray | None = None,
+        gradients: np.ndarray | None = None,
+    ) -> None:
+        self.specs = tuple(specs)
+        trained = [spec for spec in specs if spec.trained]
+        trained.sort(key=lambda spec: not spec.decays)
+        untrained = [spec for spec in specs if not spec.trained]
+        self.trained, self.untrained = tuple(trained), tuple(untrained)
+        size, self.decaying = trained_elements(specs)
+        self.values = np.zeros(size, dtype) if values is None else values
+        self.gradients = np.zeros_like(self.values) if gradients is None else gradients
+        self.running = np.zeros(_size(untrained), dtype)
+        self.views = _views(self.values, trained) | _views(self.running, untrained)
+        self.gradient_views = _views(self.gradients, trained)
+
+
+class Parameters:
+    """Trained values, their gradients, and running statistics.
+
+    Of filter-parallel layers there is this rank's slice alone, in arrays of their own.
+
+    Attributes
+    ----------
+    specs : all parameters in the order of layers, slices in the shape that they have here.
+    spans : of filter-parallel layers, the channels that this rank has.
+    shared : the parameters of all other layers, the same on all ranks.
+    slices : those of filter-parallel layers, the same on ranks with the same slice.
+    values, gradients, decaying, running : those of `shared`.
+
+    Parameters
+    ----------
+    values, gradients : the flat arrays of `shared`, of zeros; made here where they are not given.
+    slice_values, slice_gradients : those of `slices`, likewise.
     """
 
     def __init__(
@@ -35,18 +77,20 @@ class Parameters:
         dtype: np.dtype | type,
         values: np.ndarray | None = None,
         gradients: np.ndarray | None = None,
+        spans: Mapping[int, Channels] | None = None,
+        slice_values: np.ndarray | None = None,
+        slice_gradients: np.ndarray | None = None,
     ) -> None:
         self.network = network
-        self.specs = parameter_specs(network)
-        trained = [spec for spec in self.specs if spec.trained]
-        trained.sort(key=lambda spec: not spec.decays)
-        untrained = [spec for spec in self.specs if not spec.trained]
-        self.decaying = sum(prod(spec.shape) for spec in trained if spec.decays)
-        self.values = np.zeros(_size(trained), dtype) if values is None else values
-        self.gradients = np.zeros_like(self.values) if gradients is None else gradients
-        self.running = np.zeros(_size(untrained), dtype)
-        self._values = _views(self.values, trained) | _views(self.running, untrained)
-        self._gradients = _views(self.gradients, trained)
+        self.spans = dict(spans or {})
+        self.specs = local_specs(network, self.spans)
+        shared, slices = divided_specs(network, self.spans)
+        self.shared = FlatParameters(shared, dtype, values, gradients)
+        self.slices = FlatParameters(slices, dtype, slice_values, slice_gradients)
+        self.values, self.gradients = self.shared.values, self.shared.gradients
+        self.decaying, self.running = self.shared.decaying, self.shared.running
+        self._values = self.shared.views | self.slices.views
+        self._gradients = self.shared.gradient_views | self.slices.gradient_views
 
     def of_layer(self, layer: int) -> dict[str, np.ndarray]:
         """Views of a layer's trained values and running statistics, by name."""
@@ -65,36 +109,46 @@ class Parameters:
 
         Convolutions: normal with deviation ``sqrt(2 / fan_in)``; connected layers:
         uniform within ``sqrt(2 / fan_in)``; scales and running variances one, all
-        else zero.
+        else zero. A slice has the numbers that the whole has there.
         """
         for spec in self.specs:
             view = self.view(spec)
             if spec.name == "weights":
                 generator = np.random.default_rng([seed, spec.layer])
                 operation = self.network.layers[spec.layer].operation
-                flat = view.reshape(-1)
-                for start in range(0, flat.size, _BLOCK):
-                    block = flat[start : start + _BLOCK]
+                filters = self.network.layers[spec.layer].output_shape.channels
+                first, stop = self.spans.get(spec.layer, (0, filters))
+                rows = view.reshape(prod(spec.shape[:-1]), stop - first)
+                step = max(1, _BLOCK // filters)
+                for start in range(0, len(rows), step):
+                    block = rows[start : start + step]
+                    size = len(block) * filters
                     if isinstance(operation, Connected):
-                        drawn = generator.uniform(-1, 1, block.size)
+                        drawn = generator.uniform(-1, 1, size)
                     else:
-                        drawn = generator.standard_normal(block.size)
+                        drawn = generator.standard_normal(size)
+                    drawn = drawn.reshape(len(block), filters)[:, first:stop]
                     block[:] = np.sqrt(2 / spec.fan_in) * drawn
             else:
                 view[...] = spec.name in ("scales", "rolling_variance")
 
 
-def trained_elements(network: Network) -> int:
-    """How many parameters of a network are trained."""
-    return _size([spec for spec in parameter_specs(network) if spec.trained])
+def divided_specs(
+    network: Network, spans: Mapping[int, Channels]
+) -> tuple[tuple[ParameterSpec, ...], tuple[ParameterSpec, ...]]:
+    """A rank's parameters: those that all ranks have, and its slices of filter-parallel layers."""
+    specs = local_specs(network, spans)
+    shared = tuple(spec for spec in specs if spec.layer not in spans)
+    return shared, tuple(spec for spec in specs if spec.layer in spans)
 
 
-def running_elements(network: Network) -> int:
-    """How many running statistics a network has."""
-    return _size([spec for spec in parameter_specs(network) if not spec.trained])
+def trained_elements(specs: Sequence[ParameterSpec]) -> tuple[int, int]:
+    """How many numbers of some parameters are trained, and how many of these decay."""
+    trained = [spec for spec in specs if spec.trained]
+    return _size(trained), _size([spec for spec in trained if spec.decays])
 
 
-def _size(specs: list[ParameterSpec]) -> int:
+def _size(specs: Sequence[ParameterSpec]) -> int:
     return sum(prod(spec.shape) for spec in specs)
 
 

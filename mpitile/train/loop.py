@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mpitile.checkpoint import shards
-from mpitile.checkpoint.weights_file import write_weights
 from mpitile.comm.agree import on_first, together
 from mpitile.comm.communicator import Communicator
 from mpitile.comm.recorded import RecordedCommunicator
@@ -238,7 +237,6 @@ def _finish(run: Run) -> None:
 
 
 def _write_weights(run: Run, name: str) -> Path:
-    trainer, path = run.trainer, run.output / name
-    seen = trainer.done * trainer.job.batch
-    on_first(trainer.topology.world, lambda: write_weights(path, trainer.parameters, seen))
+    path = run.output / name
+    run.trainer.write_weights(path)
     return path

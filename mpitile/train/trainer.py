@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import numpy as np
 
 from mpitile.checkpoint.shards import Progress, Sliced
+from mpitile.checkpoint.weights_file import write_weights
 from mpitile.comm.recorder import Unrecorded
 from mpitile.comm.topology import Topology
-from mpitile.errors import MpitileError
+from mpitile.errors import InputError, MpitileError
 from mpitile.layers.base import Step
 from mpitile.network.spec import Network
 from mpitile.plan.partition import Partition
@@ -53,13 +55,18 @@ class Trainer:
         self.done = 0
         train, tiling = job.settings.train, job.settings.tiling
         self._state = TrainState(
-            job.network, train.dtype, job.optimizer, topology.world, tiling.ranks_per_device
+            job.network, job.plan, train.dtype, job.optimizer, topology, tiling.ranks_per_device
         )
         self._state.draw(train.seed)
         self.parameters = self._state.parameters
         self.group = self._state.group
         self._choices = choose_kernels(
-            train.kernels, job.network, job.plan.grid, job.team_images, topology.world
+            train.kernels,
+            job.network,
+            job.plan.grid,
+            job.team_images,
+            topology.world,
+            job.plan.filters,
         )
         self.program = self._program(job.network)
         self.passes = Passes(job.pass_images, job.plan.replicas)
@@ -77,6 +84,7 @@ class Trainer:
             training,
             choices=self._choices,
             recorder=self._recorder,
+            group=self.group,
         )
 
     def use(self, network: Network) -> None:
@@ -113,6 +121,24 @@ class Trainer:
         found = self.program.bytes | self._state.bytes
         found["workspace"] += self._state.scratch_bytes
         return found
+
+    def write_weights(self, path: Path) -> None:
+        """Write all weights as a Darknet file, on rank 0. Collective.
+
+        Raises
+        ------
+        InputError : on all ranks, where it cannot be written.
+        """
+        failure = None
+        if self.topology.replica == 0:
+            try:
+                seen = self.done * self.job.batch
+                write_weights(path, self.parameters, seen, self.topology.team)
+            except InputError as error:
+                failure = error
+        failure = self.topology.world.broadcast(failure)
+        if failure:
+            raise failure
 
     def progress(self, best: float | None) -> Progress:
         """Where training stands, for a checkpoint."""

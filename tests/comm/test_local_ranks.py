@@ -104,6 +104,16 @@ def test_topology_counts_replicas_first():
     assert ranks(6, work) == expected
 
 
+def test_peers_have_the_same_tile_in_all_replicas():
+    plan = Plan(Grid(1, 2), (0,), replicas=3)
+
+    def work(comm):
+        place = make_topology(comm, plan)
+        return place.peers.rank == place.replica, place.peers.allgather(comm.rank)
+
+    assert ranks(6, work) == [(True, [0, 2, 4]), (True, [1, 3, 5])] * 3
+
+
 def test_a_plan_for_other_ranks_is_an_error():
     with pytest.raises(InputError, match=r"grid 2x2 with 2 replica.s. needs 8 ranks, but 4 were"):
         ranks(4, lambda comm: make_topology(comm, Plan(Grid(2, 2), (0,), replicas=2)))

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from mpitile.checkpoint import shards
-from mpitile.checkpoint.shards import Progress, Sliced, replicated
+from mpitile.checkpoint.pieces import Field
+from mpitile.checkpoint.shards import Part, Progress, Sliced, replicated
 from mpitile.errors import InputError
 
 RANKS = [1, 2, 3, 6]
@@ -27,7 +28,11 @@ def arrays():
 
 def kept(comm, held=None):
     """Those arrays, or others of the same sizes, as each rank has a whole copy of them."""
-    return {name: replicated(comm, array) for name, array in (held or arrays()).items()}
+    return {name: copies(comm, array) for name, array in (held or arrays()).items()}
+
+
+def copies(comm, array):
+    return Sliced(array.size, [replicated(comm, array, [Field(0, 1, (0, array.size))])])
 
 
 def progress(step, best=None):
@@ -66,7 +71,7 @@ def test_each_rank_writes_its_own_slice_alone(comm, shared_folder):
     whole = arrays()["values"]
     with h5py.File(path / f"shard-{comm.rank:05d}.h5") as file:
         own = file["values"]
-        ((start, stop),) = file["spans/values"][:].tolist()
+        ((_, _, _, start, stop),) = file["pieces/values"][:].tolist()
         assert own[:].tobytes() == whole[start:stop].tobytes()
         assert sum(comm.allgather(len(own))) == len(whole) == own.attrs["size"]
     assert all(sizes)
@@ -116,13 +121,13 @@ def test_what_is_broken_is_refused_by_all(comm, shared_folder):
     if comm.rank == 0:
         (path / "manifest.json").write_text(json.dumps({"format": 1}))
     comm.broadcast(None)
-    assert f"{path / 'manifest.json'}: expected checkpoint format 2" in load(path)
+    assert f"{path / 'manifest.json'}: expected checkpoint format 3" in load(path)
 
     path = saved(5)
-    fewer = kept(comm) | {"values": replicated(comm, np.zeros(1000))}
+    fewer = kept(comm) | {"values": copies(comm, np.zeros(1000))}
     text = broken(comm, lambda: shards.load(path, comm, fewer, fingerprint))
     assert "expected 1000 values of 'values', found 1001" in text
-    more = kept(comm) | {"others": replicated(comm, np.zeros(5))}
+    more = kept(comm) | {"others": copies(comm, np.zeros(5))}
     text = broken(comm, lambda: shards.load(path, comm, more, fingerprint))
     assert "expected 5 values of 'others', found None" in text
 
@@ -197,23 +202,25 @@ class Alone:
 def test_any_ranks_read_what_others_wrote(comm, shared_folder):
     """Slices of some period are written, those of another are read, by all ranks and by one."""
     whole = np.random.default_rng(3).standard_normal(997)
+    fields = [Field(0, 1, (0, 97)), Field(1, 90, (0, 10))]
 
     def sliced(rank, ranks, period):
         spans = slices_of(rank, ranks, len(whole), period)
-        return Sliced(np.concatenate([whole[a:b] for a, b in spans]), len(whole), spans)
+        return Part(np.concatenate([whole[a:b] for a, b in spans]), fields, spans)
 
-    written = {"moment": sliced(comm.rank, comm.size, 10)}
+    written = {"moment": Sliced(len(whole), [sliced(comm.rank, comm.size, 10)])}
     path = shards.save(shared_folder, comm, written, progress(1), keep=1)
     for world in (comm, Alone()):
         for period in (10, 7, 400, 997):
             expected = sliced(world.rank, world.size, period) if period < 400 else None
             if expected is None:
                 spans = slices_of(world.rank, world.size, len(whole), period)
-                expected = Sliced(whole.copy(), len(whole), spans, whole=True)
+                expected = Part(whole.copy(), fields, spans, whole=True)
             held = np.zeros_like(expected.array)
-            target = Sliced(held, len(whole), expected.spans, expected.whole)
-            shards.load(path, world, {"moment": target}, progress(1).fingerprint)
-            for (start, stop), place in target.pieces():
+            target = Part(held, fields, expected.spans, expected.whole)
+            moments = {"moment": Sliced(len(whole), [target])}
+            shards.load(path, world, moments, progress(1).fingerprint)
+            for (start, stop), place in zip(target.spans, target.segments(), strict=True):
                 np.testing.assert_array_equal(held[place], whole[start:stop])
     comm.broadcast(None)
 

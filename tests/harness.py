@@ -13,6 +13,7 @@ from mpitile.comm.topology import make_topology
 from mpitile.geometry.tiling import Grid
 from mpitile.layers.base import Step
 from mpitile.network.spec import Cost, Region, Softmax, Yolo
+from mpitile.plan.filters import tile_spans
 from mpitile.plan.partition import Partition
 from mpitile.plan.plan import Plan
 from mpitile.runtime.parameters import Parameters
@@ -82,7 +83,7 @@ def run_rank(
     Rank 0: a `Pass` for each step. Other ranks: None.
     """
     topology = make_topology(world, plan)
-    parameters = Parameters(network, dtype)
+    parameters = Parameters(network, dtype, spans=tile_spans(network, plan, topology.tile))
     draw(parameters, seed)
     share = len(images) // plan.replicas
     mine = slice(topology.replica * share, (topology.replica + 1) * share)
@@ -109,19 +110,22 @@ def run_rank(
             overwrite=number % 2 == 0,
             truths=truths[mine],
         )
-        passes.append(one_step(world, program, parameters, step, mine, rate))
-    check_same_everywhere(world, parameters)
+        passes.append(one_step(topology, program, step, mine, rate))
+    check_same_everywhere(world, parameters.shared)
+    check_same_everywhere(topology.peers, parameters.slices)
     return passes if world.rank == 0 else None
 
 
-def one_step(world, program, parameters, step, mine, rate):
+def one_step(topology, program, step, mine, rate):
+    world, parameters = topology.world, program.parameters
     # Odd passes overwrite whatever stands there, even ones add to it.
-    parameters.gradients[...] = np.nan if step.overwrite else 0
+    for flat in (parameters.shared, parameters.slices):
+        flat.gradients[...] = np.nan if step.overwrite else 0
     boxes = program.part.owned
-    owned = {0: (boxes[0], program.values[0].view(boxes[0]).copy())}
+    owned = {0: (boxes[0], 0, program.values[0].view(boxes[0]).copy())}
 
     def keep(tensor, tile):
-        owned[tensor] = (boxes[tensor], tile.view(boxes[tensor]).copy())
+        owned[tensor] = (boxes[tensor], tile.first_channel, tile.view(boxes[tensor]).copy())
 
     program.forward(step, keep)
     partial = {}
@@ -129,28 +133,44 @@ def one_step(world, program, parameters, step, mine, rate):
     def observe(tensor, tile):
         if tensor in partial:
             raise AssertionError(f"tensor {tensor} was observed twice")
-        partial[tensor] = (tile.box, tile.array.copy())
+        partial[tensor] = (tile.box, tile.first_channel, tile.array.copy())
 
     program.backward(step, observe)
     loss = np.array([program.loss])
     world.sum(loss)
     world.sum(parameters.gradients)
-    gradients = {
-        (layer.index, name): view.copy()
-        for layer in program.network.layers
-        for name, view in parameters.gradients_of(layer.index).items()
-    }
-    largest = np.abs(parameters.gradients).max(initial=0)
-    if largest > 0:
-        parameters.values -= rate / largest * parameters.gradients
+    topology.peers.sum(parameters.slices.gradients)
+    flats = (parameters.shared, parameters.slices)
+    largest = np.array([max(np.abs(flat.gradients).max(initial=0) for flat in flats)])
+    world.maximum(largest)
+    gradients = whole_arrays(world, parameters, parameters.gradients_of)
+    for flat in flats if largest[0] > 0 else ():
+        flat.values -= rate / largest[0] * flat.gradients
     shapes = program.network.shapes
     return Pass(
         float(loss[0]),
         put_together(world, owned, shapes, mine, step.images),
         put_together(world, partial, shapes, mine, step.images),
         gradients,
-        arrays(parameters),
+        whole_arrays(world, parameters, parameters.of_layer),
     )
+
+
+def whole_arrays(world, parameters, of_layer):
+    """Copies of all layers' arrays by (layer, name), slices put together. Collective."""
+    layers = range(len(parameters.network.layers))
+    own = {(layer, name): view for layer in layers for name, view in of_layer(layer).items()}
+    apart = {
+        place: (parameters.spans[place[0]][0], view.copy())
+        for place, view in own.items()
+        if place[0] in parameters.spans
+    }
+    found = {place: view.copy() for place, view in own.items()}
+    everywhere = world.allgather(apart)
+    for place in apart:
+        slices = dict(part[place] for part in everywhere if part[place][1].size)
+        found[place] = np.concatenate([slices[first] for first in sorted(slices)], axis=-1)
+    return found
 
 
 def put_together(world, pieces, shapes, mine, images):
@@ -165,9 +185,10 @@ def put_together(world, pieces, shapes, mine, images):
             continue
         whole = np.zeros((images, shape.height, shape.width, shape.channels))
         for part, boxes in gathered:
-            box, array = boxes[tensor]
+            box, first, array = boxes[tensor]
             if not box.empty:
-                whole[(part, *box.slices())] += array
+                channels = slice(first, first + array.shape[3])
+                whole[(part, *box.slices(), channels)] += array
         wholes.append(whole)
     return wholes
 
@@ -185,11 +206,13 @@ def draw(parameters, seed):
     parameters.draw(seed)
     for number, spec in enumerate(parameters.specs):
         view = parameters.view(spec)
+        filters = parameters.network.layers[spec.layer].output_shape.channels
+        channels = slice(*parameters.spans.get(spec.layer, (0, filters)))
         random = np.random.default_rng([seed, 1, number])
         if spec.name in ("biases", "rolling_mean"):
-            view[...] = random.normal(0, 0.3, view.shape)
+            view[...] = random.normal(0, 0.3, filters)[channels]
         elif spec.name in ("scales", "rolling_variance"):
-            view[...] = random.uniform(0.5, 1.5, view.shape)
+            view[...] = random.uniform(0.5, 1.5, filters)[channels]
 
 
 def arrays(parameters):

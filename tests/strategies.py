@@ -20,6 +20,7 @@ import hypothesis.strategies as st
 from mpitile.geometry.tiling import Grid
 from mpitile.network import spec
 from mpitile.network.shapes import infer
+from mpitile.plan.filters import divides_filters, keeps_channels, split_at_switches
 from mpitile.plan.plan import Plan
 
 MAX_CHANNELS = 16
@@ -268,16 +269,35 @@ def recompute_flags(count):
 
 
 @st.composite
-def plans(draw, network, replicas=1):
-    """Random grids from 1x1 to 3x3, groups, recomputation, and tile weights now and then."""
-    grid = Grid(draw(st.integers(1, 3)), draw(st.integers(1, 3)))
+def filter_parallel(draw, network):
+    """Some of the layers that can be divided by their filters."""
+    chosen = []
+    for layer in network.layers:
+        behind = layer.index - 1 in chosen and layer.inputs == (layer.index,)
+        possible = divides_filters(layer) or (keeps_channels(layer) and behind)
+        if possible and draw(st.booleans()):
+            chosen.append(layer.index)
+    return tuple(chosen)
+
+
+@st.composite
+def plans(draw, network, replicas=1, filters=False):
+    """Random grids from 1x1 to 3x3, groups, recomputation, and tile weights now and then.
+
+    With `filters` some layers are filter-parallel, in three of four plans.
+    """
+    side = 2 if replicas == 3 else 3
+    grid = Grid(draw(st.integers(1, side)), draw(st.integers(1, side)))
 
     def weights(parts):
         if draw(st.integers(0, 3)):
             return None
         return tuple(draw(st.integers(1, 4)) / 2 for _ in range(parts))
 
-    starts = draw(groups(network))
+    starts, chosen = draw(groups(network)), ()
+    if filters and draw(st.integers(0, 3)):
+        chosen = draw(filter_parallel(network))
+        starts = split_at_switches(network, starts, chosen)
     return Plan(
         grid,
         starts,
@@ -285,16 +305,22 @@ def plans(draw, network, replicas=1):
         weights(grid.rows),
         weights(grid.columns),
         draw(recompute_flags(len(starts))),
+        chosen,
     )
 
 
 @st.composite
-def cases(draw, layers=8):
-    """A network with a plan, a batch of 1 to 3 images (2 or 4 with replicas) and a seed."""
-    replicas = draw(st.sampled_from([1, 1, 2]))
-    batch = draw(st.sampled_from([2, 4])) if replicas == 2 else draw(st.integers(1, 3))
+def cases(draw, layers=8, filters=False):
+    """A network with a plan, a batch of 1 to 4 images, which replicas divide, and a seed.
+
+    Parameters
+    ----------
+    filters : whether plans may have filter-parallel layers.
+    """
+    replicas = draw(st.sampled_from([1, 1, 1, 2, 2, 3] if filters else [1, 1, 2]))
+    batch = draw(st.sampled_from({1: [1, 2, 3], 2: [2, 4], 3: [3]}[replicas]))
     network = draw(networks(batch, layers))
-    plan = draw(plans(network, replicas))
+    plan = draw(plans(network, replicas, filters))
     return Case(
         network, plan, batch, draw(st.integers(0, 2**16)), draw(st.sampled_from([0, 20000]))
     )

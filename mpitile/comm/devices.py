@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mpitile.comm.communicator import Communicator, SharedMemory
-from mpitile.plan.devices import Devices, group_ranks, peer_devices
+from mpitile.plan.devices import Devices, group_ranks, peer_devices, team_devices
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,35 @@ def peer_group(group: DeviceGroup, peers: Communicator, tiles: int, tile: int) -
     devices = peer_devices(group.devices, tiles, tile)
     number, _ = devices.place(peers.rank)
     return DeviceGroup(devices, peers.split(0), peers.split(number), number)
+
+
+@dataclass(frozen=True)
+class TeamGroup:
+    """A rank's place among the devices of its team.
+
+    Attributes
+    ----------
+    devices : the team's ranks of all devices, in the team's numbers.
+    team : the ranks that share images.
+    inside : those of this device.
+    number : of this device among `devices`.
+    """
+
+    devices: Devices
+    team: Communicator
+    inside: Communicator
+    number: int
+
+
+def make_team_group(group: DeviceGroup, team: Communicator) -> TeamGroup:
+    """The devices of a team, as far as they go: those of `group`. Collective in the team.
+
+    Ranks that share nothing in `group`, such as for want of room, share nothing here. So
+    whoever makes the group asks for enough room for what a team shares, too.
+    """
+    devices = team_devices(group.devices, team.allgather(group.world.rank))
+    number, _ = devices.place(team.rank)
+    return TeamGroup(devices, team, team.split(number), number)
 
 
 def one_array(group: DeviceGroup, size: int, dtype: np.dtype) -> tuple[SharedMemory, np.ndarray]:

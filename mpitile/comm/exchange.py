@@ -1,23 +1,25 @@
-"""Halo exchange at the start of a fused group, and its adjoint."""
+"""The exchange at the start of a fused group, and its adjoint."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from mpitile.comm.communicator import Channel, Communicator
-from mpitile.geometry.box import Box
-from mpitile.geometry.transfers import Message, Transfers
+from mpitile.geometry.transfers import Message, Piece, Transfers
 from mpitile.kernels import boxes
 from mpitile.kernels.tile import Tile
+
+# A message and the memory that it is packed in.
+_Packed = tuple[Message, np.ndarray]
 
 
 class Exchange:
     """One message per neighbour and direction for all tensors and images of a group.
 
-    Forward copies owned cells into the neighbours' halos. The adjoint sends what
-    stands in the halos back, adds it at the owner and clears the halos, so that
+    Forward copies owned cells into the neighbours' halos, or into their copies of a tensor.
+    The adjoint sends what stands there back, adds it at the owner and clears the halos, so that
     ``<forward x, y> = <x, adjoint y>``. Making one is collective in the team, as
     is each of its calls; all memory and requests are made here.
 
@@ -26,6 +28,8 @@ class Exchange:
     team : the ranks that share images; peers in `transfers` are its rank numbers.
     transfers : this rank's messages.
     values, deltas : the tiles that hold each tensor, and its gradient, on this rank.
+    copies, copy_deltas : of tensors that are received into an array of their own, the tiles
+        that hold this copy and its gradient.
     """
 
     def __init__(
@@ -34,11 +38,15 @@ class Exchange:
         transfers: Transfers,
         values: Mapping[int, Tile],
         deltas: Mapping[int, Tile],
+        copies: Mapping[int, Tile] | None = None,
+        copy_deltas: Mapping[int, Tile] | None = None,
     ) -> None:
-        self._values = values
-        self._deltas = deltas
+        self._values, self._deltas = values, deltas
+        self._copies, self._copy_deltas = copies or {}, copy_deltas or {}
+        self._local = transfers.local
+        self._rank = team.rank
         self._outgoing = _buffers(transfers.sends, values)
-        self._incoming = _buffers(transfers.receives, values)
+        self._incoming = _buffers(transfers.receives, {**values, **self._copies})
         sends = [(message.peer, buffer) for message, buffer in self._outgoing]
         receives = [(message.peer, buffer) for message, buffer in self._incoming]
         self._forward: Channel = team.channel(sends, receives)
@@ -56,33 +64,45 @@ class Exchange:
 
     def begin_forward(self) -> None:
         """Pack and send owned cells."""
-        for tile, box, buffer, offset in _places(self._outgoing, self._values):
-            boxes.pack(tile, box, buffer, offset)
+        for piece, buffer, offset in _places(self._outgoing, self._values):
+            boxes.pack(self._values[piece.tensor], piece.box, buffer, offset, piece.channels)
         self._forward.begin()
+        for piece in self._local:
+            copy, home = self._copies[piece.tensor], self._values[piece.tensor]
+            copy.view(piece.box, piece.channels)[...] = home.view(piece.box, piece.channels)
 
     def end_forward(self) -> None:
-        """Receive, and fill the halos."""
+        """Receive, and fill the halos and copies."""
         self._forward.end()
-        for tile, box, buffer, offset in _places(self._incoming, self._values):
-            boxes.unpack(tile, box, buffer, offset)
+        targets = {**self._values, **self._copies}
+        for piece, buffer, offset in _places(self._incoming, targets):
+            boxes.unpack(targets[piece.tensor], piece.box, buffer, offset, piece.channels)
 
     def begin_adjoint(self) -> None:
-        """Pack and send the halos' partial deltas to their owners, and clear them."""
-        for tile, box, buffer, offset in _places(self._incoming, self._deltas):
-            boxes.pack(tile, box, buffer, offset)
-            boxes.clear(tile, box)
+        """Pack and send partial deltas of halos and copies to their owners; clear the halos."""
+        sources = {**self._deltas, **self._copy_deltas}
+        for piece, buffer, offset in _places(self._incoming, sources):
+            boxes.pack(sources[piece.tensor], piece.box, buffer, offset, piece.channels)
+            if piece.tensor not in self._copy_deltas:
+                boxes.clear(sources[piece.tensor], piece.box)
         self._backward.begin()
 
     def end_adjoint(self) -> None:
-        """Receive partial deltas and add them, in the order of peers: the sum is reproducible."""
+        """Receive partial deltas and add them, in the order of ranks: the sum is reproducible."""
         self._backward.end()
-        for tile, box, buffer, offset in _places(self._outgoing, self._deltas):
-            boxes.unpack_add(tile, box, buffer, offset)
+        before = [packed for packed in self._outgoing if packed[0].peer < self._rank]
+        self._add(before)
+        for piece in self._local:
+            home, copy = self._deltas[piece.tensor], self._copy_deltas[piece.tensor]
+            home.view(piece.box, piece.channels)[...] += copy.view(piece.box, piece.channels)
+        self._add(self._outgoing[len(before) :])
+
+    def _add(self, messages: Sequence[_Packed]) -> None:
+        for piece, buffer, offset in _places(messages, self._deltas):
+            boxes.unpack_add(self._deltas[piece.tensor], piece.box, buffer, offset, piece.channels)
 
 
-def _buffers(
-    messages: tuple[Message, ...], values: Mapping[int, Tile]
-) -> list[tuple[Message, np.ndarray]]:
+def _buffers(messages: tuple[Message, ...], values: Mapping[int, Tile]) -> list[_Packed]:
     """One flat buffer for each message."""
     buffers = []
     for message in messages:
@@ -93,12 +113,12 @@ def _buffers(
 
 
 def _places(
-    messages: list[tuple[Message, np.ndarray]], tiles: Mapping[int, Tile]
-) -> Iterator[tuple[Tile, Box, np.ndarray, int]]:
-    """Each piece's tile and box, and its place in the message's buffer."""
+    messages: Sequence[_Packed], tiles: Mapping[int, Tile]
+) -> Iterator[tuple[Piece, np.ndarray, int]]:
+    """Each piece, its message's buffer, and its place there."""
     for message, buffer in messages:
         offset = 0
         for piece in message.pieces:
-            tile = tiles[piece.tensor]
-            yield tile, piece.box, buffer, offset
-            offset += tile.array.shape[0] * piece.box.cells * tile.array.shape[3]
+            array = tiles[piece.tensor].array
+            yield piece, buffer, offset
+            offset += len(array) * piece.elements(array.shape[3])

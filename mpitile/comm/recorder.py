@@ -140,7 +140,7 @@ class Recorder(Unrecorded):
     @contextmanager
     def outside(self) -> Iterator[None]:
         """Around communication that is no part of a step."""
-        with self._inside(REDUCE, None):
+        with self._inside(HALO if self._operation in _DIRECTIONS else REDUCE, None):
             yield
 
     @property

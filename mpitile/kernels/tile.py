@@ -22,17 +22,25 @@ class Tile:
     array : (images, box.height, box.width, channels), C-contiguous, float32 or float64.
     box : the cells that `array` holds, in coordinates of the whole tensor.
     height, width : size of the whole tensor.
+    first_channel : the number that the array's first channel has in the whole tensor.
     """
 
     array: np.ndarray
     box: Box
     height: int
     width: int
+    first_channel: int = 0
 
-    def view(self, box: Box) -> np.ndarray:
-        """The cells of `box`, which must lie in the tile, as a view."""
+    def view(self, box: Box, channels: tuple[int, int] | None = None) -> np.ndarray:
+        """The cells of `box`, which must lie in the tile, as a view: these channels, or all.
+
+        Channels are numbered as in the whole tensor.
+        """
         rows, columns = box.slices(self.box.y0, self.box.x0)
-        return self.array[:, rows, columns, :]
+        if channels is None:
+            return self.array[:, rows, columns, :]
+        first, stop = (channel - self.first_channel for channel in channels)
+        return self.array[:, rows, columns, first:stop]
 
     def clear_around(self, box: Box) -> None:
         """Set the cells outside `box` to zero."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from mpitile.kernels.tile import Tile
 from mpitile.plan.bands import Band
 
@@ -9,4 +11,4 @@ from mpitile.plan.bands import Band
 def images_of(tile: Tile, band: Band) -> Tile:
     """The band's images of a tile, all their cells."""
     images = tile.array[band.first : band.stop]
-    return Tile(images, tile.box, tile.height, tile.width)
+    return replace(tile, array=images)

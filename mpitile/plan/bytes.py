@@ -203,7 +203,7 @@ def _elements(specs: Sequence[ParameterSpec]) -> tuple[int, int]:
 
 def scratch_elements(network: Network, part: TilePart, images: int, merged: Collection[int]) -> int:
     """Numbers in the scratch memory of layers that work band by band."""
-    layers = network.layers
+    layers = [part.local(layer) for layer in network.layers]
     return max(
         (
             band_elements(

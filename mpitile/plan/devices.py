@@ -51,9 +51,14 @@ def group_ranks(hosts: Sequence[Sequence[int]], ranks_per_device: int | str = "a
 
 def first_devices(cluster: Cluster, ranks: int) -> Devices:
     """The devices of a cluster as far as its first `ranks` ranks go."""
-    every = cluster_devices(cluster).ranks
-    shortened = (tuple(rank for rank in part if rank < ranks) for part in every)
-    return Devices(tuple(part for part in shortened if part))
+    return team_devices(cluster_devices(cluster), range(ranks))
+
+
+def team_devices(devices: Devices, ranks: Sequence[int]) -> Devices:
+    """These ranks on the devices where they are, in numbers of their own: ``ranks[0]`` is 0."""
+    numbers = {rank: number for number, rank in enumerate(ranks)}
+    parts = (tuple(numbers[r] for r in part if r in numbers) for part in devices.ranks)
+    return Devices(tuple(sorted(tuple(sorted(part)) for part in parts if part)))
 
 
 def cluster_devices(cluster: Cluster) -> Devices:

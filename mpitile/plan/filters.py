@@ -8,10 +8,12 @@ team, and its batch norm is its own.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 from mpitile.errors import InputError
 from mpitile.geometry.tiling import cut_lines
+from mpitile.geometry.transfers import Channels
 from mpitile.network.spec import (
     Connected,
     Convolutional,
@@ -22,9 +24,6 @@ from mpitile.network.spec import (
     Upsample,
 )
 from mpitile.plan.plan import Plan
-
-# From where up to where, in channels.
-Channels = tuple[int, int]
 
 # Layers that compute each channel from the same channel of their input alone.
 _CHANNELWISE = (MaxPool, Upsample, Dropout)
@@ -106,6 +105,21 @@ def filter_spans(network: Network, plan: Plan) -> Mapping[int, tuple[Channels, .
 def tile_spans(network: Network, plan: Plan, tile: int) -> dict[int, Channels]:
     """Of each filter-parallel layer, the channels of one tile's rank."""
     return {number: spans[tile] for number, spans in filter_spans(network, plan).items()}
+
+
+def local_layer(layer: Layer, channels: Channels) -> Layer:
+    """The layer as a rank with this slice computes it: with fewer filters."""
+    count = channels[1] - channels[0]
+    operation = layer.operation
+    inputs = layer.input_shapes
+    if isinstance(operation, Convolutional):
+        operation = replace(operation, filters=count)
+    elif isinstance(operation, Connected):
+        operation = replace(operation, outputs=count)
+    else:
+        inputs = tuple(replace(shape, channels=count) for shape in inputs)
+    shape = replace(layer.output_shape, channels=count)
+    return replace(layer, operation=operation, input_shapes=inputs, output_shape=shape)
 
 
 def _continues(layer: Layer, filters: Collection[int]) -> bool:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from mpitile.geometry.box import Box
 from mpitile.network.kept import kept, reads_input_again, reads_output_again
 from mpitile.network.spec import Network
 from mpitile.plan.partition import TilePart
+from mpitile.plan.readers import Readers
 from mpitile.plan.recomputation import Piece, Stage, stages
 from mpitile.plan.timeline import Timeline, make_timeline
 
@@ -27,6 +29,7 @@ class Buffer:
     name : `VALUE`, `DELTA`, or what a layer keeps by `mpitile.network.kept`.
     tensor : the number of the tensor that it belongs to.
     size : bytes.
+    group : the group whose copy of the tensor it is; None for the tensor itself.
     spans : when it is in use, by the events of `mpitile.plan.timeline`. Between two spans,
         what it held is lost; it is computed again at the start of the second.
     """
@@ -35,6 +38,7 @@ class Buffer:
     tensor: int
     size: int
     spans: tuple[Span, ...]
+    group: int | None = None
 
     @property
     def first(self) -> int:
@@ -74,12 +78,19 @@ def pass_buffers(
     """
     groups = [needs.first for needs in part.groups]
     cut = stages(network, groups, recompute, merged)
-    lives = _Lives(network, cut)
+    lives = _Lives(network, part, cut)
     buffers = []
 
     def add(name: str, tensor: int, spans: tuple[Span, ...], real: bool = True) -> None:
-        cells = images * part.stored[tensor].cells * network.shape(tensor).channels
+        cells = images * part.stored[tensor].cells * part.channels(network, tensor)
         buffers.append(Buffer(name, tensor, cells * (itemsize if real else 1), spans))
+
+    def add_copy(group: int, tensor: int, box: Box) -> None:
+        size = images * box.cells * network.shape(tensor).channels * itemsize
+        value = lives.copied_value(tensor, group, training)
+        buffers.append(Buffer(VALUE, tensor, size, (value,), group))
+        if training:
+            buffers.append(Buffer(DELTA, tensor, size, (lives.copied_delta(tensor, group),), group))
 
     if training and input_gradient:
         add(DELTA, 0, (lives.image_delta(),))
@@ -95,19 +106,20 @@ def pass_buffers(
             for layer in piece:
                 for name, real in kept(network.layers[layer]).items():
                     add(name, layer + 1, spans, real)
+    for group, boxes in part.copies.items():
+        for tensor, box in boxes.items():
+            add_copy(group, tensor, box)
     return tuple(buffers)
 
 
 class _Lives:
     """When the arrays of each piece of work are in use."""
 
-    def __init__(self, network: Network, cut: Sequence[Stage]) -> None:
+    def __init__(self, network: Network, part: TilePart, cut: Sequence[Stage]) -> None:
         self._layers = network.layers
+        self._groups = part.groups
         self._time: Timeline = make_timeline(cut)
-        self._readers: list[list[int]] = [[] for _ in network.shapes]
-        for layer in network.layers:
-            for tensor in layer.inputs:
-                self._readers[tensor].append(layer.index)
+        self._readers = Readers(network, part)
 
     def forward(self, piece: Piece) -> Span:
         event = self._time.forward[piece[0]]
@@ -116,7 +128,7 @@ class _Lives:
     def forward_value(self, piece: Piece) -> Span:
         """Of a value, until the last layer has read it forward; of the last one, until the loss."""
         first, own = self.forward(piece)
-        readers = [self._time.forward[reader] for reader in self._readers[piece[-1] + 1]]
+        readers = [self._time.forward[reader] for reader in self._readers.uses(piece[-1] + 1)]
         if piece[-1] + 1 == len(self._layers):
             readers.append(self._time.loss)
         return first, max(readers, default=own)
@@ -124,14 +136,9 @@ class _Lives:
     def value(self, piece: Piece, stage: Stage) -> tuple[Span, ...]:
         """Of a value in training: in one go, or again for backward after having been dropped."""
         tensor, once = piece[-1] + 1, self.forward_value(piece)
-        later = []
+        later = self._later(self._readers.direct[tensor])
         if reads_output_again(self._layers[piece[0]]):
             later.append(self._time.backward[piece[0]])
-        for reader in self._readers[tensor]:
-            if reads_input_again(self._layers[reader]):
-                later.append(self._time.backward[reader])
-            if reader in self._time.again:
-                later.append(self._time.again[reader])
         if tensor not in stage.dropped:
             if piece in stage.again:
                 later.append(self._time.again[piece[0]])
@@ -140,6 +147,27 @@ class _Lives:
             start = self._time.again[piece[0]]
             return once, (start, max([start, *later]))
         return (once,)
+
+    def _later(self, readers: Sequence[int]) -> list[int]:
+        """When layers read a value behind the loss."""
+        later = [self._time.again[reader] for reader in readers if reader in self._time.again]
+        for reader in readers:
+            if reads_input_again(self._layers[reader]):
+                later.append(self._time.backward[reader])
+        return later
+
+    def copied_value(self, tensor: int, group: int, training: bool) -> Span:
+        """Of a group's copy: from its start to the last layer that reads it."""
+        readers = self._readers.copied[tensor, group]
+        ends = [self._time.forward[reader] for reader in readers]
+        if training:
+            ends += self._later(readers)
+        return self._time.forward[self._groups[group].first], max(ends)
+
+    def copied_delta(self, tensor: int, group: int) -> Span:
+        """Of a copy's gradient: from the last reader to the group's start, where it is sent."""
+        start = self._time.backward[self._groups[group].first]
+        return self._time.backward[max(self._readers.copied[tensor, group])], start
 
     def kept(self, piece: Piece, stage: Stage) -> tuple[Span, ...]:
         """Of what a layer keeps for its backward pass."""
@@ -153,8 +181,8 @@ class _Lives:
         own = self._time.backward[piece[0]]
         if piece[-1] + 1 == len(self._layers):
             return self._time.loss, own
-        readers = self._readers[piece[-1] + 1]
+        readers = self._readers.uses(piece[-1] + 1)
         return (self._time.backward[max(readers)] if readers else own), own
 
     def image_delta(self) -> Span:
-        return self._time.backward[max(self._readers[0])], self._time.end
+        return self._time.backward[max(self._readers.direct[0])], self._time.end

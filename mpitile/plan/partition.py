@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from mpitile.geometry.box import Box
+from mpitile.errors import InputError
+from mpitile.geometry.box import EMPTY, Box, whole
 from mpitile.geometry.needs import GroupNeeds, group_needs, group_ranges
 from mpitile.geometry.tiling import Tiling, tile_tensors
-from mpitile.geometry.transfers import Transfers, transfers
+from mpitile.geometry.transfers import Channels, Transfers, transfers
 from mpitile.network import receptive
-from mpitile.network.spec import Network
+from mpitile.network.spec import Layer, Network
+from mpitile.plan.filters import check_filters, filter_spans, local_layer, split_at_switches
 from mpitile.plan.plan import Plan
 
 
@@ -32,10 +35,14 @@ class TilePart:
     Attributes
     ----------
     tile : its number in the grid.
-    owned : for each tensor, the cells it owns.
+    owned : for each tensor, the cells it owns; of a sliced one all, in its channels, or none
+        where it has no channel.
     stored : for each tensor, the cells it holds: owned, computed or fetched.
     groups : for each fused group, what it computes and needs.
     transfers : for each fused group, the messages at its start.
+    slices : of tensors that filter-parallel layers write, the channels that it owns.
+    copies : by group, the cells of each tensor that the group reads from a copy of its own,
+        all channels, as the tensor lies in another form: tiled or sliced.
     """
 
     tile: int
@@ -43,11 +50,34 @@ class TilePart:
     stored: tuple[Box, ...]
     groups: tuple[GroupNeeds, ...]
     transfers: tuple[Transfers, ...]
+    slices: Mapping[int, Channels] = field(default_factory=dict)
+    copies: Mapping[int, Mapping[int, Box]] = field(default_factory=dict)
 
     def computed(self, layer: int) -> Box:
         """The cells that the tile computes of a layer's output."""
         needs = next(group for group in self.groups if group.first <= layer < group.stop)
         return needs.computed[layer - needs.first]
+
+    def group_of(self, layer: int) -> int:
+        """The number of the fused group that a layer is in."""
+        return next(n for n, group in enumerate(self.groups) if group.first <= layer < group.stop)
+
+    def copied_for(self, tensor: int, layer: int) -> int | None:
+        """The group whose copy of a tensor a layer reads; None where it reads the tensor itself."""
+        if not self.copies:
+            return None
+        group = self.group_of(layer)
+        return group if tensor in self.copies.get(group, ()) else None
+
+    def local(self, layer: Layer) -> Layer:
+        """The layer as the tile computes it: with fewer filters where it is filter-parallel."""
+        channels = self.slices.get(layer.output)
+        return layer if channels is None else local_layer(layer, channels)
+
+    def channels(self, network: Network, tensor: int) -> int:
+        """How many channels of a tensor the tile holds."""
+        first, stop = self.slices.get(tensor, (0, network.shape(tensor).channels))
+        return stop - first
 
 
 class Partition:
@@ -57,7 +87,12 @@ class Partition:
 
     Raises
     ------
-    InputError : the plan's groups or grid do not fit the network.
+    InputError : the plan's groups, grid or filters do not fit the network.
+
+    Attributes
+    ----------
+    spans : of filter-parallel layers, the channels of each tile.
+    copied : for each group, the tensors that it reads from a copy.
     """
 
     def __init__(self, network: Network, plan: Plan) -> None:
@@ -67,22 +102,60 @@ class Partition:
         self._sizes = receptive.sizes(network)
         self.ranges = group_ranges(plan.groups, len(network.layers))
         self.tiling: Tiling = plan_tiling(network, plan)
+        check_filters(network, plan.filters)
+        starts = split_at_switches(network, plan.groups, plan.filters)
+        if starts != tuple(plan.groups):
+            raise InputError(
+                f"groups {list(plan.groups)} do not fit filters {list(plan.filters)}: expected "
+                f"first layers {list(starts)}"
+            )
+        self.spans = filter_spans(network, plan)
+        self.copied = tuple(self._copied(first, stop) for first, stop in self.ranges)
+
+    def owned(self, tensor: int, tile: int) -> Box:
+        """The cells of a tensor that a tile owns, in the channels that it owns."""
+        channels = self.channels(tensor, tile)
+        if channels is None:
+            return self.tiling.owned(tensor, tile)
+        return EMPTY if channels[0] == channels[1] else whole(*self._sizes[tensor])
+
+    def channels(self, tensor: int, tile: int) -> Channels | None:
+        """The channels of a sliced tensor that a tile owns; None where tensors are tiled."""
+        spans = self.spans.get(tensor - 1)
+        return None if spans is None else spans[tile]
 
     @cached_property
     def needs(self) -> tuple[tuple[GroupNeeds, ...], ...]:
         """For each tile, its boxes in each group."""
         return tuple(
-            tuple(
-                group_needs(
-                    self._layers,
-                    self._sizes,
-                    lambda tensor, tile=tile: self.tiling.owned(tensor, tile),
-                    first,
-                    stop,
-                )
-                for first, stop in self.ranges
-            )
+            tuple(self._needs(tile, first, stop) for first, stop in self.ranges)
             for tile in range(self.plan.grid.tiles)
+        )
+
+    def _needs(self, tile: int, first: int, stop: int) -> GroupNeeds:
+        def owned(tensor: int) -> Box:
+            return self.owned(tensor, tile)
+
+        needs = group_needs(self._layers, self._sizes, owned, first, stop)
+        if first not in self.spans:
+            return needs
+        # All of it, though a strided layer may not need the last cells: copies are alike.
+        fetched = {
+            tensor: EMPTY if box.empty else whole(*self._sizes[tensor])
+            for tensor, box in needs.fetched.items()
+        }
+        return replace(needs, fetched=fetched)
+
+    def _copied(self, first: int, stop: int) -> frozenset[int]:
+        """Tensors from outside a group that lie in another form than the group's own.
+
+        Every tile reads its part of the image, halo included, from the image itself.
+        """
+        inputs = {tensor for layer in range(first, stop) for tensor in self._layers[layer].inputs}
+        return frozenset(
+            tensor
+            for tensor in inputs
+            if 0 < tensor <= first and (first in self.spans or tensor - 1 in self.spans)
         )
 
     def part(self, tile: int) -> TilePart:
@@ -93,16 +166,31 @@ class Partition:
     def boxes(self, tile: int) -> TilePart:
         """The part of a tile without its messages, which take longest to find."""
         tensors = range(len(self.network.shapes))
-        owned = tuple(self.tiling.owned(tensor, tile) for tensor in tensors)
-        return TilePart(tile, owned, self._stored(tile, owned), self.needs[tile], ())
+        owned = tuple(self.owned(tensor, tile) for tensor in tensors)
+        return TilePart(
+            tile,
+            owned,
+            self._stored(tile, owned),
+            self.needs[tile],
+            (),
+            {layer + 1: spans[tile] for layer, spans in self.spans.items()},
+            {
+                group: {
+                    tensor: self.needs[tile][group].fetched[tensor] for tensor in sorted(copied)
+                }
+                for group, copied in enumerate(self.copied)
+                if copied
+            },
+        )
 
     def _stored(self, tile: int, owned: tuple[Box, ...]) -> tuple[Box, ...]:
         stored = list(owned)
-        for group in self.needs[tile]:
+        for group, copied in zip(self.needs[tile], self.copied, strict=True):
             for layer, box in enumerate(group.computed, group.first):
                 stored[layer + 1] = stored[layer + 1].hull(box)
             for tensor, box in group.fetched.items():
-                stored[tensor] = stored[tensor].hull(box)
+                if tensor not in copied:
+                    stored[tensor] = stored[tensor].hull(box)
         return tuple(stored)
 
     def _transfers(self, tile: int, group: int) -> Transfers:
@@ -113,6 +201,8 @@ class Partition:
             tile,
             self.plan.grid.tiles,
             tensors,
-            self.tiling.owned,
+            self.owned,
             lambda tensor, peer: self.needs[peer][group].fetched[tensor],
+            self.channels,
+            self.copied[group],
         )

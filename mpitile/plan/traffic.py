@@ -21,22 +21,29 @@ def group_traffic(partition: Partition, group: int) -> Traffic:
             # Tiles read the image itself.
             if tensor == 0 or box.empty:
                 continue
-            channels = partition.network.shape(tensor).channels
             for owner in _touched(partition, tensor, box):
                 if owner != tile:
-                    cells = partition.tiling.owned(tensor, owner).intersect(box).cells
-                    found[owner, tile] += cells * channels
+                    cells = partition.owned(tensor, owner).intersect(box).cells
+                    found[owner, tile] += cells * _channels(partition, tensor, owner)
     return {pair: elements for pair, elements in found.items() if elements}
 
 
 def _touched(partition: Partition, tensor: int, box: Box) -> Iterator[int]:
-    """The tiles whose rows and columns a box of a tensor touches."""
+    """The tiles whose rows and columns a box of a tensor touches; of a sliced one all."""
     tiling = partition.tiling
+    if tensor - 1 in partition.spans:
+        yield from range(tiling.grid.tiles)
+        return
     rows = _between(tiling.rows[tensor], box.y0, box.y1)
     columns = _between(tiling.columns[tensor], box.x0, box.x1)
     for row in rows:
         for column in columns:
             yield row * tiling.grid.columns + column
+
+
+def _channels(partition: Partition, tensor: int, owner: int) -> int:
+    first, stop = partition.channels(tensor, owner) or (0, partition.network.shape(tensor).channels)
+    return stop - first
 
 
 def _between(cuts: Sequence[int], start: int, stop: int) -> range:

@@ -20,24 +20,29 @@ class Arena:
 
     def __init__(self, buffers: tuple[Buffer, ...]) -> None:
         self.layout: Layout = lay_out(buffers)
-        self._buffers = {(buffer.name, buffer.tensor): buffer for buffer in buffers}
+        self._buffers = {(buffer.name, buffer.tensor, buffer.group): buffer for buffer in buffers}
         memory = np.empty(self.layout.size + ALIGNMENT, np.uint8)
         start = -memory.ctypes.data % ALIGNMENT
         self._memory = memory[start : start + self.layout.size]
 
-    def holds(self, name: str, tensor: int) -> bool:
+    def holds(self, name: str, tensor: int, group: int | None = None) -> bool:
         """Whether a pass has such a buffer."""
-        return (name, tensor) in self._buffers
+        return (name, tensor, group) in self._buffers
 
-    def buffer(self, name: str, tensor: int) -> Buffer:
-        """The buffer of that name and tensor."""
-        return self._buffers[name, tensor]
+    def buffer(self, name: str, tensor: int, group: int | None = None) -> Buffer:
+        """The buffer of that name and tensor, or of a group's copy of the tensor."""
+        return self._buffers[name, tensor, group]
 
     def array(
-        self, name: str, tensor: int, shape: tuple[int, ...], dtype: np.dtype | type
+        self,
+        name: str,
+        tensor: int,
+        shape: tuple[int, ...],
+        dtype: np.dtype | type,
+        group: int | None = None,
     ) -> np.ndarray:
         """The buffer as an array, whose contents hold from its first to its last event."""
-        buffer = self._buffers[name, tensor]
+        buffer = self._buffers[name, tensor, group]
         size = prod(shape) * np.dtype(dtype).itemsize
         if size != buffer.size:
             raise ValueError(f"{name} of tensor {tensor} has {buffer.size} bytes, not {size}")

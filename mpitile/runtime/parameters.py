@@ -7,9 +7,9 @@ from math import prod
 
 import numpy as np
 
+from mpitile.geometry.transfers import Channels
 from mpitile.network.parameters import ParameterSpec, local_specs, parameter_specs
 from mpitile.network.spec import Connected, Network
-from mpitile.plan.filters import Channels
 
 # Numbers that are drawn at a time, in double precision.
 _BLOCK = 1 << 16

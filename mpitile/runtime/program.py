@@ -16,17 +16,17 @@ from mpitile.kernels.tile import Tile
 from mpitile.layers.base import LayerWork, Loss, Site, Step
 from mpitile.layers.classification import SumOfSquares
 from mpitile.layers.pooled import PooledConvolution
-from mpitile.layers.registry import is_loss, make_layer, overwrites, workspace_elements
-from mpitile.network.kept import kept
+from mpitile.layers.registry import is_loss, make_layer, workspace_elements
 from mpitile.network.merging import merged_pools
+from mpitile.network.parameters import parameter_specs
 from mpitile.network.spec import Layer
 from mpitile.plan.bytes import arena_bytes, scratch_elements
-from mpitile.plan.lifetimes import DELTA, VALUE, pass_buffers
+from mpitile.plan.lifetimes import pass_buffers
 from mpitile.plan.partition import Partition, TilePart
 from mpitile.plan.recomputation import Piece, stages
 from mpitile.plan.timeline import make_timeline
-from mpitile.runtime.arena import Arena
-from mpitile.runtime.parameters import Parameters
+from mpitile.runtime.arrays import PassArrays
+from mpitile.runtime.parameters import FlatParameters, Parameters
 from mpitile.runtime.shapes import layer_shapes
 from mpitile.runtime.stopwatch import Stopwatch
 
@@ -47,10 +47,14 @@ class _Task:
 
 @dataclass(frozen=True)
 class _Group:
-    """A fused group: what is fetched at its start, then the work on its layers in order."""
+    """A fused group: what is fetched at its start, then the work on its layers in order.
+
+    A sliced one has channels of its own, which the replicas' ranks with the same tile share.
+    """
 
     exchange: Exchange
     tasks: tuple[_Task, ...]
+    sliced: bool
 
 
 class Program:
@@ -101,7 +105,7 @@ class Program:
         self.parameters = parameters
         self._topology = topology
         self._choices = choices or Choices()
-        self._grid = partition.plan.grid
+        self._plan = partition.plan
         self._dtype = parameters.values.dtype
         starts = [needs.first for needs in self.part.groups]
         self._merged = merged_pools(self.network, starts) if merge_pools else frozenset()
@@ -117,22 +121,28 @@ class Program:
         )
         self._stages = stages(self.network, starts, partition.plan.recompute, self._merged)
         self._time = make_timeline(self._stages)
-        self._arena = Arena(buffers)
-        self.values = {0: self._tile(0, aligned_zeros(self._shape(0), self._dtype))}
-        self.values |= self._tiles(VALUE)
-        self.deltas = self._tiles(DELTA)
-        self._workspace = aligned_zeros((workspace_elements(parameters.specs),), self._dtype)
+        self._arrays = PassArrays(
+            self.network, self.part, images, self._dtype, buffers, self._merged
+        )
+        self.values, self.deltas = self._arrays.values, self._arrays.deltas
+        # As for whole layers: what a plan needs is known before it is.
+        workspace = workspace_elements(parameter_specs(self.network))
+        self._workspace = aligned_zeros((workspace,), self._dtype)
         scratch = scratch_elements(self.network, self.part, images, self._merged)
         self._scratch = aligned_zeros((scratch,), self._dtype)
         self._groups = tuple(self._group(number) for number in range(len(self.part.groups)))
         self.bytes = {
-            "weights": parameters.values.nbytes + parameters.running.nbytes,
-            "gradients": parameters.gradients.nbytes,
-            **arena_bytes(buffers, self._arena.layout.size, self._time.loss),
+            "weights": sum(flat.values.nbytes + flat.running.nbytes for flat in self._flats),
+            "gradients": sum(flat.gradients.nbytes for flat in self._flats),
+            **arena_bytes(buffers, self._arrays.arena.layout.size, self._time.loss),
             "workspace": self._workspace.nbytes + self._scratch.nbytes,
             "halos": sum(group.exchange.bytes for group in self._groups),
             "images": self.values[0].array.nbytes,
         }
+
+    @property
+    def _flats(self) -> tuple[FlatParameters, FlatParameters]:
+        return self.parameters.shared, self.parameters.slices
 
     @property
     def loss(self) -> float:
@@ -152,8 +162,9 @@ class Program:
         ----------
         observe : called with each tensor's number and value when it is computed.
         """
-        step = replace(step, reduce=self._timed(step.reduce))
+        steps = self._steps(step)
         for number, group in enumerate(self._groups):
+            step = steps[group.sliced]
             self._mark(HALOS, number)
             with self.stopwatch.measure("halo"):
                 group.exchange.begin_forward()
@@ -173,13 +184,13 @@ class Program:
         observe : called with each tensor's number and partial gradient when it is
             complete; the sum over ranks is the gradient.
         """
-        step = replace(step, reduce=self._timed(step.reduce))
-        if step.overwrite:
+        steps = self._steps(step)
+        for flat in self._flats if step.overwrite else ():
             # Layers overwrite the gradients of their weights themselves.
-            self.parameters.gradients[self.parameters.decaying :] = 0
-        self._clear_deltas({self._time.loss})
+            flat.gradients[flat.decaying :] = 0
+        self._arrays.clear_deltas({self._time.loss})
         for number in reversed(range(len(self._groups))):
-            self._backward_group(number, step, observe)
+            self._backward_group(number, steps[self._groups[number].sliced], observe)
         if observe and 0 in self.deltas:
             observe(0, self.deltas[0])
 
@@ -191,7 +202,7 @@ class Program:
                 self._mark("forward", _last(layers))
                 work.forward(again)
             self._mark("backward_input", _last(task.layers))
-            self._clear_deltas({self._time.backward[layer] for layer in task.layers})
+            self._arrays.clear_deltas({self._time.backward[layer] for layer in task.layers})
             if observe and task.layers:
                 tensor = task.layers[-1] + 1
                 observe(tensor, self.deltas[tensor])
@@ -207,15 +218,11 @@ class Program:
         with self.stopwatch.measure("halo"):
             group.exchange.end_adjoint()
 
-    def _fresh(self, tensor: int) -> bool:
-        """Whether the first that writes to a tensor's delta overwrites it."""
-        readers = self._readers(tensor)
-        if not readers or readers[-1].index + 1 in self._merged:
-            return False
-        return overwrites(readers[-1].operation)
-
-    def _readers(self, tensor: int) -> list[Layer]:
-        return [layer for layer in self.network.layers if tensor in layer.inputs]
+    def _steps(self, step: Step) -> tuple[Step, Step]:
+        """The step as tiled groups take it, and as sliced ones do."""
+        peers = self._topology.peers
+        alone = replace(step, reduce=_stays if peers.size == 1 else self._timed(peers.sum))
+        return replace(step, reduce=self._timed(step.reduce)), alone
 
     def _timed(self, reduce: Callable[[np.ndarray], None]) -> Callable[[np.ndarray], None]:
         def timed(array: np.ndarray) -> None:
@@ -224,34 +231,15 @@ class Program:
 
         return timed
 
-    def _clear_deltas(self, events: set[int]) -> None:
-        """Zero the gradients that are first added to at these events."""
-        for tensor, tile in self.deltas.items():
-            if self._arena.buffer(DELTA, tensor).first in events and not self._fresh(tensor):
-                tile.array[...] = 0
-
-    def _shape(self, tensor: int) -> tuple[int, int, int, int]:
-        box = self.part.stored[tensor]
-        return self.images, box.height, box.width, self.network.shape(tensor).channels
-
-    def _tile(self, tensor: int, array: np.ndarray) -> Tile:
-        shape = self.network.shape(tensor)
-        return Tile(array, self.part.stored[tensor], shape.height, shape.width)
-
-    def _tiles(self, name: str) -> dict[int, Tile]:
-        """The tiles of all tensors that have a buffer of this name."""
-        return {
-            tensor: self._tile(
-                tensor, self._arena.array(name, tensor, self._shape(tensor), self._dtype)
-            )
-            for tensor in range(len(self.network.shapes))
-            if self._arena.holds(name, tensor)
-        }
-
     def _group(self, number: int) -> _Group:
         needs = self.part.groups[number]
         exchange = Exchange(
-            self._topology.team, self.part.transfers[number], self.values, self.deltas
+            self._topology.team,
+            self.part.transfers[number],
+            self.values,
+            self.deltas,
+            self._arrays.copies.get(number),
+            self._arrays.copy_deltas.get(number),
         )
         tasks: list[_Task] = []
         for stage in self._stages:
@@ -264,7 +252,7 @@ class Program:
         last = self.network.layers[-1]
         if needs.stop == len(self.network.layers) and not is_loss(last.operation):
             tasks.append(_Task((), SumOfSquares(self._site(last.index))))
-        return _Group(exchange, tuple(tasks))
+        return _Group(exchange, tuple(tasks), needs.first in self._plan.filters)
 
     def _work(self, piece: Piece) -> LayerWork:
         sites = [self._site(index) for index in piece]
@@ -273,35 +261,35 @@ class Program:
         return make_layer(sites[0], self.network)
 
     def _site(self, index: int) -> Site:
-        layer = self.network.layers[index]
+        layer, arrays = self.network.layers[index], self._arrays
         return Site(
-            layer=layer,
+            layer=self.part.local(layer),
             box=self.part.computed(index),
             owned=self.part.owned[layer.output],
             stored=self.part.stored[layer.output],
-            inputs=tuple(self.values.get(tensor) for tensor in layer.inputs),
-            input_deltas=tuple(self.deltas.get(tensor) for tensor in layer.inputs),
+            inputs=tuple(arrays.value(tensor, index) for tensor in layer.inputs),
+            input_deltas=tuple(arrays.delta(tensor, index) for tensor in layer.inputs),
             output=self.values.get(layer.output),
             output_delta=self.deltas.get(layer.output),
             parameters=self.parameters.of_layer(index),
             gradients=self.parameters.gradients_of(index),
             workspace=self._workspace,
             scratch=self._scratch,
-            kept={
-                name: self._arena.array(
-                    name, layer.output, self._shape(layer.output), self._dtype if real else np.uint8
-                )
-                for name, real in kept(layer).items()
-            },
-            fresh=self._fresh(layer.inputs[0]) and self._readers(layer.inputs[0])[-1] is layer,
+            kept=arrays.kept(layer),
+            fresh=arrays.overwritten_by(layer),
             algorithms=self._algorithms(layer),
         )
 
     def _algorithms(self, layer: Layer) -> dict[str, str]:
-        shapes = layer_shapes(self.network, layer, self._grid, self.images)
+        sliced = layer.index in self._plan.filters
+        shapes = layer_shapes(self.network, layer, self._plan.grid, self.images, sliced)
         return {name: self._choices.of(shape, self._dtype) for name, shape in shapes.items()}
 
 
 def _last(layers: Piece) -> int | None:
     """The layer by which a piece of work is known; None for the loss behind all layers."""
     return layers[-1] if layers else None
+
+
+def _stays(array: np.ndarray) -> None:
+    """The sum over a single rank."""

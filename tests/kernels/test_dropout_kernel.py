@@ -37,6 +37,38 @@ def test_any_tiling_draws_the_reference_mask(
         tools.close(back.array, expected[:, *back.box.slices()], dtype)
 
 
+@settings(deadline=None, max_examples=40)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    dtype=st.sampled_from(["float32", "float64"]),
+    shape=st.tuples(*[st.integers(1, 7)] * 4),
+    probability=st.sampled_from([0.0, 0.1, 0.5, 0.99]),
+    key=st.integers(0, 2**64 - 1),
+    data=st.data(),
+)
+def test_a_slice_of_channels_draws_its_part_of_the_mask(
+    tools, seed, dtype, shape, probability, key, data
+):
+    draw = tools.draw(seed, dtype)
+    mask = reference.dropout_mask(shape, probability, key, 3)
+    first = data.draw(st.integers(0, shape[3] - 1))
+    mask = mask[..., first:]
+    box = draw.box(*shape[1:3])
+    cells = (slice(None), *box.slices())
+    x, dy, y, dx = (draw.array(*mask.shape) for _ in range(4))
+    expected_y, expected_dx = y.copy(), dx.copy()
+    expected_y[cells] = (x * mask)[cells]
+    expected_dx[cells] += (dy * mask)[cells]
+
+    def tile(array):
+        return Tile(array, whole(*shape[1:3]), *shape[1:3], first)
+
+    dropout.forward(tile(x), tile(y), box, probability, key, 3)
+    dropout.backward(tile(dy), box, tile(dx), probability, key, 3)
+    tools.close(y, expected_y, dtype)
+    tools.close(dx, expected_dx, dtype)
+
+
 def test_an_image_has_the_same_mask_wherever_the_batch_is_split():
     both = reference.dropout_mask((2, 4, 5, 6), 0.5, 9, 10)
     second = reference.dropout_mask((1, 4, 5, 6), 0.5, 9, 11)

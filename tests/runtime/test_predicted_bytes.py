@@ -12,6 +12,7 @@ from mpitile.layers.registry import workspace_elements
 from mpitile.network.parameters import parameter_specs
 from mpitile.plan.bytes import KINDS, Demand, plan_bytes
 from mpitile.plan.devices import Devices
+from mpitile.plan.filters import tile_spans
 from mpitile.plan.partition import Partition
 from mpitile.runtime.parameters import Parameters
 from mpitile.runtime.program import Program
@@ -22,7 +23,7 @@ from mpitile.train.trainer import Trainer
 
 
 @settings(max_examples=60)
-@given(cases())
+@given(cases(filters=True))
 def test_a_program_allocates_what_is_predicted(case):
     network, plan = case.network, case.plan
     partition = Partition(network, plan)
@@ -30,9 +31,10 @@ def test_a_program_allocates_what_is_predicted(case):
 
     def allocated(comm, dtype):
         topology = make_topology(comm, plan)
-        parameters = Parameters(network, dtype)
+        spans = tile_spans(network, plan, topology.tile)
+        parameters = Parameters(network, dtype, spans=spans)
         program = Program(partition, topology, parameters, case.batch // plan.replicas)
-        arena = program._arena._memory.nbytes
+        arena = program._arrays.arena._memory.nbytes
         assert program.bytes["activations"] + program.bytes["deltas"] == arena
         return program.bytes
 

@@ -136,7 +136,7 @@ class Poison:
     """Fills all memory that no buffer uses with NaN before each piece of work."""
 
     def __init__(self, program):
-        self.arena = program._arena
+        self.arena = program._arrays.arena
         self.time = program._time
         self.program = program
         for group in program._groups:

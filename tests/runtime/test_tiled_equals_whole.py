@@ -39,7 +39,7 @@ def assume_unsure(case, passes):
 
 
 @settings(max_examples=EXAMPLES)
-@given(cases())
+@given(cases(filters=True))
 def test_tiled_steps_equal_the_steps_of_one_rank(case):
     images, truths = data(case)
     options = {"steps": STEPS, "seed": case.seed, "seen": case.seen, "key": KEY}
@@ -52,7 +52,7 @@ def test_tiled_steps_equal_the_steps_of_one_rank(case):
 
 
 @settings(max_examples=EXAMPLES // 2)
-@given(cases())
+@given(cases(filters=True))
 def test_tiled_steps_with_merged_pools_equal_the_steps_of_one_rank(case):
     """As runs take them: what only a pool reads is never stored, hence not compared."""
     images, truths = data(case)

@@ -1,0 +1,242 @@
+"""Whole copies of tensors whose parts the ranks of a team own, and the adjoint.
+
+See `mpitile.plan.gathers` for who sends what to whom.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mpitile.comm.communicator import Channel, SharedMemory
+from mpitile.comm.devices import TeamGroup
+from mpitile.kernels.tile import Tile
+from mpitile.plan.gathers import Part, held, part_sizes, partners
+
+Tiles = Mapping[int, Tile]
+# Cells of a tile as a view, and the same cells in shared memory.
+_Pieces = list[tuple[np.ndarray, np.ndarray]]
+
+
+class WholeExchange:
+    """Fills every rank's whole copies of tensors from all owners' parts.
+
+    The adjoint adds up the copies' partial deltas, each owner's part in the order of ranks inside
+    each device and then of devices, and adds the sum to what stands in the owner's delta, so
+    that ``<forward x, y> = <x, adjoint y>`` and two runs give the same bits. It leaves the
+    copies' deltas as they are. Making one is collective in the team, as is each of its calls;
+    all requests are made here. Exchanges with the same memory follow each other: none begins
+    before the one before has ended.
+
+    Parameters
+    ----------
+    group : this rank's place in its team.
+    memory : shared inside the device; each rank has added what
+        `mpitile.plan.gathers.staging_bytes` says, or more.
+    parts : by tensor, what each rank of the team owns. They cover the tensor.
+    homes, copies : by tensor, the tiles that hold this rank's part, and the whole. A home's
+        array has all channels, or those of the part alone; where the part is empty, none is
+        looked for.
+    home_deltas, copy_deltas : the same of gradients; left out where there is no way back.
+
+    Attributes
+    ----------
+    bytes : allocated here: none. All buffers are in `memory`, which is in its own account: what
+        each rank has added to it.
+    """
+
+    bytes = 0
+
+    def __init__(
+        self,
+        group: TeamGroup,
+        memory: SharedMemory,
+        parts: Mapping[int, Sequence[Part]],
+        homes: Tiles,
+        copies: Tiles,
+        home_deltas: Tiles | None = None,
+        copy_deltas: Tiles | None = None,
+    ) -> None:
+        array = next(iter(copies.values())).array
+        segments = [segment.view(array.dtype) for segment in memory.segments]
+        relay = _Relay(group, memory, segments, parts, part_sizes(parts, len(array)))
+        self._forward = _Gather(relay, homes, copies)
+        self._backward: _Sum | None = None
+        if home_deltas is not None and copy_deltas is not None:
+            self._backward = _Sum(relay, home_deltas, copy_deltas)
+
+    def close(self) -> None:
+        """Free the requests; the exchange is of no use afterwards."""
+        self._forward.channel.close()
+        if self._backward:
+            self._backward.channel.close()
+
+    def begin_forward(self) -> None:
+        """Pack and send what this rank owns."""
+        self._forward.begin()
+
+    def end_forward(self) -> None:
+        """Receive, and fill the whole copies."""
+        self._forward.end()
+
+    def begin_adjoint(self) -> None:
+        """Add up partial deltas inside the device, and send the sums to their owners."""
+        self._way_back().begin()
+
+    def end_adjoint(self) -> None:
+        """Receive other devices' sums, and add all of them to this rank's part."""
+        self._way_back().end()
+
+    def _way_back(self) -> _Sum:
+        if self._backward is None:
+            raise ValueError("no way back: the exchange was made without deltas")
+        return self._backward
+
+
+@dataclass(frozen=True)
+class _Relay:
+    """What both directions go by.
+
+    Attributes
+    ----------
+    segments : of the device's ranks, as numbers.
+    sizes : elements of each rank's parts.
+    """
+
+    group: TeamGroup
+    memory: SharedMemory
+    segments: Sequence[np.ndarray]
+    parts: Mapping[int, Sequence[Part]]
+    sizes: Sequence[int]
+
+    @property
+    def rank(self) -> int:
+        return self.group.team.rank
+
+    def provided(self, rank: int) -> tuple[int, ...]:
+        """The owners whose parts a rank provides for the device."""
+        return held(self.group.devices, self.sizes, rank)
+
+    def partners(self) -> dict[int, int]:
+        """By device, the rank that receives this rank's part."""
+        every = partners(self.group.devices, self.sizes)
+        return {device: of[self.rank] for device, of in enumerate(every) if self.rank in of}
+
+    def cut(self, segment: np.ndarray, owners: Collection[int]) -> dict[int, np.ndarray]:
+        """Owners' parts one after the other at the beginning of a segment."""
+        found, offset = {}, 0
+        for owner in owners:
+            found[owner] = segment[offset : offset + self.sizes[owner]]
+            offset += self.sizes[owner]
+        return found
+
+    def pieces(self, tiles: Tiles, owner: int, staged: np.ndarray) -> _Pieces:
+        """Where an owner's part stands in tiles, and in a part of shared memory."""
+        found, offset = [], 0
+        for tensor, by_rank in self.parts.items():
+            part = by_rank[owner]
+            if not part.elements:
+                continue
+            view = _channels(tiles[tensor].view(part.box), part)
+            found.append((view, staged[offset : offset + view.size].reshape(view.shape)))
+            offset += view.size
+        return found
+
+
+class _Gather:
+    """From owners into whole copies."""
+
+    def __init__(self, relay: _Relay, homes: Tiles, copies: Tiles) -> None:
+        self._memory = relay.memory
+        staged: dict[int, np.ndarray] = {}
+        ranks = relay.group.devices.ranks[relay.group.number]
+        for rank, segment in zip(ranks, relay.segments, strict=True):
+            staged |= relay.cut(segment, relay.provided(rank))
+        own = staged[relay.rank]
+        self._home = relay.pieces(homes, relay.rank, own)
+        self._whole = [
+            piece for owner, part in staged.items() for piece in relay.pieces(copies, owner, part)
+        ]
+        _, *received = relay.provided(relay.rank)
+        self.channel: Channel = relay.group.team.channel(
+            [(partner, own) for partner in relay.partners().values()],
+            [(owner, staged[owner]) for owner in received],
+        )
+
+    def begin(self) -> None:
+        # Others may still read what this rank provided last time.
+        self._memory.fence()
+        for view, staged in self._home:
+            np.copyto(staged, view)
+        self.channel.begin()
+
+    def end(self) -> None:
+        self.channel.end()
+        self._memory.fence()
+        for view, staged in self._whole:
+            np.copyto(view, staged)
+
+
+class _Sum:
+    """From whole copies' partial deltas to the deltas of owners."""
+
+    def __init__(self, relay: _Relay, homes: Tiles, copies: Tiles) -> None:
+        self._memory = relay.memory
+        devices, number, rank = relay.group.devices, relay.group.number, relay.rank
+        position = devices.ranks[number].index(rank)
+        owners = range(len(relay.sizes))
+        copies_of_ranks = [relay.cut(segment, owners) for segment in relay.segments]
+        self._whole = [
+            piece
+            for owner, part in copies_of_ranks[position].items()
+            for piece in relay.pieces(copies, owner, part)
+        ]
+        provided = relay.provided(rank)
+        self._inner = [[parts[owner] for parts in copies_of_ranks] for owner in provided]
+        # Sums inside the device stand in the copy of its first rank.
+        sums = copies_of_ranks[0]
+        own = sums[rank]
+        sources = relay.partners()
+        behind = relay.segments[position][sum(relay.sizes) :]
+        received = {
+            device: behind[place * own.size : (place + 1) * own.size]
+            for place, device in enumerate(sources)
+        }
+        self._outer = [received.get(device, own) for device in range(len(devices))]
+        if not own.size:
+            self._outer = [own]
+        self._home = relay.pieces(homes, rank, self._outer[0])
+        self.channel: Channel = relay.group.team.channel(
+            [(owner, sums[owner]) for owner in provided[1:]],
+            [(sources[device], buffer) for device, buffer in received.items()],
+        )
+
+    def begin(self) -> None:
+        # Others may still read what this rank has written last time.
+        self._memory.fence()
+        for view, staged in self._whole:
+            np.copyto(staged, view)
+        self._memory.fence()
+        for first, *others in self._inner:
+            _add_to(first, others)
+        self.channel.begin()
+
+    def end(self) -> None:
+        self.channel.end()
+        first, *others = self._outer
+        _add_to(first, others)
+        for view, total in self._home:
+            np.add(view, total, out=view)
+
+
+def _add_to(first: np.ndarray, others: Sequence[np.ndarray]) -> None:
+    for other in others:
+        np.add(first, other, out=first)
+
+
+def _channels(cells: np.ndarray, part: Part) -> np.ndarray:
+    """The part's channels of cells that have all channels, or these alone."""
+    start, stop = part.channels
+    return cells if cells.shape[3] == stop - start else cells[..., start:stop]

@@ -28,11 +28,11 @@ def filter_groups(network: Network) -> Iterator[tuple[int, int]]:
     for layer in layers:
         if not divides_filters(layer):
             continue
-        stop = layer.index + 1
-        yield layer.index, stop
-        while stop < len(layers) and keeps_channels(layers[stop]) and layers[stop].inputs == (stop,):
-            stop += 1
-            yield layer.index, stop
+        yield layer.index, layer.index + 1
+        for behind in layers[layer.index + 1 :]:
+            if not (keeps_channels(behind) and behind.inputs == (behind.index,)):
+                break
+            yield layer.index, behind.index + 1
 
 
 class FilterTimes:

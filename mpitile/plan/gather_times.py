@@ -1,8 +1,4 @@
-"""Seconds of gathering whole tensors from a team's parts, and of scattering their gradients.
-
-Each device receives each part of the others once, by one of its ranks, and shares it inside.
-Back, its ranks' partial gradients are added up inside it before they travel.
-"""
+"""Seconds of the exchanges of `mpitile.plan.gathers`: whole tensors from parts, and back."""
 
 from __future__ import annotations
 
@@ -10,6 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from mpitile.plan.cost import Cost, Message
+from mpitile.plan.devices import first_devices, team_devices
+from mpitile.plan.gathers import messages
 from mpitile.plan.plan import Plan
 from mpitile.plan.recording import ADJOINT, FORWARD
 
@@ -93,18 +91,15 @@ class GatherTimes:
         return published + inside, (others + 1) * parts[tile] / rate
 
     def messages(self, parts: Parts) -> list[Message]:
-        """Forward, between ranks of the world: each owner to one rank of each other device."""
-        found = []
-        tiles = self._plan.grid.tiles
-        for number, team in enumerate(self._teams):
-            base = number * tiles
-            for device, members in team.items():
-                for position, owner in enumerate(members):
-                    for other, theirs in team.items():
-                        if other != device and parts[owner]:
-                            partner = theirs[position % len(theirs)]
-                            found.append(Message(base + owner, base + partner, parts[owner]))
-        return found
+        """Forward, between ranks of the world, those of all teams."""
+        tiles, devices = self._plan.grid.tiles, first_devices(self._cost.cluster, self._plan.ranks)
+        return [
+            Message(base + owner, base + partner, size)
+            for base in range(0, self._plan.ranks, tiles)
+            for (owner, partner), size in messages(
+                team_devices(devices, range(base, base + tiles)), parts
+            ).items()
+        ]
 
     def _slowest(self, direction: str, parts: Parts) -> Gather:
         times = [self.of(direction)(rank, parts) for rank in range(self._plan.ranks)]

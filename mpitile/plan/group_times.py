@@ -154,9 +154,7 @@ class GroupTimes:
             if final and group.forward + group.backward > _MARGIN * apart:
                 break
 
-    def reading(
-        self, first: int, stop: int, sliced: Mapping[int, Sequence[int]]
-    ) -> GroupSeconds:
+    def reading(self, first: int, stop: int, sliced: Mapping[int, Sequence[int]]) -> GroupSeconds:
         """A group of tiles where some of what it fetches is divided by channels.
 
         Parameters

@@ -275,9 +275,7 @@ class Layout:
     def planned(self, grouping: Grouping) -> Planned:
         """The layout with these groups, looked at as a whole."""
         flags = grouping.recompute if any(grouping.recompute) else ()
-        plan = replace(
-            self.base, groups=grouping.starts, recompute=flags, filters=grouping.filters
-        )
+        plan = replace(self.base, groups=grouping.starts, recompute=flags, filters=grouping.filters)
         return self._planner.evaluate(plan, grouping.seconds)
 
     def timed(self, starts: Sequence[int], filters: Collection[int] = ()) -> Grouping:

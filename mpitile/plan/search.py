@@ -43,9 +43,7 @@ class Grouping(NamedTuple):
     @property
     def filters(self) -> tuple[int, ...]:
         """The filter-parallel layers."""
-        return tuple(
-            layer for group in self.groups if group.filters for layer in range(*group[:2])
-        )
+        return tuple(layer for group in self.groups if group.filters for layer in range(*group[:2]))
 
 
 # By layer and by the forms of what crosses its start.

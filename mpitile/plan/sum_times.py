@@ -93,25 +93,35 @@ def peer_sum(cost: Cost, plan: Plan, sizes: Sequence[float]) -> float:
 
     As gradients are summed over all ranks, but by all tiles' peers at the same time.
     """
-    if plan.replicas < 2 or not any(sizes):
-        return 0.0
-    inside = outside = 0.0
-    messages = []
-    everything = first_devices(cost.cluster, plan.ranks)
-    for tile, size in enumerate(sizes):
-        devices = peer_devices(everything, plan.grid.tiles, tile)
-        for replica in range(plan.replicas):
-            rank = replica * plan.grid.tiles + tile
-            part = share(devices, replica, (0, int(size)))
-            speed = cost.cluster.devices[cost.cluster.device_of(rank)].speed
-            rate = speed.sum * speed.share
-            mates = devices.ranks[devices.place(replica)[0]]
-            inside = max(inside, (len(mates) - 1) * covered(part.added) / rate)
-            outside = max(outside, sum(covered([p.span]) for p in part.receives) / rate)
-            messages += [
-                Message(rank, parcel.rank * plan.grid.tiles + tile, covered([parcel.span]))
-                for parcel in part.sends
-            ]
+    messages = peer_messages(cost, plan, sizes)
     back = [Message(m.target, m.source, m.size) for m in messages]
     ways = sum(max(cost.exchange(way).values(), default=0.0) for way in (messages, back))
-    return inside + outside + ways
+    adding = max(peer_adding(cost, plan, rank, sizes) for rank in range(plan.ranks))
+    return ways + adding if messages else 0.0
+
+
+def peer_messages(cost: Cost, plan: Plan, sizes: Sequence[float]) -> list[Message]:
+    """What ranks of the world send of such a sum; the values come back the same way."""
+    tiles, found = plan.grid.tiles, []
+    if plan.replicas < 2:
+        return found
+    everything = first_devices(cost.cluster, plan.ranks)
+    for tile, size in enumerate(sizes):
+        devices = peer_devices(everything, tiles, tile)
+        for replica in range(plan.replicas):
+            found += [
+                Message(replica * tiles + tile, parcel.rank * tiles + tile, covered([parcel.span]))
+                for parcel in share(devices, replica, (0, int(size))).sends
+            ]
+    return found
+
+
+def peer_adding(cost: Cost, plan: Plan, rank: int, sizes: Sequence[float]) -> float:
+    """Seconds in which a rank adds up its part, inside its device and from others."""
+    replica, tile = divmod(rank, plan.grid.tiles)
+    devices = peer_devices(first_devices(cost.cluster, plan.ranks), plan.grid.tiles, tile)
+    part = share(devices, replica, (0, int(sizes[tile])))
+    mates = devices.ranks[devices.place(replica)[0]]
+    received = sum(covered([parcel.span]) for parcel in part.receives)
+    speed = cost.cluster.devices[cost.cluster.device_of(rank)].speed
+    return ((len(mates) - 1) * covered(part.added) + received) / (speed.sum * speed.share)

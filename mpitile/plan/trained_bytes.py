@@ -1,4 +1,7 @@
-"""Bytes on a device of what is trained, layer by layer: close to `mpitile.plan.bytes`, and cheap."""
+"""Bytes on a device of what is trained, layer by layer.
+
+Close to what `mpitile.plan.bytes` finds for a whole plan, and cheap.
+"""
 
 from __future__ import annotations
 

@@ -70,19 +70,6 @@ def make_devices(
     return DeviceGroup(devices, world.split(0), world.split(number), number)
 
 
-def peer_group(group: DeviceGroup, peers: Communicator, tiles: int, tile: int) -> DeviceGroup:
-    """This rank's place among the ranks of its tile in all replicas. Collective for these.
-
-    Parameters
-    ----------
-    group : its place among all ranks, of which there are `tiles` in a replica.
-    peers : those ranks, in the order of replicas.
-    """
-    devices = peer_devices(group.devices, tiles, tile)
-    number, _ = devices.place(peers.rank)
-    return DeviceGroup(devices, peers.split(0), peers.split(number), number)
-
-
 @dataclass(frozen=True)
 class TeamGroup:
     """A rank's place among the devices of its team.
@@ -110,6 +97,19 @@ def make_team_group(group: DeviceGroup, team: Communicator) -> TeamGroup:
     devices = team_devices(group.devices, team.allgather(group.world.rank))
     number, _ = devices.place(team.rank)
     return TeamGroup(devices, team, team.split(number), number)
+
+
+def peer_group(group: DeviceGroup, peers: Communicator, tiles: int, tile: int) -> DeviceGroup:
+    """This rank's place among the ranks of its tile in all replicas. Collective for these.
+
+    Parameters
+    ----------
+    group : its place among all ranks, of which there are `tiles` in a replica.
+    peers : those ranks, in the order of replicas.
+    """
+    devices = peer_devices(group.devices, tiles, tile)
+    number, _ = devices.place(peers.rank)
+    return DeviceGroup(devices, peers.split(0), peers.split(number), number)
 
 
 def one_array(group: DeviceGroup, size: int, dtype: np.dtype) -> tuple[SharedMemory, np.ndarray]:

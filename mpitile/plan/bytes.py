@@ -166,7 +166,9 @@ def _arena(
         loss = make_timeline(stages(network, plan.groups, plan.recompute, merged)).loss
         arenas[buffers] = arena_bytes(buffers, lay_out(buffers).size, loss)
     scratch = demand.kernel_elements + scratch_elements(network, part, images, merged)
-    return {**arenas[buffers], "workspace": demand.optimizer_scratch + scratch * itemsize}
+    # The optimiser of slices works in memory of its own.
+    updates = demand.optimizer_scratch * (2 if plan.filters else 1)
+    return {**arenas[buffers], "workspace": updates + scratch * itemsize}
 
 
 def arena_bytes(buffers: Collection[Buffer], size: int, loss: int) -> dict[str, int]:

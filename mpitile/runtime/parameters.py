@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 
 import numpy as np
 
 from mpitile.geometry.transfers import Channels
-from mpitile.network.parameters import ParameterSpec, local_specs, parameter_specs
+from mpitile.network.parameters import ParameterSpec, local_specs
 from mpitile.network.spec import Connected, Network
 
 # Numbers that are drawn at a time, in double precision.
@@ -44,8 +44,8 @@ class FlatParameters:
         trained.sort(key=lambda spec: not spec.decays)
         untrained = [spec for spec in specs if not spec.trained]
         self.trained, self.untrained = tuple(trained), tuple(untrained)
-        self.decaying = _size([spec for spec in trained if spec.decays])
-        self.values = np.zeros(_size(trained), dtype) if values is None else values
+        size, self.decaying = trained_elements(specs)
+        self.values = np.zeros(size, dtype) if values is None else values
         self.gradients = np.zeros_like(self.values) if gradients is None else gradients
         self.running = np.zeros(_size(untrained), dtype)
         self.views = _views(self.values, trained) | _views(self.running, untrained)
@@ -67,8 +67,7 @@ class Parameters:
 
     Parameters
     ----------
-    values, gradients : the flat arrays of `shared`, of `trained_elements` zeros each; made here
-        where they are not given.
+    values, gradients : the flat arrays of `shared`, of zeros; made here where they are not given.
     slice_values, slice_gradients : those of `slices`, likewise.
     """
 
@@ -85,15 +84,9 @@ class Parameters:
         self.network = network
         self.spans = dict(spans or {})
         self.specs = local_specs(network, self.spans)
-        self.shared = FlatParameters(
-            [spec for spec in self.specs if spec.layer not in self.spans], dtype, values, gradients
-        )
-        self.slices = FlatParameters(
-            [spec for spec in self.specs if spec.layer in self.spans],
-            dtype,
-            slice_values,
-            slice_gradients,
-        )
+        shared, slices = divided_specs(network, self.spans)
+        self.shared = FlatParameters(shared, dtype, values, gradients)
+        self.slices = FlatParameters(slices, dtype, slice_values, slice_gradients)
         self.values, self.gradients = self.shared.values, self.shared.gradients
         self.decaying, self.running = self.shared.decaying, self.shared.running
         self._values = self.shared.views | self.slices.views
@@ -140,18 +133,19 @@ class Parameters:
                 view[...] = spec.name in ("scales", "rolling_variance")
 
 
-def trained_elements(network: Network, filters: Collection[int] = ()) -> int:
-    """How many parameters of a network are trained; layers in `filters` do not count."""
-    return _size([spec for spec in _specs_without(network, filters) if spec.trained])
+def divided_specs(
+    network: Network, spans: Mapping[int, Channels]
+) -> tuple[tuple[ParameterSpec, ...], tuple[ParameterSpec, ...]]:
+    """A rank's parameters: those that all ranks have, and its slices of filter-parallel layers."""
+    specs = local_specs(network, spans)
+    shared = tuple(spec for spec in specs if spec.layer not in spans)
+    return shared, tuple(spec for spec in specs if spec.layer in spans)
 
 
-def running_elements(network: Network, filters: Collection[int] = ()) -> int:
-    """How many running statistics a network has; layers in `filters` do not count."""
-    return _size([spec for spec in _specs_without(network, filters) if not spec.trained])
-
-
-def _specs_without(network: Network, filters: Collection[int]) -> list[ParameterSpec]:
-    return [spec for spec in parameter_specs(network) if spec.layer not in filters]
+def trained_elements(specs: Sequence[ParameterSpec]) -> tuple[int, int]:
+    """How many numbers of some parameters are trained, and how many of these decay."""
+    trained = [spec for spec in specs if spec.trained]
+    return _size(trained), _size([spec for spec in trained if spec.decays])
 
 
 def _size(specs: Sequence[ParameterSpec]) -> int:

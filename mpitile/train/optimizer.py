@@ -141,6 +141,11 @@ def make_optimizer(
         parameters.decaying,
         [(0, parameters.values.size)] if spans is None else spans,
     )
+    return optimizer_of(kind, trained, options)
+
+
+def optimizer_of(kind: str, trained: Trained, options: NetOptions) -> Optimizer:
+    """The optimiser named "sgd" or "adam" of these arrays, with the cfg's constants."""
     return {"sgd": Sgd, "adam": Adam}[kind](trained, options)
 
 

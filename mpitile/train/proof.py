@@ -133,7 +133,9 @@ def run_tile_by_tile(problem: Problem, plan: Plan) -> Record:
 def run_tiled(problem: Problem, plan: Plan, world: Communicator) -> Record | None:
     """The steps of this rank of a plan; everything, put together, on rank 0. Collective."""
     topology = make_topology(world, plan)
-    state = TrainState(problem.network, problem.dtype, "sgd", world, problem.ranks_per_device)
+    state = TrainState(
+        problem.network, plan, problem.dtype, "sgd", topology, problem.ranks_per_device
+    )
     state.draw(problem.seed)
     parameters = state.parameters
     draw_vectors(parameters, problem.seed)

@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from math import prod
 
 import numpy as np
 
-from mpitile.checkpoint.shards import Sliced, replicated
-from mpitile.comm.communicator import Communicator
-from mpitile.comm.devices import make_devices, one_array, own_arrays
-from mpitile.comm.reduce import SlicedGather, SlicedSum
+from mpitile.checkpoint.pieces import Field
+from mpitile.checkpoint.shards import Part, Sliced, replicated
+from mpitile.comm.devices import DeviceGroup, make_devices, peer_group
+from mpitile.comm.topology import Topology
+from mpitile.network.parameters import ParameterSpec, parameter_specs
 from mpitile.network.spec import Network
-from mpitile.runtime.parameters import Parameters, trained_elements
-from mpitile.train.optimizer import make_optimizer
+from mpitile.plan.bytes import parameter_elements, tile_elements
+from mpitile.plan.filters import tile_spans
+from mpitile.plan.plan import Plan
+from mpitile.runtime.parameters import Parameters, divided_specs, trained_elements
+from mpitile.train.divided import DividedState
 
 
 class TrainState:
     """Parameters and their optimiser on one rank. Making one and all its calls are collective.
 
-    All ranks of a device read the same values. Each rank adds up, updates and hands out its own
-    spans of them; the optimiser's moments exist for those alone.
+    What all ranks have alike they train together; a slice of filter-parallel layers is trained
+    by the ranks of its tile in all replicas.
 
     Parameters
     ----------
+    plan : says which layers are filter-parallel.
     optimizer : "sgd" or "adam".
-    world : all ranks.
+    topology : this rank's place.
     ranks_per_device : see `mpitile.comm.devices.make_devices`.
 
     Attributes
@@ -37,99 +43,128 @@ class TrainState:
     def __init__(
         self,
         network: Network,
+        plan: Plan,
         dtype: np.dtype | type,
         optimizer: str,
-        world: Communicator,
+        topology: Topology,
         ranks_per_device: int | str = "auto",
     ) -> None:
-        dtype = np.dtype(dtype)
-        size = trained_elements(network)
-        bytes_ = size * dtype.itemsize
-        self.group = make_devices(world, ranks_per_device, each=bytes_, once=bytes_)
-        self._world = world
-        value_memory, values = one_array(self.group, size, dtype)
-        gradient_memory, gradients = own_arrays(self.group, size, dtype)
-        self.parameters = Parameters(network, dtype, values, gradients[self.group.inside.rank])
-        self._memories = (value_memory, gradient_memory)
-        self._sum = SlicedSum(self.group, gradient_memory, gradients)
-        self.total = self._sum.total
-        self._values = SlicedGather(self.group, value_memory, values)
-        self._gradients: SlicedGather | None = None
-        self._optimizer = make_optimizer(
-            optimizer, self.parameters, network.options, self.total, self._sum.own
-        )
+        self._network, self._topology = network, topology
+        each, once = _shared_bytes(network, plan, np.dtype(dtype))
+        self.group = make_devices(topology.world, ranks_per_device, each, once)
+        spans = tile_spans(network, plan, topology.tile)
+        shared, slices = divided_specs(network, spans)
+
+        def divided(group: DeviceGroup, specs: Sequence[ParameterSpec]) -> DividedState:
+            size, decaying = trained_elements(specs)
+            return DividedState(group, size, decaying, dtype, optimizer, network.options)
+
+        whole = divided(self.group, shared)
+        self._divided = [whole]
+        flat = [whole.values, whole.gradients]
+        if spans:
+            peers = peer_group(self.group, topology.peers, plan.grid.tiles, topology.tile)
+            own = divided(peers, slices)
+            self._divided.append(own)
+            flat += [spans, own.values, own.gradients]
+        self.total = whole.total
+        self.parameters = Parameters(network, dtype, *flat)
 
     def draw(self, seed: int) -> None:
         """Initial values from the seed."""
         # Every rank writes the same numbers; the fence is for what is written next.
         self.parameters.draw(seed)
-        self._memories[0].fence()
+        for divided in self._divided:
+            divided.fence()
 
     def begin_sum(self) -> None:
         """Begin to add up the gradients; none may be written before the next `end_share`."""
-        self._sum.begin()
+        for divided in self._divided:
+            divided.begin_sum()
 
     def end_sum(self) -> None:
-        """Return when this rank's spans of `total` are complete."""
-        self._sum.end()
+        """Return when this rank's spans of `total`, and of its slices' sums, are complete."""
+        for divided in self._divided:
+            divided.end_sum()
 
     def gather_gradients(self) -> None:
-        """Make `total` whole on every device."""
-        if self._gradients is None:
-            self._gradients = SlicedGather(self.group, self._memories[1], self.total)
-        self._gradients.begin()
-        self._gradients.end()
+        """Make `total` whole on every device, and so the sums of this rank's slices."""
+        for divided in self._divided:
+            divided.gather_gradients()
 
     def update(self, rate: float, images: int, step: int) -> None:
         """Change this rank's spans of the values, with gradients summed over `images`."""
-        self._optimizer.update(rate, images, step)
+        for divided in self._divided:
+            divided.update(rate, images, step)
 
     def begin_share(self) -> None:
         """Begin to hand out the changed values."""
-        self._values.begin()
+        for divided in self._divided:
+            divided.begin_share()
 
     def end_share(self) -> None:
         """Return when the device's values are whole."""
-        self._values.end()
+        for divided in self._divided:
+            divided.end_share()
 
     @property
     def arrays(self) -> Mapping[str, Sliced]:
         """What a checkpoint has to keep; each rank keeps the spans that it updates."""
-        values, spans = self.parameters.values, self._sum.own
+        trained, running = parameter_elements(self._network)
+        groups = (self._topology.world, self._topology.peers)
+        parameters = (self.parameters.shared, self.parameters.slices)
+        found: dict[str, list[Part]] = {"running": []}
+        for divided, flat, group in zip(self._divided, parameters, groups, strict=False):
+            found["running"].append(replicated(group, flat.running, self._fields(flat.untrained)))
+            for name, part in divided.arrays(self._fields(flat.trained)).items():
+                found.setdefault(name, []).append(part)
+        sizes = {"running": running}
+        return {name: Sliced(sizes.get(name, trained), parts) for name, parts in found.items()}
 
-        def spread() -> None:
-            self.begin_share()
-            self.end_share()
-
-        found = {
-            "values": Sliced(values, values.size, spans, whole=True, spread=spread),
-            "running": replicated(self._world, self.parameters.running),
+    def _fields(self, specs: Sequence[ParameterSpec]) -> list[Field]:
+        """What stands in a flat array of some parameters."""
+        numbers = {
+            (spec.layer, spec.name): number
+            for number, spec in enumerate(parameter_specs(self._network))
         }
-        for name, moment in self._optimizer.state.items():
-            found[name] = Sliced(moment, values.size, spans)
-        return found
+        spans = self.parameters.spans
+        return [
+            Field(
+                numbers[spec.layer, spec.name],
+                prod(spec.shape[:-1]),
+                spans.get(spec.layer, (0, spec.shape[-1])),
+            )
+            for spec in specs
+        ]
 
     @property
     def bytes(self) -> dict[str, int]:
         """Bytes by kind, as `mpitile.plan.bytes` predicts them."""
-        parameters = self.parameters
-        once = parameters.values.nbytes if self.group.first else 0
-        return {
-            "weights": once + parameters.running.nbytes,
-            "gradients": parameters.gradients.nbytes,
-            "optimizer": sum(moment.nbytes for moment in self._optimizer.state.values()),
-            "sums": self._sum.bytes,
-        }
+        found = {"weights": self.parameters.shared.running.nbytes}
+        found["weights"] += self.parameters.slices.running.nbytes
+        for divided in self._divided:
+            for kind, size in divided.bytes.items():
+                found[kind] = found.get(kind, 0) + size
+        return found
 
     @property
     def scratch_bytes(self) -> int:
-        """Of what the optimiser works in."""
-        return sum(array.nbytes for array in self._optimizer.scratch)
+        """Of what the optimisers work in."""
+        return sum(divided.scratch_bytes for divided in self._divided)
 
     def close(self) -> None:
         """Give back memory and requests; the parameters must not be touched afterwards."""
-        for reduction in (self._sum, self._values, self._gradients):
-            if reduction:
-                reduction.close()
-        for memory in self._memories:
-            memory.close()
+        for divided in self._divided:
+            divided.close()
+
+
+def _shared_bytes(network: Network, plan: Plan, dtype: np.dtype) -> tuple[int, int]:
+    """What each rank, and each device once, wants to share; the same on all ranks.
+
+    The largest slice counts for every rank, its values too: tiles may be of unlike sizes.
+    """
+    elements = [tile_elements(network, plan, tile) for tile in range(plan.grid.tiles)]
+    (trained, _), _ = elements[0]
+    largest = max(sliced for _, (sliced, _) in elements)
+    slices = 2 * largest if plan.replicas > 1 else 0
+    return (trained + slices) * dtype.itemsize, trained * dtype.itemsize

@@ -224,7 +224,7 @@ def median_step(world, run, steps, clock):
     """The slowest rank's, by this clock."""
     network, plan = run.make()
     topology = make_topology(world, plan)
-    state = TrainState(network, "float32", run.optimizer, world)
+    state = TrainState(network, plan, "float32", run.optimizer, topology)
     state.draw(1)
     images = run.images // plan.replicas
     program = Program(Partition(network, plan), topology, state.parameters, images)

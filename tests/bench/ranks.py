@@ -40,9 +40,9 @@ def measure(options):
     network = resize(read_network(options.network), options.size, options.size)
     groups = [int(first) for first in options.groups.split(",")] if options.groups else "auto"
     plan = choose_plan(network, world.size, options.grid if world.size > 1 else "1x1", groups)
-    state = TrainState(network, np.float32, "sgd", world)
-    state.draw(1)
     topology = make_topology(world, plan)
+    state = TrainState(network, plan, np.float32, "sgd", topology)
+    state.draw(1)
     program = Program(Partition(network, plan), topology, state.parameters, options.batch)
     image = program.values[0].array
     image[...] = np.random.default_rng(world.rank).standard_normal(image.shape)

@@ -8,7 +8,7 @@ from mpitile.network.shapes import infer
 from mpitile.network.spec import Connected, Convolutional, MaxPool, NetOptions
 from mpitile.plan.filters import tile_spans
 from mpitile.plan.plan import Plan
-from mpitile.runtime.parameters import Parameters, running_elements, trained_elements
+from mpitile.runtime.parameters import Parameters, divided_specs, trained_elements
 
 OPERATIONS = [
     Convolutional(6, 3, padding=1, batch_normalize=True),
@@ -45,8 +45,10 @@ def test_slices_draw_the_numbers_of_the_whole(monkeypatch, block):
 
 def test_slices_lie_apart_from_what_all_ranks_share():
     sliced = of_tile(1)
-    assert sliced.values.size == trained_elements(NETWORK, FILTERS)
-    assert sliced.running.size == running_elements(NETWORK, FILTERS) == 12
+    shared, slices = divided_specs(NETWORK, sliced.spans)
+    assert (sliced.values.size, sliced.decaying) == trained_elements(shared)
+    assert (sliced.slices.values.size, sliced.slices.decaying) == trained_elements(slices)
+    assert sliced.running.size == 12
     assert sliced.slices.running.size == 2 * 2
     assert sliced.slices.decaying == 3 * 3 * 6 * 2 + sliced.of_layer(4)["weights"].size
     assert sliced.of_layer(1)["weights"].base is not sliced.values

@@ -9,8 +9,10 @@ from small_jobs import box_images, class_images, classifier, detector, small_set
 from mpitile.checkpoint import shards
 from mpitile.comm.local import run_ranks
 from mpitile.comm.topology import make_topology
+from mpitile.geometry.tiling import Grid
 from mpitile.network.cfg import parse_network
 from mpitile.plan.bytes import state_bytes
+from mpitile.plan.plan import Plan
 from mpitile.runtime.parameters import Parameters
 from mpitile.train.optimizer import make_optimizer
 from mpitile.train.setup import make_job
@@ -51,7 +53,8 @@ def gradient(parameters, rank, step):
 
 def sliced(comm, network, dtype, kind, per_device):
     """Values after some steps, and this rank's moments put together over ranks."""
-    state = TrainState(network, dtype, kind, comm, per_device)
+    plan = Plan(Grid(1, comm.size), (0,))
+    state = TrainState(network, plan, dtype, kind, make_topology(comm, plan), per_device)
     state.draw(1)
     for step in range(1, STEPS + 1):
         state.parameters.gradients[:] = gradient(state.parameters, comm.rank, step)
@@ -62,14 +65,15 @@ def sliced(comm, network, dtype, kind, per_device):
         state.end_share()
     moments = {}
     for name, kept in state.arrays.items():
+        (part,) = kept.parts
         whole = np.zeros(kept.size, dtype)
-        for (start, stop), place in kept.pieces():
-            whole[start:stop] = kept.array[place]
+        for (start, stop), segment in zip(part.spans, part.segments(), strict=True):
+            whole[start:stop] = part.array[segment]
         comm.sum(whole)
         moments[name] = whole
     arrays = len(moments) - 2
     itemsize = np.dtype(dtype).itemsize
-    predicted = state_bytes(network, state.group.devices, comm.rank, itemsize, arrays)
+    predicted = state_bytes(network, plan, state.group.devices, comm.rank, itemsize, arrays)
     assert state.bytes == predicted
     values = state.parameters.values.copy()
     np.testing.assert_array_equal(moments.pop("values"), values)

@@ -68,7 +68,7 @@ def _groupings(planner: Planner, chosen: Planned) -> Iterator[tuple[str, Planned
         grouping = layout.timed(split_at_whole_inputs(network, starts))
         yield name, layout.planned(grouping)
     if any(plan.recompute):
-        yield "nothing recomputed", layout.planned(layout.timed(plan.groups))
+        yield "nothing recomputed", layout.planned(layout.timed(plan.groups, plan.filters))
 
 
 def _rule(planner: Planner) -> Iterator[tuple[str, Planned]]:

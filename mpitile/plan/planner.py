@@ -1,8 +1,8 @@
-"""The fastest plan that fits: over grids, replicas, group borders and recomputation."""
+"""The fastest plan that fits: over grids, replicas, groups, filters and recomputation."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from math import inf
@@ -11,23 +11,31 @@ from mpitile.errors import InputError
 from mpitile.geometry.needs import group_ranges
 from mpitile.geometry.tiling import Grid, parse_grid
 from mpitile.plan.bytes import plan_bytes
+from mpitile.plan.choices import Choices, Group, Untimed
 from mpitile.plan.choose import split_at_whole_inputs, squarest_grid
 from mpitile.plan.cost import Cost
 from mpitile.plan.devices import cluster_devices
+from mpitile.plan.filter_times import FilterTimes
+from mpitile.plan.filters import check_filters, divides_filters, split_at_switches
 from mpitile.plan.group_bytes import GroupBytes
 from mpitile.plan.group_lives import Lives
-from mpitile.plan.group_times import GroupSeconds, GroupTimes
+from mpitile.plan.group_times import GroupTimes
 from mpitile.plan.partition import Partition
 from mpitile.plan.plan import Plan
 from mpitile.plan.predict import Prediction, predict
 from mpitile.plan.request import AUTO, Planned, Request, first_ranks
-from mpitile.plan.search import Grouping, Range, Ways, cheapest_within, fastest
+from mpitile.plan.search import Grouping, Ways, cheapest_within, fastest
 from mpitile.plan.tile_weights import tile_weights
 
 # Sums of groups may say more than a whole plan takes; what they refuse by less is looked at.
 _SLACK = 1.05
 # Plans whose passes take longer by less than this are compared step by step.
 _NEAR = 1.03
+# Bytes that follow from which layers are filter-parallel, and those that no group changes.
+_TRAINED = ("weights", "gradients", "optimizer")
+_FIXED = ("workspace", "sums")
+# First layer and stop.
+Range = tuple[int, int]
 
 
 class Planner:
@@ -106,6 +114,8 @@ class Planner:
     def _ranges(self) -> frozenset[Range] | None:
         """The groups that the request names; None where it leaves them open."""
         request = self.request
+        if not isinstance(request.filters, str):
+            check_filters(request.network, request.filters)
         if isinstance(request.groups, str):
             if not isinstance(request.recompute, str):
                 raise InputError(
@@ -114,6 +124,8 @@ class Planner:
                 )
             return None
         starts = split_at_whole_inputs(request.network, tuple(request.groups))
+        if not isinstance(request.filters, str):
+            starts = split_at_switches(request.network, starts, request.filters)
         ranges = group_ranges(starts, len(request.network.layers))
         if not isinstance(request.recompute, str):
             for number in request.recompute:
@@ -124,12 +136,27 @@ class Planner:
                     )
         return frozenset(ranges)
 
-    def ways(self, group: Range) -> tuple[bool, ...]:
+    def ways(self, group: Group) -> tuple[bool, ...]:
         """Whether a group may store, and whether it may recompute."""
         wanted = self.request.recompute
         if isinstance(wanted, str):
             return {"none": (False,), "all": (True,)}.get(wanted, (False, True))
-        return (sorted(self.ranges or ()).index(group) in wanted,)
+        return (sorted(self.ranges or ()).index(group[:2]) in wanted,)
+
+    def allowed(self, group: Group) -> bool:
+        """Whether what the request settles leaves this group."""
+        if self.ranges is not None and group[:2] not in self.ranges:
+            return False
+        wanted = self.request.filters
+        if isinstance(wanted, str):
+            return wanted == AUTO or not group.filters
+        inside = [layer in wanted for layer in range(group.first, group.stop)]
+        if not group.filters:
+            return not any(inside)
+        layers = self.request.network.layers
+        # A pool among them goes on with the slice before it.
+        ends = group.stop not in wanted or divides_filters(layers[group.stop])
+        return all(inside) and ends
 
     def _bases(self) -> Iterator[Plan]:
         """Plans of one group, for each grid and number of replicas that is left open."""
@@ -193,46 +220,42 @@ class Layout:
         self._planner = planner
         self.base = base
         self._images = planner.request.demand.images // base.replicas
-        self._layers = len(planner.request.network.layers)
         settled = planner.request.recompute not in (AUTO, "none")
         self._times = self._make_times(every=planner.ranges is not None or settled)
-        groups = self._wanted(self._times.groups)
+        self._divided = FilterTimes(
+            planner.request.network, planner.cost, base, self._images, self._times.sums
+        )
+        self._choices = self._wanted(self._times)
         if settled:
             # Some groups recompute whatever it costs.
-            memory = self._memory(0)
-            self.fastest = cheapest_within(groups, memory, planner.ways, self._layers, inf)[0]
+            self.fastest = cheapest_within(self._choices, self._memory(0), planner.ways, inf)[0]
         else:
-            self.fastest = fastest(groups, self._layers)
+            self.fastest = fastest(self._choices)
 
     def best(self, limit: float = inf) -> Planned | None:
         """The fastest plan of this layout that fits and takes less than `limit` seconds a pass."""
         first = self.planned(self.fastest)
         if first.fits:
             return first
-        device, fixed = self._tightest(first)
-        room = self._planner.request.room(device) - fixed
-        memory, groups = self._memory(device), self._wanted(self._times.groups)
+        device = self._tightest(first)
+        memory = self._memory(device)
+        room = self._planner.request.room(device) - self._fixed(first, memory, device)
         found = None
         if self._planner.request.recompute == AUTO:
             # What fits without recomputation, and is found at once, bounds what else to look at.
-            found = self._within(groups, memory, lambda group: (False,), room, limit)
+            found = self._within(self._choices, memory, lambda group: (False,), room, limit)
             limit = found.pass_seconds if found else limit
         ways = self._planner.ways
-        found = self._within(groups, memory, ways, room, limit) or found
-        return found or self._within(self._all_groups(), memory, ways, room, limit)
+        found = self._within(self._choices, memory, ways, room, limit) or found
+        return found or self._within(self._all_choices, memory, ways, room, limit)
 
     def _within(
-        self,
-        groups: dict[Range, GroupSeconds],
-        memory: GroupBytes,
-        ways: Ways,
-        room: float,
-        limit: float,
+        self, choices: Choices, memory: GroupBytes, ways: Ways, room: float, limit: float
     ) -> Planned | None:
         """The fastest grouping that fits every device as a whole."""
         # How much more than the sum of its groups a plan takes, as seen on the latest.
         more = 0.0
-        for grouping in cheapest_within(groups, memory, ways, self._layers, room * _SLACK, limit):
+        for grouping in cheapest_within(choices, memory, ways, room * _SLACK, limit):
             if grouping.size + more > room:
                 continue
             found = self.planned(grouping)
@@ -243,66 +266,79 @@ class Layout:
 
     def leanest(self) -> Planned:
         """The plan of the fewest bytes, whatever time it takes."""
-        device, _ = self._tightest(self.planned(self.fastest))
-        groups = {
-            group: GroupSeconds(0.0, 0.0, 0.0, 0.0, (0.0,) * len(seconds.again))
-            for group, seconds in self._all_groups().items()
-        }
-        found = cheapest_within(groups, self._memory(device), self._planner.ways, self._layers, inf)
+        device = self._tightest(self.planned(self.fastest))
+        storing = self._planner.request.recompute == "none"
+        choices = self._wanted(self._times if storing else self._all_times, Untimed)
+        found = cheapest_within(choices, self._memory(device), self._planner.ways, inf)
         return self.planned(min(found, key=lambda grouping: grouping.size))
 
     def planned(self, grouping: Grouping) -> Planned:
         """The layout with these groups, looked at as a whole."""
         flags = grouping.recompute if any(grouping.recompute) else ()
-        plan = replace(self.base, groups=grouping.starts, recompute=flags)
+        plan = replace(self.base, groups=grouping.starts, recompute=flags, filters=grouping.filters)
         return self._planner.evaluate(plan, grouping.seconds)
 
-    def timed(self, starts: tuple[int, ...]) -> Grouping:
+    def timed(self, starts: Sequence[int], filters: Collection[int] = ()) -> Grouping:
         """These groups, none of which recomputes."""
-        groups = self._every.groups
-        ranges = group_ranges(starts, self._layers)
-        seconds = sum(groups[group].stored for group in ranges)
-        return Grouping(seconds, starts, (False,) * len(starts))
-
-    def _all_groups(self) -> dict[Range, GroupSeconds]:
-        """Long groups included, where recomputing them may save memory."""
-        storing = self._planner.request.recompute == "none"
-        return self._wanted((self._times if storing else self._every).groups)
+        ranges = group_ranges(starts, len(self._planner.request.network.layers))
+        groups = tuple(Group(*group, group[0] in filters) for group in ranges)
+        return Grouping(self._every.total(groups), groups, (False,) * len(groups))
 
     @cached_property
-    def _every(self) -> GroupTimes:
+    def _all_choices(self) -> Choices:
+        """Long groups included, where recomputing them may save memory."""
+        storing = self._planner.request.recompute == "none"
+        return self._choices if storing else self._wanted(self._all_times)
+
+    @cached_property
+    def _every(self) -> Choices:
+        """All groups, also those that are not wanted."""
+        network = self._planner.request.network
+        return Choices(network, self._all_times, self._divided, lambda group: True)
+
+    @cached_property
+    def _all_times(self) -> GroupTimes:
         return self._make_times(every=True)
 
     def _make_times(self, every: bool) -> GroupTimes:
-        planner = self._planner
-        return GroupTimes(planner.request.network, planner.cost, self.base, self._images, every)
-
-    def _wanted(self, groups: dict[Range, GroupSeconds]) -> dict[Range, GroupSeconds]:
-        ranges = self._planner.ranges
-        if ranges is None:
-            return groups
-        return {group: seconds for group, seconds in groups.items() if group in ranges}
-
-    def _tightest(self, planned: Planned) -> tuple[int, int]:
-        """The device that lacks most memory, and the bytes there that groups do not change."""
         request = self._planner.request
-        device = max(
+        return GroupTimes(
+            request.network,
+            self._planner.cost,
+            self.base,
+            self._images,
+            every,
+            request.passes,
+            request.optimizer,
+        )
+
+    def _wanted(self, times: GroupTimes, kind: type[Choices] = Choices) -> Choices:
+        planner = self._planner
+        return kind(planner.request.network, times, self._divided, planner.allowed)
+
+    def _tightest(self, planned: Planned) -> int:
+        """The device that lacks most memory."""
+        request = self._planner.request
+        return max(
             range(len(planned.devices)),
             key=lambda number: planned.devices[number] - request.room(number),
         )
-        same = ("weights", "gradients", "optimizer", "workspace")
-        ranks = request.cluster.ranks_of(device)
-        return device, sum(planned.ranks[rank][kind] for rank in ranks for kind in same)
+
+    def _fixed(self, planned: Planned, memory: GroupBytes, device: int) -> int:
+        """The bytes on a device that groups do not change."""
+        ranks = self._planner.request.cluster.ranks_of(device)
+        every = sum(planned.ranks[rank][kind] for rank in ranks for kind in _TRAINED)
+        fixed = sum(planned.ranks[rank][kind] for rank in ranks for kind in _FIXED)
+        return fixed + every - memory.trained(set(planned.plan.filters))
 
     def _memory(self, device: int) -> GroupBytes:
         request, times = self._planner.request, self._times
-        tiles = [rank % self.base.grid.tiles for rank in request.cluster.ranks_of(device)]
         return GroupBytes(
             request.network,
-            times.rows,
-            times.columns,
-            times.exchanges,
-            [self.base.grid.position(tile) for tile in tiles],
+            self.base,
+            times,
+            self._divided,
+            request.cluster.ranks_of(device),
             self._images,
             request.demand,
             self._planner.lives,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 
 import numpy as np
 
@@ -14,7 +15,8 @@ from mpitile.kernels.choice import Choices
 from mpitile.network.cfg import read_network
 from mpitile.network.shapes import resize
 from mpitile.network.spec import Network
-from mpitile.plan.choose import choose_plan
+from mpitile.plan.choose import choose_plan, recompute_flags
+from mpitile.plan.filters import all_filters, check_filters, split_at_switches
 from mpitile.plan.plan import Plan
 from mpitile.train.proof import (
     Difference,
@@ -44,6 +46,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="none",
         metavar="0,2",
         help="numbers of the groups that compute their inner values twice, or all or none (none)",
+    )
+    parser.add_argument(
+        "--filters",
+        default="none",
+        metavar="18,19",
+        help="layers whose filters are divided over the tiles' ranks, or all that can be, or none "
+        "(none)",
     )
     parser.add_argument("--replicas", type=int, default=1, help="teams that share a batch (1)")
     parser.add_argument(
@@ -134,7 +143,20 @@ def _prepare(options: argparse.Namespace, ranks: int) -> tuple[Network, Plan]:
     recompute = options.recompute
     if recompute not in ("all", "none"):
         recompute = _numbers(recompute, "--recompute", "all, none or group numbers such as 0,2")
-    return network, choose_plan(network, wanted, options.grid, groups, options.replicas, recompute)
+    plan = choose_plan(network, wanted, options.grid, groups, options.replicas, "none")
+    filters = _filters(options.filters, network)
+    starts = split_at_switches(network, plan.groups, filters)
+    flags = recompute_flags(recompute, len(starts))
+    return network, replace(plan, groups=starts, recompute=flags, filters=filters)
+
+
+def _filters(text: str, network: Network) -> tuple[int, ...]:
+    """The filter-parallel layers that ``--filters`` names."""
+    if text == "all":
+        return all_filters(network)
+    numbers = () if text == "none" else _numbers(text, "--filters", "all, none or layers")
+    check_filters(network, numbers)
+    return tuple(sorted(set(numbers)))
 
 
 def pair(text: str, option: str = "--size") -> tuple[int, int]:
@@ -157,6 +179,11 @@ def _again(plan: Plan) -> str:
     return f", groups {','.join(flagged)} of these recomputed" if flagged else ""
 
 
+def _divided(plan: Plan) -> str:
+    numbers = ",".join(map(str, plan.filters))
+    return f", layers {numbers} divided by filters" if numbers else ""
+
+
 def _print(
     network: Network,
     plan: Plan,
@@ -171,7 +198,8 @@ def _print(
         f"{network.name} at {shape.height}x{shape.width}, batch {options.batch}, "
         f"{options.dtype}, {options.steps} steps\n"
         f"grid {plan.grid}, replicas {plan.replicas}, groups "
-        f"{','.join(map(str, plan.groups))}{_again(plan)}: {how}, against one rank\n"
+        f"{','.join(map(str, plan.groups))}{_again(plan)}{_divided(plan)}: {how}, against one "
+        "rank\n"
     )
     names = {"gradients": "weight gradients"}
     for difference in differences:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from mpitile.comm.communicator import Addressed
+from mpitile.kernels.aligned import aligned_zeros
 
 
 class MuteCommunicator:
@@ -22,6 +23,9 @@ class MuteCommunicator:
 
     def split(self, color: int) -> MuteCommunicator:
         return MuteCommunicator(0, 1)
+
+    def share(self, size: int) -> MuteMemory:
+        return MuteMemory(size)
 
     def channel(self, sends: Addressed, receives: Addressed) -> MuteChannel:
         for _, buffer in receives:
@@ -48,6 +52,18 @@ class MuteCommunicator:
         return value
 
     def abort(self, code: int) -> None: ...
+
+
+class MuteMemory:
+    """Memory of a rank that is alone."""
+
+    def __init__(self, size: int) -> None:
+        self.segments: Sequence[np.ndarray] = [aligned_zeros((size,), np.uint8)]
+
+    def fence(self) -> None: ...
+
+    def close(self) -> None:
+        self.segments = ()
 
 
 class MutePending:

@@ -11,8 +11,9 @@ from mpitile.network.merging import merged_pools
 from mpitile.network.parameters import ParameterSpec, local_specs, parameter_specs
 from mpitile.network.spec import Network
 from mpitile.plan.bands import band_elements
-from mpitile.plan.devices import Devices, expected_devices, peer_devices
+from mpitile.plan.devices import Devices, expected_devices, peer_devices, team_devices
 from mpitile.plan.filters import tile_spans
+from mpitile.plan.gathers import part_sizes, staging_bytes
 from mpitile.plan.lifetimes import Buffer, pass_buffers
 from mpitile.plan.memory import in_use, lay_out
 from mpitile.plan.partition import Partition, TilePart
@@ -20,7 +21,7 @@ from mpitile.plan.plan import Plan
 from mpitile.plan.recomputation import stages
 from mpitile.plan.slices import bytes_in_flight, covered, spans_of
 from mpitile.plan.timeline import make_timeline
-from mpitile.plan.traffic import group_traffic
+from mpitile.plan.traffic import group_traffic, whole_parts
 
 KINDS = (
     "weights",
@@ -86,15 +87,30 @@ def plan_bytes(partition: Partition, demand: Demand) -> tuple[dict[str, int], ..
     cells = [part.stored[0].cells for part in parts]
     pixel = network.shape(0).channels * demand.itemsize
     devices = demand.devices or expected_devices(plan.ranks)
+    staging = _staging(partition, devices, images, demand.itemsize)
     found = []
     for rank in range(plan.ranks):
         tile = rank % plan.grid.tiles
         kinds = {
             **state_bytes(network, plan, devices, rank, demand.itemsize, demand.optimizer_arrays),
             **tiles[tile],
+            "halos": tiles[tile]["halos"] + staging[rank],
             "images": pixel * (images * cells[tile] + _staged(demand, plan, rank, cells, network)),
         }
         found.append({kind: kinds[kind] for kind in KINDS})
+    return tuple(found)
+
+
+def _staging(partition: Partition, devices: Devices, images: int, itemsize: int) -> tuple[int, ...]:
+    """For each rank, its part of the memory by way of which whole tensors are gathered."""
+    groups = range(len(partition.ranges))
+    parts = [whole_parts(partition, group) for group in groups if partition.gathers(group)]
+    sizes = [part_sizes(found, images) for found in parts]
+    tiles = partition.plan.grid.tiles
+    found: list[int] = []
+    for first in range(0, partition.plan.ranks, tiles):
+        team = team_devices(devices, range(first, first + tiles))
+        found += [staging_bytes(team, sizes, tile, itemsize, True) for tile in range(tiles)]
     return tuple(found)
 
 

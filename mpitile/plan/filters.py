@@ -64,6 +64,16 @@ def check_filters(network: Network, filters: Sequence[int]) -> None:
             )
 
 
+def all_filters(network: Network) -> tuple[int, ...]:
+    """All layers that can be filter-parallel at once."""
+    found: list[int] = []
+    for layer in network.layers:
+        behind = keeps_channels(layer) and layer.inputs == (layer.index,)
+        if divides_filters(layer) or (behind and layer.index - 1 in found):
+            found.append(layer.index)
+    return tuple(found)
+
+
 def split_at_switches(
     network: Network, groups: Sequence[int], filters: Collection[int]
 ) -> tuple[int, ...]:

@@ -119,6 +119,10 @@ class Partition:
             return self.tiling.owned(tensor, tile)
         return EMPTY if channels[0] == channels[1] else whole(*self._sizes[tensor])
 
+    def gathers(self, group: int) -> bool:
+        """Whether a group starts with a gather of whole tensors, instead of transfers."""
+        return self.ranges[group][0] in self.spans and bool(self.copied[group])
+
     def channels(self, tensor: int, tile: int) -> Channels | None:
         """The channels of a sliced tensor that a tile owns; None where tensors are tiled."""
         spans = self.spans.get(tensor - 1)
@@ -139,11 +143,9 @@ class Partition:
         needs = group_needs(self._layers, self._sizes, owned, first, stop)
         if first not in self.spans:
             return needs
-        # All of it, though a strided layer may not need the last cells: copies are alike.
-        fetched = {
-            tensor: EMPTY if box.empty else whole(*self._sizes[tensor])
-            for tensor, box in needs.fetched.items()
-        }
+        # All of it, though a strided layer may not need the last cells, and a rank without
+        # channels none: copies are alike on all ranks.
+        fetched = {tensor: whole(*self._sizes[tensor]) for tensor in needs.fetched}
         return replace(needs, fetched=fetched)
 
     def _copied(self, first: int, stop: int) -> frozenset[int]:
@@ -194,6 +196,8 @@ class Partition:
         return tuple(stored)
 
     def _transfers(self, tile: int, group: int) -> Transfers:
+        if self.gathers(group):
+            return Transfers((), ())
         # Every tile reads its part of the image, halo included, from the image
         # itself: tensor 0 never travels.
         tensors = [tensor for tensor in self.needs[tile][group].fetched if tensor != 0]

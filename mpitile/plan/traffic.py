@@ -7,15 +7,37 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from mpitile.geometry.box import Box
+from mpitile.plan.gathers import Part
 from mpitile.plan.partition import Partition
 
 # Elements of one image that travel from a tile (first) to another (second).
 Traffic = dict[tuple[int, int], int]
 
 
+def whole_parts(partition: Partition, group: int) -> dict[int, tuple[Part, ...]]:
+    """Of each tensor that a group gathers whole, what each tile owns of it."""
+    if not partition.gathers(group):
+        return {}
+    tiles = range(partition.plan.grid.tiles)
+    return {
+        tensor: tuple(_part(partition, tensor, tile) for tile in tiles)
+        for tensor in sorted(partition.copied[group])
+    }
+
+
+def _part(partition: Partition, tensor: int, tile: int) -> Part:
+    every = (0, partition.network.shape(tensor).channels)
+    return Part(partition.owned(tensor, tile), partition.channels(tensor, tile) or every)
+
+
 def group_traffic(partition: Partition, group: int) -> Traffic:
-    """The forward messages at a group's start; the adjoint's are the same, reversed."""
+    """The forward messages at a group's start; the adjoint's are the same, reversed.
+
+    None where it gathers whole tensors: see `mpitile.plan.gathers`.
+    """
     found: Counter[tuple[int, int]] = Counter()
+    if partition.gathers(group):
+        return {}
     for tile, needs in enumerate(partition.needs):
         for tensor, box in needs[group].fetched.items():
             # Tiles read the image itself.
@@ -24,7 +46,8 @@ def group_traffic(partition: Partition, group: int) -> Traffic:
             for owner in _touched(partition, tensor, box):
                 if owner != tile:
                     cells = partition.owned(tensor, owner).intersect(box).cells
-                    found[owner, tile] += cells * _channels(partition, tensor, owner)
+                    first, stop = _part(partition, tensor, owner).channels
+                    found[owner, tile] += cells * (stop - first)
     return {pair: elements for pair, elements in found.items() if elements}
 
 
@@ -39,11 +62,6 @@ def _touched(partition: Partition, tensor: int, box: Box) -> Iterator[int]:
     for row in rows:
         for column in columns:
             yield row * tiling.grid.columns + column
-
-
-def _channels(partition: Partition, tensor: int, owner: int) -> int:
-    first, stop = partition.channels(tensor, owner) or (0, partition.network.shape(tensor).channels)
-    return stop - first
 
 
 def _between(cuts: Sequence[int], start: int, stop: int) -> range:

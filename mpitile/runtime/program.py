@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from mpitile.comm.devices import DeviceGroup
 from mpitile.comm.exchange import Exchange
+from mpitile.comm.gathering import WholeExchange
 from mpitile.comm.recorder import HALOS, PARTIAL_DELTAS, Unrecorded
 from mpitile.comm.topology import Topology
 from mpitile.kernels.aligned import aligned_zeros
@@ -26,6 +28,7 @@ from mpitile.plan.partition import Partition, TilePart
 from mpitile.plan.recomputation import Piece, stages
 from mpitile.plan.timeline import make_timeline
 from mpitile.runtime.arrays import PassArrays
+from mpitile.runtime.exchanges import Exchanges
 from mpitile.runtime.parameters import FlatParameters, Parameters
 from mpitile.runtime.shapes import layer_shapes
 from mpitile.runtime.stopwatch import Stopwatch
@@ -52,7 +55,7 @@ class _Group:
     A sliced one has channels of its own, which the replicas' ranks with the same tile share.
     """
 
-    exchange: Exchange
+    exchange: Exchange | WholeExchange
     tasks: tuple[_Task, ...]
     sliced: bool
 
@@ -73,6 +76,7 @@ class Program:
     merge_pools : whether to save the memory of tensors that only a pool reads.
     choices : of the convolutions' algorithms, the same on all ranks.
     recorder : is told what the rank does.
+    group : which ranks share memory, by way of which whole copies are filled; None for none.
 
     Attributes
     ----------
@@ -96,6 +100,7 @@ class Program:
         merge_pools: bool = True,
         choices: Choices | None = None,
         recorder: Unrecorded | None = None,
+        group: DeviceGroup | None = None,
     ) -> None:
         self._mark = (recorder or Unrecorded()).mark
         self.network = partition.network
@@ -130,13 +135,16 @@ class Program:
         self._workspace = aligned_zeros((workspace,), self._dtype)
         scratch = scratch_elements(self.network, self.part, images, self._merged)
         self._scratch = aligned_zeros((scratch,), self._dtype)
+        self._exchanges = Exchanges(
+            partition, self.part, topology, self._arrays, images, self._dtype, group
+        )
         self._groups = tuple(self._group(number) for number in range(len(self.part.groups)))
         self.bytes = {
             "weights": sum(flat.values.nbytes + flat.running.nbytes for flat in self._flats),
             "gradients": sum(flat.gradients.nbytes for flat in self._flats),
             **arena_bytes(buffers, self._arrays.arena.layout.size, self._time.loss),
             "workspace": self._workspace.nbytes + self._scratch.nbytes,
-            "halos": sum(group.exchange.bytes for group in self._groups),
+            "halos": self._exchanges.bytes,
             "images": self.values[0].array.nbytes,
         }
 
@@ -151,9 +159,8 @@ class Program:
         return sum(work.loss for work in works if isinstance(work, Loss))
 
     def close(self) -> None:
-        """Free the exchanges; the program is of no use afterwards."""
-        for group in self._groups:
-            group.exchange.close()
+        """Free the exchanges; the program is of no use afterwards. Collective in the team."""
+        self._exchanges.close()
 
     def forward(self, step: Step, observe: Observer | None = None) -> None:
         """Compute this rank's cells of every tensor from those of the image.
@@ -233,14 +240,7 @@ class Program:
 
     def _group(self, number: int) -> _Group:
         needs = self.part.groups[number]
-        exchange = Exchange(
-            self._topology.team,
-            self.part.transfers[number],
-            self.values,
-            self.deltas,
-            self._arrays.copies.get(number),
-            self._arrays.copy_deltas.get(number),
-        )
+        exchange = self._exchanges.of_group[number]
         tasks: list[_Task] = []
         for stage in self._stages:
             if not needs.first <= stage.pieces[0][0] < needs.stop:

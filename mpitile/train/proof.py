@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 
 from mpitile.comm.communicator import Communicator
 from mpitile.comm.local import run_ranks
-from mpitile.comm.topology import make_topology
-from mpitile.geometry.box import Box
+from mpitile.comm.topology import Topology, make_topology
 from mpitile.geometry.tiling import Grid
 from mpitile.kernels.choice import Choices
 from mpitile.kernels.tile import Tile
@@ -113,10 +112,12 @@ def draw_vectors(parameters: Parameters, seed: int) -> None:
     """
     for number, spec in enumerate(parameters.specs):
         generator = np.random.default_rng([seed, 2, number])
+        outputs = parameters.network.layers[spec.layer].output_shape.channels
+        channels = slice(*parameters.spans.get(spec.layer, (0, outputs)))
         if spec.name == "biases":
-            parameters.view(spec)[...] = generator.normal(0, 0.3, spec.shape)
+            parameters.view(spec)[...] = generator.normal(0, 0.3, outputs)[channels]
         elif spec.name == "scales":
-            parameters.view(spec)[...] = generator.uniform(0.5, 1.5, spec.shape)
+            parameters.view(spec)[...] = generator.uniform(0.5, 1.5, outputs)[channels]
 
 
 def run_alone(problem: Problem, groups: Sequence[int]) -> Record:
@@ -143,7 +144,13 @@ def run_tiled(problem: Problem, plan: Plan, world: Communicator) -> Record | Non
     own = passes.positions(0, topology.replica)
     partition = Partition(problem.network, plan)
     program = Program(
-        partition, topology, parameters, len(own), input_gradient=True, choices=problem.choices
+        partition,
+        topology,
+        parameters,
+        len(own),
+        input_gradient=True,
+        choices=problem.choices,
+        group=state.group,
     )
     tile = program.values[0]
     tile.array[...] = problem.images[(slice(own.start, own.stop), *tile.box.slices())]
@@ -158,15 +165,11 @@ def run_tiled(problem: Problem, plan: Plan, world: Communicator) -> Record | Non
             key=problem.seed + number,
             truths=problem.truths[own.start : own.stop],
         )
-        _take_step(f"step {number}", record, program, state, step, world)
-        rate = np.array([_rate(state, passes.images)])
-        # The same on all ranks; none may change shared weights while others still look at them.
-        world.maximum(rate)
-        state.update(float(rate[0]), passes.images, number + 1)
+        _take_step(f"step {number}", record, program, state, step, topology)
+        state.update(_rate(state, passes.images, topology), passes.images, number + 1)
         state.begin_share()
         state.end_share()
-    for spec in parameters.specs:
-        record.weights[f"layer {spec.layer} {spec.name}"] = parameters.view(spec).copy()
+    record.weights = _arrays(parameters, parameters.of_layer, topology)
     program.close()
     state.close()
     return record if world.rank == 0 else None
@@ -178,29 +181,30 @@ def _take_step(
     program: Program,
     state: TrainState,
     step: Step,
-    world: Communicator,
+    topology: Topology,
 ) -> None:
     """Forward and backward pass with summed gradients, all put into the record."""
+    world, parameters = topology.world, program.parameters
     starts = {tensor for needs in program.part.groups for tensor in needs.fetched}
-    partial: dict[int, np.ndarray] = {}
+    partial: dict[int, Tile] = {}
 
     def observe(tensor: int, delta: Tile) -> None:
         if tensor in starts:
-            partial[tensor] = delta.array.copy()
+            partial[tensor] = replace(delta, array=delta.array.copy())
 
-    program.parameters.gradients[...] = 0
+    for flat in (parameters.shared, parameters.slices):
+        flat.gradients[...] = 0
     ends = {program.network.layers[-1].output, *(head.output for head in heads(program.network))}
-    outputs: dict[int, np.ndarray] = {}
+    outputs: dict[int, Tile] = {}
 
     def keep(tensor: int, value: Tile) -> None:
         if tensor in ends:
-            outputs[tensor] = value.view(program.part.owned[tensor]).copy()
+            owned = program.part.owned[tensor]
+            outputs[tensor] = replace(value, array=value.view(owned).copy(), box=owned)
 
     program.forward(step, keep)
-    for tensor, array in outputs.items():
-        record.outputs[f"{name} tensor {tensor}"] = _whole(
-            program, step, world, tensor, program.part.owned[tensor], array
-        )
+    for tensor, tile in outputs.items():
+        record.outputs[f"{name} tensor {tensor}"] = _whole(program, step, world, tensor, tile)
     loss = np.array([program.loss])
     program.backward(step, observe)
     world.sum(loss)
@@ -208,34 +212,64 @@ def _take_step(
     state.end_sum()
     state.gather_gradients()
     record.losses[name] = loss
-    for tensor, array in sorted(partial.items()):
-        record.deltas[f"{name} tensor {tensor}"] = _whole(
-            program, step, world, tensor, program.part.stored[tensor], array
-        )
-    for spec in program.parameters.specs:
-        if spec.trained:
-            gradient = program.parameters.gradients_of(spec.layer)[spec.name]
-            record.gradients[f"{name} layer {spec.layer} {spec.name}"] = gradient.copy()
+    for tensor, tile in sorted(partial.items()):
+        record.deltas[f"{name} tensor {tensor}"] = _whole(program, step, world, tensor, tile)
+    gradients = _arrays(parameters, parameters.gradients_of, topology)
+    record.gradients |= {f"{name} {place}": array for place, array in gradients.items()}
 
 
 def _whole(
-    program: Program, step: Step, world: Communicator, tensor: int, box: Box, array: np.ndarray
+    program: Program, step: Step, world: Communicator, tensor: int, tile: Tile
 ) -> np.ndarray:
-    """The sum of all ranks' boxes of a tensor, on rank 0; nothing elsewhere."""
+    """The sum of all ranks' boxes and channels of a tensor, on rank 0; nothing elsewhere."""
     shape = program.network.shape(tensor)
-    parts = world.gather((step.first_image, box, array))
+    parts = world.gather((step.first_image, tile.box, tile.first_channel, tile.array))
     if parts is None:
         return np.zeros(0)
-    whole = np.zeros((step.images, shape.height, shape.width, shape.channels), array.dtype)
-    for first, cells, values in parts:
-        whole[(slice(first, first + len(values)), *cells.slices())] += values
+    whole = np.zeros((step.images, shape.height, shape.width, shape.channels), tile.array.dtype)
+    for first, cells, channel, values in parts:
+        channels = slice(channel, channel + values.shape[3])
+        whole[(slice(first, first + len(values)), *cells.slices(), channels)] += values
     return whole
 
 
-def _rate(state: TrainState, images: int) -> float:
-    gradient = float(np.linalg.norm(state.total)) / images
-    length = STEP_LENGTH * float(np.linalg.norm(state.parameters.values))
-    return length / gradient if gradient else 0.0
+def _arrays(
+    parameters: Parameters,
+    of_layer: Callable[[int], Mapping[str, np.ndarray]],
+    topology: Topology,
+) -> dict[str, np.ndarray]:
+    """Copies of all arrays of parameters, or of gradients, whole on rank 0. Collective."""
+    found: dict[str, np.ndarray] = {}
+    for layer in range(len(parameters.network.layers)):
+        for name, view in of_layer(layer).items():
+            place = f"layer {layer} {name}"
+            found[place] = view.copy()
+            if layer in parameters.spans:
+                # In the order of tiles, which is that of channels.
+                slices = topology.team.gather(view)
+                if slices is not None:
+                    found[place] = np.concatenate(slices, axis=-1)
+    return found
+
+
+def _rate(state: TrainState, images: int, topology: Topology) -> float:
+    """What makes the step `STEP_LENGTH` long: the same on all ranks.
+
+    None may change shared weights while others still look at them: collective.
+    """
+    slices = state.parameters.slices
+    # Replicas have the same slices; the sums of gradients are in the first one's hands.
+    first = topology.replica == 0
+    squares = np.array(
+        [np.vdot(array, array) * first for array in (slices.gradients, slices.values)]
+    )
+    topology.world.sum(squares)
+    gradient = float(np.sqrt(np.vdot(state.total, state.total) + squares[0])) / images
+    values = state.parameters.values
+    length = STEP_LENGTH * float(np.sqrt(np.vdot(values, values) + squares[1]))
+    rate = np.array([length / gradient if gradient else 0.0])
+    topology.world.maximum(rate)
+    return float(rate[0])
 
 
 @dataclass(frozen=True, slots=True)

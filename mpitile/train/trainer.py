@@ -79,6 +79,7 @@ class Trainer:
             training,
             choices=self._choices,
             recorder=self._recorder,
+            group=self.group,
         )
 
     def use(self, network: Network) -> None:

@@ -143,11 +143,12 @@ class Planner:
             return {"none": (False,), "all": (True,)}.get(wanted, (False, True))
         return (sorted(self.ranges or ()).index(group[:2]) in wanted,)
 
-    def allowed(self, group: Group) -> bool:
-        """Whether what the request settles leaves this group."""
+    def allowed(self, group: Group, grid: Grid) -> bool:
+        """Whether what the request settles leaves this group, on some grid."""
         if self.ranges is not None and group[:2] not in self.ranges:
             return False
-        wanted = self.request.filters
+        # A team of one rank divides nothing, whatever layers are named.
+        wanted = self.request.filters if grid.tiles > 1 else "none"
         if isinstance(wanted, str):
             return wanted == AUTO or not group.filters
         inside = [layer in wanted for layer in range(group.first, group.stop)]
@@ -313,8 +314,13 @@ class Layout:
         )
 
     def _wanted(self, times: GroupTimes, kind: type[Choices] = Choices) -> Choices:
-        planner = self._planner
-        return kind(planner.request.network, times, self._divided, planner.allowed)
+        planner, grid = self._planner, self.base.grid
+        return kind(
+            planner.request.network,
+            times,
+            self._divided,
+            lambda group: planner.allowed(group, grid),
+        )
 
     def _tightest(self, planned: Planned) -> int:
         """The device that lacks most memory."""

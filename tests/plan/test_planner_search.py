@@ -164,7 +164,7 @@ def test_the_search_within_a_cap_is_the_best_of_all(layout, share):
     memory = GroupBytes(network, plan, times, divided, ranks, images, demand, lives)
 
     def added_up(groups, flags):
-        seconds = stored = most = always = keeps = 0
+        seconds = stored = most = always = keeps = staging = 0
         forms = TILED
         for group, flag in zip(groups, flags, strict=True):
             own = memory.group(group, choices.read(group, forms), flag)
@@ -173,9 +173,10 @@ def test_the_search_within_a_cap_is_the_best_of_all(layout, share):
             stored += keeps * own.handed
             most = max(most, stored + own.most)
             always += own.always
+            staging = max(staging, own.staging)
             stored, keeps = stored + own.stored, own.keeps
             forms = choices.after(group, forms)
-        return seconds, most + always
+        return seconds, most + always + staging
 
     ways = [
         added_up(groups, flags)

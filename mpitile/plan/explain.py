@@ -45,7 +45,7 @@ def alternatives(planner: Planner, chosen: Planned) -> list[Alternative]:
     for name, planned in candidates:
         if planned.plan not in seen:
             seen.add(planned.plan)
-            found.append(Alternative(name, planned, planner.predict(planned).step_seconds))
+            found.append(Alternative(name, planned, planner.predict(planned.plan).step_seconds))
     return sorted(found, key=lambda one: one.seconds)
 
 

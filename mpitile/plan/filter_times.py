@@ -69,9 +69,6 @@ class FilterTimes:
         shares = tile_shares(plan)
         self.slices: dict[int, Slices] = {}
         self.groups: dict[tuple[int, int], GroupSeconds] = {}
-        if plan.grid.tiles == 1:
-            # One rank of a team has nothing to divide.
-            return
         for first, stop in filter_groups(network):
             spans = cut_channels(network.layers[first].output_shape.channels, shares)
             self.slices[stop] = tuple(b - a for a, b in spans)

@@ -12,7 +12,7 @@ from mpitile.geometry.needs import group_ranges
 from mpitile.geometry.tiling import Grid, parse_grid
 from mpitile.plan.bytes import plan_bytes
 from mpitile.plan.choices import Choices, Group, Untimed
-from mpitile.plan.choose import split_at_whole_inputs, squarest_grid
+from mpitile.plan.choose import recompute_flags, split_at_whole_inputs, squarest_grid
 from mpitile.plan.cost import Cost
 from mpitile.plan.devices import cluster_devices
 from mpitile.plan.filter_times import FilterTimes
@@ -66,25 +66,30 @@ class Planner:
         """The fastest plan that fits every device; None where none does.
 
         Of those that take about as long by the sum of their groups, it is the one with the
-        shortest predicted step.
+        shortest predicted step; and so are one group and every layer its own on their grids.
         """
-        found: list[Planned] = []
+        found: list[tuple[Layout, Planned]] = []
         limit = inf
         for layout in self.layouts:
             if layout.fastest.seconds >= limit:
                 break
             planned = layout.best(limit)
             if planned is not None:
-                found.append(planned)
+                found.append((layout, planned))
                 limit = min(limit, _NEAR * planned.pass_seconds)
-        near = [planned for planned in found if planned.pass_seconds < limit]
-        if len(near) < 2:
-            return near[0] if near else None
-        return min(near, key=lambda planned: self.predict(planned).step_seconds)
+        near = [(layout, planned) for layout, planned in found if planned.pass_seconds < limit]
+        if not near:
+            return None
+        chosen = min(
+            (planned for _, planned in near), key=lambda one: self.predict(one.plan).step_seconds
+        )
+        for layout, _ in near:
+            chosen = layout.faster_by_rule(chosen)
+        return chosen
 
-    def predict(self, planned: Planned) -> Prediction:
+    def predict(self, plan: Plan) -> Prediction:
         """The seconds of a step, rank by rank."""
-        plan, request = planned.plan, self.request
+        request = self.request
         if plan not in self._predicted:
             self._predicted[plan] = predict(
                 request.network,
@@ -115,7 +120,7 @@ class Planner:
         """The groups that the request names; None where it leaves them open."""
         request = self.request
         if not isinstance(request.filters, str):
-            check_filters(request.network, request.filters)
+            self._check_filters(request.filters)
         if isinstance(request.groups, str):
             if not isinstance(request.recompute, str):
                 raise InputError(
@@ -136,6 +141,12 @@ class Planner:
                     )
         return frozenset(ranges)
 
+    def _check_filters(self, filters: Sequence[int]) -> None:
+        try:
+            check_filters(self.request.network, filters)
+        except InputError as error:
+            raise InputError(f"tiling.{error}") from error
+
     def ways(self, group: Group) -> tuple[bool, ...]:
         """Whether a group may store, and whether it may recompute."""
         wanted = self.request.recompute
@@ -143,13 +154,14 @@ class Planner:
             return {"none": (False,), "all": (True,)}.get(wanted, (False, True))
         return (sorted(self.ranges or ()).index(group[:2]) in wanted,)
 
-    def allowed(self, group: Group) -> bool:
-        """Whether what the request settles leaves this group."""
+    def allowed(self, group: Group, tiles: int) -> bool:
+        """Whether what the request settles leaves this group, to teams of so many tiles."""
         if self.ranges is not None and group[:2] not in self.ranges:
             return False
         wanted = self.request.filters
         if isinstance(wanted, str):
-            return wanted == AUTO or not group.filters
+            # One rank of a team has nothing to divide.
+            return not group.filters or (wanted == AUTO and tiles > 1)
         inside = [layer in wanted for layer in range(group.first, group.stop)]
         if not group.filters:
             return not any(inside)
@@ -249,6 +261,22 @@ class Layout:
         found = self._within(self._choices, memory, ways, room, limit) or found
         return found or self._within(self._all_choices, memory, ways, room, limit)
 
+    def faster_by_rule(self, chosen: Planned) -> Planned:
+        """One group, or every layer its own, where it fits and its step is predicted shorter."""
+        request, network = self._planner.request, self._planner.request.network
+        if self._planner.ranges is not None:
+            return chosen
+        filters = () if isinstance(request.filters, str) else tuple(sorted(request.filters))
+        for starts in ((0,), range(len(network.layers))):
+            starts = split_at_switches(network, split_at_whole_inputs(network, starts), filters)
+            flags = recompute_flags(request.recompute, len(starts))
+            plan = replace(self.base, groups=starts, recompute=flags, filters=filters)
+            best = self._planner.predict(chosen.plan).step_seconds
+            if self._planner.predict(plan).step_seconds < best:
+                other = self._planner.evaluate(plan, self.timed(starts, filters).seconds)
+                chosen = other if other.fits else chosen
+        return chosen
+
     def _within(
         self, choices: Choices, memory: GroupBytes, ways: Ways, room: float, limit: float
     ) -> Planned | None:
@@ -314,7 +342,13 @@ class Layout:
 
     def _wanted(self, times: GroupTimes, kind: type[Choices] = Choices) -> Choices:
         planner = self._planner
-        return kind(planner.request.network, times, self._divided, planner.allowed)
+        tiles = self.base.grid.tiles
+        return kind(
+            planner.request.network,
+            times,
+            self._divided,
+            lambda group: planner.allowed(group, tiles),
+        )
 
     def _tightest(self, planned: Planned) -> int:
         """The device that lacks most memory."""

@@ -17,7 +17,7 @@ _HEADINGS = ("computing", "halos", "sums", "waiting")
 def plan_text(planner: Planner, planned: Planned) -> str:
     """Some lines on a plan, with tables of seconds and bytes."""
     request, plan = planner.request, planned.plan
-    prediction = planner.predict(planned)
+    prediction = planner.predict(planned.plan)
     images, seconds = request.passes * request.demand.images, prediction.step_seconds
     busiest = max(range(plan.ranks), key=lambda rank: prediction.ranks[rank].compute)
     parts = [getattr(prediction.ranks[busiest], part) for part in _PARTS]
@@ -71,7 +71,7 @@ def _memory(planner: Planner, planned: Planned) -> list[str]:
 
 def alternatives_text(planner: Planner, planned: Planned, others: Sequence[Alternative]) -> str:
     """A table of the plans that were not chosen."""
-    best = planner.predict(planned).step_seconds
+    best = planner.predict(planned.plan).step_seconds
     table = [("not chosen", "grid", "replicas", "groups", "s a step", "loses", "MB", "")]
     for other in others:
         plan = other.planned.plan

@@ -157,9 +157,7 @@ class GroupBytes:
         first, stop, _ = group
         (tensor,) = self._network.layers[first].inputs
         shape = self._network.shape(tensor)
-        # A rank without channels needs nothing.
-        slices = self._divided.slices[stop]
-        whole = [shape.height * shape.width * bool(slices[tile]) for tile in self._tiles]
+        whole = [shape.height * shape.width] * len(self._tiles)
         cells = {written: self._home(written, True) for written in range(first + 1, stop + 1)}
         if not tensor:
             return cells, {0: whole}, [0] * len(whole)

@@ -225,6 +225,7 @@ class Layout:
     Attributes
     ----------
     base : the plan of one group.
+    choices : the groups that may be chosen, but for long ones that take longer than short ones.
     fastest : the grouping of the fewest seconds, whether it fits or not.
     """
 
@@ -237,12 +238,12 @@ class Layout:
         self._divided = FilterTimes(
             planner.request.network, planner.cost, base, self._images, self._times.sums
         )
-        self._choices = self._wanted(self._times)
+        self.choices = self._wanted(self._times)
         if settled:
             # Some groups recompute whatever it costs.
-            self.fastest = cheapest_within(self._choices, self._memory(0), planner.ways, inf)[0]
+            self.fastest = cheapest_within(self.choices, self.memory(0), planner.ways, inf)[0]
         else:
-            self.fastest = fastest(self._choices)
+            self.fastest = fastest(self.choices)
 
     def best(self, limit: float = inf) -> Planned | None:
         """The fastest plan of this layout that fits and takes less than `limit` seconds a pass."""
@@ -250,15 +251,15 @@ class Layout:
         if first.fits:
             return first
         device = self._tightest(first)
-        memory = self._memory(device)
-        room = self._planner.request.room(device) - self._fixed(first, memory, device)
+        memory = self.memory(device)
+        room = self._planner.request.room(device) - self.fixed(first, memory, device)
         found = None
         if self._planner.request.recompute == AUTO:
             # What fits without recomputation, and is found at once, bounds what else to look at.
-            found = self._within(self._choices, memory, lambda group: (False,), room, limit)
+            found = self._within(self.choices, memory, lambda group: (False,), room, limit)
             limit = found.pass_seconds if found else limit
         ways = self._planner.ways
-        found = self._within(self._choices, memory, ways, room, limit) or found
+        found = self._within(self.choices, memory, ways, room, limit) or found
         return found or self._within(self._all_choices, memory, ways, room, limit)
 
     def faster_by_rule(self, chosen: Planned) -> Planned:
@@ -266,7 +267,7 @@ class Layout:
         request, network = self._planner.request, self._planner.request.network
         if self._planner.ranges is not None:
             return chosen
-        filters = () if isinstance(request.filters, str) else tuple(sorted(request.filters))
+        filters = () if isinstance(request.filters, str) else tuple(sorted(set(request.filters)))
         for starts in ((0,), range(len(network.layers))):
             starts = split_at_switches(network, split_at_whole_inputs(network, starts), filters)
             flags = recompute_flags(request.recompute, len(starts))
@@ -297,7 +298,7 @@ class Layout:
         device = self._tightest(self.planned(self.fastest))
         storing = self._planner.request.recompute == "none"
         choices = self._wanted(self._times if storing else self._all_times, Untimed)
-        found = cheapest_within(choices, self._memory(device), self._planner.ways, inf)
+        found = cheapest_within(choices, self.memory(device), self._planner.ways, inf)
         return self.planned(min(found, key=lambda grouping: grouping.size))
 
     def planned(self, grouping: Grouping) -> Planned:
@@ -316,7 +317,7 @@ class Layout:
     def _all_choices(self) -> Choices:
         """Long groups included, where recomputing them may save memory."""
         storing = self._planner.request.recompute == "none"
-        return self._choices if storing else self._wanted(self._all_times)
+        return self.choices if storing else self._wanted(self._all_times)
 
     @cached_property
     def _every(self) -> Choices:
@@ -358,14 +359,15 @@ class Layout:
             key=lambda number: planned.devices[number] - request.room(number),
         )
 
-    def _fixed(self, planned: Planned, memory: GroupBytes, device: int) -> int:
+    def fixed(self, planned: Planned, memory: GroupBytes, device: int) -> int:
         """The bytes on a device that groups do not change."""
         ranks = self._planner.request.cluster.ranks_of(device)
         every = sum(planned.ranks[rank][kind] for rank in ranks for kind in _TRAINED)
         fixed = sum(planned.ranks[rank][kind] for rank in ranks for kind in _FIXED)
         return fixed + every - memory.trained(set(planned.plan.filters))
 
-    def _memory(self, device: int) -> GroupBytes:
+    def memory(self, device: int) -> GroupBytes:
+        """What groups take on a device."""
         request, times = self._planner.request, self._times
         return GroupBytes(
             request.network,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mpitile.comm.devices import make_devices
 from mpitile.comm.local import run_ranks
 from mpitile.comm.topology import make_topology
 from mpitile.geometry.tiling import Grid
@@ -64,6 +65,7 @@ def run_rank(
     seen=0,
     key=1,
     merge_pools=False,
+    ranks_per_device=None,
 ):
     """One rank's part of some steps of gradient descent on the same images. Collective.
 
@@ -77,6 +79,7 @@ def run_rank(
     seed : of the initial parameters.
     seen, key : of the first step; the second has ``key + 1``.
     merge_pools : do without tensors that only a pool reads; they are None in the passes.
+    ranks_per_device : how many ranks share memory, or "auto"; None for none.
 
     Returns
     -------
@@ -94,6 +97,7 @@ def run_rank(
         share,
         input_gradient=True,
         merge_pools=merge_pools,
+        group=None if ranks_per_device is None else make_devices(world, ranks_per_device),
     )
     image = program.values[0]
     image.array[...] = images[(mine, *image.box.slices())]

@@ -59,9 +59,9 @@ def switches(network):
         yield some
 
 
-def mixed_groupings(network, tiles):
+def mixed_groupings(network):
     """All ways to cut a network into groups of tiles and filter-parallel ones."""
-    for filters in switches(network) if tiles > 1 else [()]:
+    for filters in switches(network):
         for starts in groupings(network):
             if split_at_switches(network, starts, filters) == starts:
                 ranges = group_ranges(starts, len(network.layers))

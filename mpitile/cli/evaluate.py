@@ -53,7 +53,12 @@ def run(options: argparse.Namespace, world: World) -> None:
     images = open_images(job, topology, settings.data.valid)
     partition = Partition(job.network, job.plan)
     choices = choose_kernels(
-        settings.train.kernels, job.network, job.plan.grid, job.team_images, comm
+        settings.train.kernels,
+        job.network,
+        job.plan.grid,
+        job.team_images,
+        comm,
+        job.plan.filters,
     )
     program = Program(
         partition, topology, parameters, job.team_images, training=False, choices=choices

@@ -24,9 +24,10 @@ from mpitile.plan.layer_class import (
     overwrites,
 )
 from mpitile.plan.reduction import broadcast_rounds, reduce_rounds
-from mpitile.plan.slices import covered, share
+from mpitile.plan.slices import covered, own_elements, share
 
-# As `mpitile.comm.reduce` cuts what it adds up.
+# Elements by which the seconds for each further one are told.
+_MANY = 1 << 24
 
 
 class Message(NamedTuple):
@@ -65,6 +66,8 @@ class Cost:
         self._curves: dict[tuple[int, str, str], Curve | None] = {}
         self._known: dict[tuple[int, int, str, int, int, int, bool, int | None], float] = {}
         self._groups = _same_speeds(cluster)
+        self._reductions: dict[tuple[float, int], float] = {}
+        self._rates: dict[tuple[int, str], float] = {}
 
     def compute(
         self,
@@ -167,9 +170,12 @@ class Cost:
         """
         if ranks < 2 or not size:
             return 0.0
-        up = sum(self._round(pairs, size, adding=True) for pairs in reduce_rounds(ranks))
-        down = sum(self._round(pairs, size, adding=False) for pairs in broadcast_rounds(ranks))
-        return up + down
+        key = (size, ranks)
+        if key not in self._reductions:
+            up = sum(self._round(pairs, size, adding=True) for pairs in reduce_rounds(ranks))
+            down = sum(self._round(pairs, size, adding=False) for pairs in broadcast_rounds(ranks))
+            self._reductions[key] = up + down
+        return self._reductions[key]
 
     def gradient_sum(self, size: int, ranks: int) -> float:
         """Seconds to add up gradients over the first `ranks` ranks and hand out the values.
@@ -195,6 +201,19 @@ class Cost:
         back = [(target, source, length) for source, target, length in messages]
         ways = sum(max(self.exchange(way).values(), default=0.0) for way in (messages, back))
         return inside + outside + ways
+
+    def trained(self, ranks: int, optimizer: str) -> float:
+        """Seconds that each further trained number adds to a step: its sum and its update."""
+        key = (ranks, optimizer)
+        if key not in self._rates:
+            size, own = _MANY * self.itemsize, own_elements(self.cluster, ranks, _MANY)
+            added = self.gradient_sum(2 * size, ranks) - self.gradient_sum(size, ranks)
+            update = max(
+                self.update(self.cluster.device_of(rank), elements, optimizer)
+                for rank, elements in enumerate(own)
+            )
+            self._rates[key] = (added + update) / _MANY
+        return self._rates[key]
 
     def _round(self, pairs: Sequence[tuple[int, int]], size: float, adding: bool) -> float:
         seconds = self.exchange((source, target, size) for source, target in pairs)

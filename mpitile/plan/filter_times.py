@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 
-from mpitile.geometry.tiling import cut_lines
 from mpitile.network.merging import merged_pools
 from mpitile.network.spec import Network
 from mpitile.plan.cluster import OPERATIONS
 from mpitile.plan.cost import Cost
-from mpitile.plan.filters import divides_filters, keeps_channels
+from mpitile.plan.filters import cut_channels, divides_filters, keeps_channels, tile_shares
 from mpitile.plan.gather_times import GatherTimes, Parts
 from mpitile.plan.group_times import GroupSeconds
 from mpitile.plan.partition import plan_tiling
@@ -68,20 +66,12 @@ class FilterTimes:
             (rank % plan.grid.tiles, speeds[id(cost.cluster.devices[places(rank)].speed)])
             for rank in range(plan.ranks)
         }
-        lines = [
-            row * column
-            for row in plan.row_weights or (1.0,) * plan.grid.rows
-            for column in plan.column_weights or (1.0,) * plan.grid.columns
-        ]
+        shares = tile_shares(plan)
         self.slices: dict[int, Slices] = {}
         self.groups: dict[tuple[int, int], GroupSeconds] = {}
-        if plan.grid.tiles == 1:
-            # One rank of a team has nothing to divide.
-            return
         for first, stop in filter_groups(network):
-            channels = network.layers[first].output_shape.channels
-            cuts = cut_lines(channels, lines)
-            self.slices[stop] = tuple(b - a for a, b in pairwise(cuts))
+            spans = cut_channels(network.layers[first].output_shape.channels, shares)
+            self.slices[stop] = tuple(b - a for a, b in spans)
             self.groups[first, stop] = self._group(first, stop)
 
     def reading(self, first: int, stop: int, sliced: bool) -> GroupSeconds:
@@ -103,6 +93,10 @@ class FilterTimes:
             return tuple(cells * channels for channels in self.slices[tensor])
         owned = (self._tiling.owned(tensor, tile) for tile in range(self._plan.grid.tiles))
         return tuple(box.cells * shape.channels for box in owned)
+
+    def devices_of(self, rank: int) -> int:
+        """How many devices a rank's team is on."""
+        return self._gathers.devices_of(rank)
 
     def _gather(self, tensor: int, sliced: bool) -> tuple[float, float, float, bool]:
         if not tensor:

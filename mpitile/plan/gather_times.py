@@ -101,6 +101,10 @@ class GatherTimes:
             ).items()
         ]
 
+    def devices_of(self, rank: int) -> int:
+        """How many devices a rank's team is on."""
+        return len(self._teams[rank // self._plan.grid.tiles])
+
     def _slowest(self, direction: str, parts: Parts) -> Gather:
         times = [self.of(direction)(rank, parts) for rank in range(self._plan.ranks)]
         before, after = map(max, zip(*times, strict=True))

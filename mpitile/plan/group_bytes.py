@@ -33,6 +33,7 @@ class GroupMemory(NamedTuple):
     handed : for each byte per cell that the group before keeps with its last output, on
         the cells that this one fetches.
     keeps : those bytes per cell of the group itself.
+    staging : in the memory by way of which groups gather whole tensors, one after the other.
     """
 
     stored: int
@@ -40,6 +41,7 @@ class GroupMemory(NamedTuple):
     always: int
     handed: int
     keeps: int
+    staging: int = 0
 
 
 class _Cells(NamedTuple):
@@ -81,6 +83,8 @@ class GroupBytes:
         self._network, self._times, self._divided = network, times, divided
         self._tiles = [rank % plan.grid.tiles for rank in ranks]
         self._places = [plan.grid.position(tile) for tile in self._tiles]
+        # By rank of the device its tile, and how many other devices its team is on.
+        self._others = [(rank % plan.grid.tiles, divided.devices_of(rank) - 1) for rank in ranks]
         self._every = [plan.grid.position(tile) for tile in range(plan.grid.tiles)]
         self._images, self._demand = images, demand
         self._walks: dict[int, dict[int, _Cells]] = {}
@@ -111,6 +115,7 @@ class GroupBytes:
             images * always + self._trained.of(range(first, stop), filters),
             images * handed,
             lives.handed,
+            self._staging(first, sliced) if filters else 0,
         )
 
     def again(self, group: Group) -> tuple[int, ...]:
@@ -152,20 +157,20 @@ class GroupBytes:
         first, stop, _ = group
         (tensor,) = self._network.layers[first].inputs
         shape = self._network.shape(tensor)
-        slices = self._divided.slices[stop]
-        busy = [bool(slices[tile]) for tile in self._tiles]
-        whole = [shape.height * shape.width * own for own in busy]
+        whole = [shape.height * shape.width] * len(self._tiles)
         cells = {written: self._home(written, True) for written in range(first + 1, stop + 1)}
         if not tensor:
             return cells, {0: whole}, [0] * len(whole)
         cells[~tensor] = whole
-        parts = self._divided.elements(tensor, tensor in sliced)
-        taking = sum(map(bool, slices))
-        messages = [
-            (sum(parts) - parts[tile]) * own + parts[tile] * (taking - own)
-            for tile, own in zip(self._tiles, busy, strict=True)
-        ]
-        return cells, {}, messages
+        return cells, {}, [0] * len(whole)
+
+    def _staging(self, first: int, sliced: Forms) -> int:
+        """What the ranks add to shared memory, as `mpitile.plan.gathers` has it."""
+        (tensor,) = self._network.layers[first].inputs
+        if not tensor:
+            return 0
+        sizes = self._divided.parts(tensor, tensor in sliced)
+        return sum(sum(sizes) + others * sizes[tile] for tile, others in self._others)
 
     def _moved(self, tensor: int, rows: Intervals, start: _Cells, sliced: bool) -> list[int]:
         """Numbers of a tensor that each of the device's tiles receives and sends."""

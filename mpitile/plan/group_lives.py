@@ -31,8 +31,8 @@ class GroupLives(NamedTuple):
     stored : in use between forward and backward.
     handed : kept with the last output between forward and backward, for each cell of it.
         Of the network's last group, among `stored` instead.
-    moments : in use while the group computes, at times none of which has all of
-        another's. What earlier groups have stored comes on top.
+    moments : in use while the group computes, or a loss behind it, at times none of which
+        has all of another's. What earlier groups have stored comes on top.
     again : layers that are computed a second time, counted from the group's first.
     """
 
@@ -84,6 +84,8 @@ def group_lives(
         for layer in own_layers
         if layer in by_layer
     ]
+    if stop == layers:
+        events.append(time.loss)
     return GroupLives(
         _sum(inner + copies + taken + (last if stop == layers else [])),
         sum(buffer.size for buffer in last if buffer.name != VALUE and stop < layers),

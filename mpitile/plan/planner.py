@@ -12,7 +12,7 @@ from mpitile.geometry.needs import group_ranges
 from mpitile.geometry.tiling import Grid, parse_grid
 from mpitile.plan.bytes import plan_bytes
 from mpitile.plan.choices import Choices, Group, Untimed
-from mpitile.plan.choose import split_at_whole_inputs, squarest_grid
+from mpitile.plan.choose import recompute_flags, split_at_whole_inputs, squarest_grid
 from mpitile.plan.cost import Cost
 from mpitile.plan.devices import cluster_devices
 from mpitile.plan.filter_times import FilterTimes
@@ -66,25 +66,30 @@ class Planner:
         """The fastest plan that fits every device; None where none does.
 
         Of those that take about as long by the sum of their groups, it is the one with the
-        shortest predicted step.
+        shortest predicted step; and so are one group and every layer its own on their grids.
         """
-        found: list[Planned] = []
+        found: list[tuple[Layout, Planned]] = []
         limit = inf
         for layout in self.layouts:
             if layout.fastest.seconds >= limit:
                 break
             planned = layout.best(limit)
             if planned is not None:
-                found.append(planned)
+                found.append((layout, planned))
                 limit = min(limit, _NEAR * planned.pass_seconds)
-        near = [planned for planned in found if planned.pass_seconds < limit]
-        if len(near) < 2:
-            return near[0] if near else None
-        return min(near, key=lambda planned: self.predict(planned).step_seconds)
+        near = [(layout, planned) for layout, planned in found if planned.pass_seconds < limit]
+        if not near:
+            return None
+        chosen = min(
+            (planned for _, planned in near), key=lambda one: self.predict(one.plan).step_seconds
+        )
+        for layout, _ in near:
+            chosen = layout.faster_by_rule(chosen)
+        return chosen
 
-    def predict(self, planned: Planned) -> Prediction:
+    def predict(self, plan: Plan) -> Prediction:
         """The seconds of a step, rank by rank."""
-        plan, request = planned.plan, self.request
+        request = self.request
         if plan not in self._predicted:
             self._predicted[plan] = predict(
                 request.network,
@@ -115,7 +120,7 @@ class Planner:
         """The groups that the request names; None where it leaves them open."""
         request = self.request
         if not isinstance(request.filters, str):
-            check_filters(request.network, request.filters)
+            self._check_filters(request.filters)
         if isinstance(request.groups, str):
             if not isinstance(request.recompute, str):
                 raise InputError(
@@ -136,6 +141,12 @@ class Planner:
                     )
         return frozenset(ranges)
 
+    def _check_filters(self, filters: Sequence[int]) -> None:
+        try:
+            check_filters(self.request.network, filters)
+        except InputError as error:
+            raise InputError(f"tiling.{error}") from error
+
     def ways(self, group: Group) -> tuple[bool, ...]:
         """Whether a group may store, and whether it may recompute."""
         wanted = self.request.recompute
@@ -143,12 +154,12 @@ class Planner:
             return {"none": (False,), "all": (True,)}.get(wanted, (False, True))
         return (sorted(self.ranges or ()).index(group[:2]) in wanted,)
 
-    def allowed(self, group: Group, grid: Grid) -> bool:
-        """Whether what the request settles leaves this group, on some grid."""
+    def allowed(self, group: Group, tiles: int) -> bool:
+        """Whether what the request settles leaves this group, to teams of so many tiles."""
         if self.ranges is not None and group[:2] not in self.ranges:
             return False
         # A team of one rank divides nothing, whatever layers are named.
-        wanted = self.request.filters if grid.tiles > 1 else "none"
+        wanted = self.request.filters if tiles > 1 else "none"
         if isinstance(wanted, str):
             return wanted == AUTO or not group.filters
         inside = [layer in wanted for layer in range(group.first, group.stop)]
@@ -214,6 +225,7 @@ class Layout:
     Attributes
     ----------
     base : the plan of one group.
+    choices : the groups that may be chosen, but for long ones that take longer than short ones.
     fastest : the grouping of the fewest seconds, whether it fits or not.
     """
 
@@ -226,12 +238,12 @@ class Layout:
         self._divided = FilterTimes(
             planner.request.network, planner.cost, base, self._images, self._times.sums
         )
-        self._choices = self._wanted(self._times)
+        self.choices = self._wanted(self._times)
         if settled:
             # Some groups recompute whatever it costs.
-            self.fastest = cheapest_within(self._choices, self._memory(0), planner.ways, inf)[0]
+            self.fastest = cheapest_within(self.choices, self.memory(0), planner.ways, inf)[0]
         else:
-            self.fastest = fastest(self._choices)
+            self.fastest = fastest(self.choices)
 
     def best(self, limit: float = inf) -> Planned | None:
         """The fastest plan of this layout that fits and takes less than `limit` seconds a pass."""
@@ -239,16 +251,32 @@ class Layout:
         if first.fits:
             return first
         device = self._tightest(first)
-        memory = self._memory(device)
-        room = self._planner.request.room(device) - self._fixed(first, memory, device)
+        memory = self.memory(device)
+        room = self._planner.request.room(device) - self.fixed(first, memory, device)
         found = None
         if self._planner.request.recompute == AUTO:
             # What fits without recomputation, and is found at once, bounds what else to look at.
-            found = self._within(self._choices, memory, lambda group: (False,), room, limit)
+            found = self._within(self.choices, memory, lambda group: (False,), room, limit)
             limit = found.pass_seconds if found else limit
         ways = self._planner.ways
-        found = self._within(self._choices, memory, ways, room, limit) or found
+        found = self._within(self.choices, memory, ways, room, limit) or found
         return found or self._within(self._all_choices, memory, ways, room, limit)
+
+    def faster_by_rule(self, chosen: Planned) -> Planned:
+        """One group, or every layer its own, where it fits and its step is predicted shorter."""
+        request, network = self._planner.request, self._planner.request.network
+        if self._planner.ranges is not None:
+            return chosen
+        filters = () if isinstance(request.filters, str) else tuple(sorted(set(request.filters)))
+        for starts in ((0,), range(len(network.layers))):
+            starts = split_at_switches(network, split_at_whole_inputs(network, starts), filters)
+            flags = recompute_flags(request.recompute, len(starts))
+            plan = replace(self.base, groups=starts, recompute=flags, filters=filters)
+            best = self._planner.predict(chosen.plan).step_seconds
+            if self._planner.predict(plan).step_seconds < best:
+                other = self._planner.evaluate(plan, self.timed(starts, filters).seconds)
+                chosen = other if other.fits else chosen
+        return chosen
 
     def _within(
         self, choices: Choices, memory: GroupBytes, ways: Ways, room: float, limit: float
@@ -270,7 +298,7 @@ class Layout:
         device = self._tightest(self.planned(self.fastest))
         storing = self._planner.request.recompute == "none"
         choices = self._wanted(self._times if storing else self._all_times, Untimed)
-        found = cheapest_within(choices, self._memory(device), self._planner.ways, inf)
+        found = cheapest_within(choices, self.memory(device), self._planner.ways, inf)
         return self.planned(min(found, key=lambda grouping: grouping.size))
 
     def planned(self, grouping: Grouping) -> Planned:
@@ -289,7 +317,7 @@ class Layout:
     def _all_choices(self) -> Choices:
         """Long groups included, where recomputing them may save memory."""
         storing = self._planner.request.recompute == "none"
-        return self._choices if storing else self._wanted(self._all_times)
+        return self.choices if storing else self._wanted(self._all_times)
 
     @cached_property
     def _every(self) -> Choices:
@@ -314,12 +342,13 @@ class Layout:
         )
 
     def _wanted(self, times: GroupTimes, kind: type[Choices] = Choices) -> Choices:
-        planner, grid = self._planner, self.base.grid
+        planner = self._planner
+        tiles = self.base.grid.tiles
         return kind(
             planner.request.network,
             times,
             self._divided,
-            lambda group: planner.allowed(group, grid),
+            lambda group: planner.allowed(group, tiles),
         )
 
     def _tightest(self, planned: Planned) -> int:
@@ -330,14 +359,15 @@ class Layout:
             key=lambda number: planned.devices[number] - request.room(number),
         )
 
-    def _fixed(self, planned: Planned, memory: GroupBytes, device: int) -> int:
+    def fixed(self, planned: Planned, memory: GroupBytes, device: int) -> int:
         """The bytes on a device that groups do not change."""
         ranks = self._planner.request.cluster.ranks_of(device)
         every = sum(planned.ranks[rank][kind] for rank in ranks for kind in _TRAINED)
         fixed = sum(planned.ranks[rank][kind] for rank in ranks for kind in _FIXED)
         return fixed + every - memory.trained(set(planned.plan.filters))
 
-    def _memory(self, device: int) -> GroupBytes:
+    def memory(self, device: int) -> GroupBytes:
+        """What groups take on a device."""
         request, times = self._planner.request, self._times
         return GroupBytes(
             request.network,

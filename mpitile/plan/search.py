@@ -119,6 +119,7 @@ class _Label:
     most : the largest bytes in use while one of them computes.
     always : bytes in buffers that outlive passes, and of what is trained.
     keeps : bytes per cell that are kept with the last output.
+    staging : the largest of any group.
     before : the way to the last group; None before the first layer.
     group, recompute : the last group.
     """
@@ -128,13 +129,14 @@ class _Label:
     most: int
     always: int
     keeps: int
+    staging: int
     before: _Label | None
     group: Group
     recompute: bool
 
     @property
     def size(self) -> int:
-        return self.most + self.always
+        return self.most + self.always + self.staging
 
     def labels(self) -> Iterator[_Label]:
         """The labels of all groups, the last one first."""
@@ -157,7 +159,7 @@ def cheapest_within(
     """
     search = _Search(choices, memory, ways, room, limit)
     fronts = search.fronts
-    fronts[0][TILED] = [_Label(0.0, 0, 0, 0, 0, None, Group(0, 0), False)]
+    fronts[0][TILED] = [_Label(0.0, 0, 0, 0, 0, 0, None, Group(0, 0), False)]
     for first in range(choices.layers):
         for forms, labels in fronts[first].items():
             front = _undominated(labels)
@@ -204,7 +206,8 @@ class _Search:
                 stored = label.stored + label.keeps * own.handed
                 most = max(label.most, stored + own.most)
                 always = label.always + own.always
-                if most + always > self._room:
+                staging = max(label.staging, own.staging)
+                if most + always + staging > self._room:
                     continue
                 self.fronts[group.stop].setdefault(after, []).append(
                     _Label(
@@ -213,6 +216,7 @@ class _Search:
                         most,
                         always,
                         own.keeps,
+                        staging,
                         label,
                         group,
                         recompute,
@@ -221,17 +225,17 @@ class _Search:
 
 
 def _undominated(labels: list[_Label]) -> list[_Label]:
-    """In order of seconds, without those that an earlier one beats in both sizes."""
+    """In order of seconds, without those that an earlier one beats in all sizes."""
     kept: list[_Label] = []
-    # Of the labels kept, those whose sizes none beats in both: by size now, then by the most.
-    sizes: list[tuple[int, int]] = []
+    # Of the labels kept, those whose sizes none beats in all: now, at most, and staging.
+    sizes: list[tuple[int, int, int]] = []
     for label in sorted(labels, key=lambda one: (one.seconds, one.size, one.stored)):
-        now, most = label.stored + label.always, label.size
-        if any(a <= now and b <= most for a, b in sizes):
+        now, most, staging = label.stored + label.always, label.most + label.always, label.staging
+        if any(a <= now and b <= most and c <= staging for a, b, c in sizes):
             continue
         kept.append(label)
-        sizes = [(a, b) for a, b in sizes if a < now or b < most]
-        insort(sizes, (now, most))
+        sizes = [(a, b, c) for a, b, c in sizes if a < now or b < most or c < staging]
+        insort(sizes, (now, most, staging))
     return kept
 
 

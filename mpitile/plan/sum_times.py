@@ -10,12 +10,10 @@ from mpitile.network.spec import Layer, Network
 from mpitile.plan.cost import Cost, Message
 from mpitile.plan.devices import first_devices, peer_devices
 from mpitile.plan.plan import Plan
-from mpitile.plan.slices import covered, own_elements, share
+from mpitile.plan.slices import covered, share
 
 # Batch norm adds up float64: one vector twice in forward, two at once in backward.
 STATISTIC_BYTES = 8
-# Elements by which the seconds for each further one are told.
-_MANY = 1 << 24
 
 
 def trained_elements(layer: Layer) -> int:
@@ -40,7 +38,7 @@ class SumTimes:
         self._layers, self._cost, self._plan = network.layers, cost, plan
         self._passes, self._optimizer = passes, optimizer
         self._devices = [cost.cluster.device_of(rank) for rank in range(plan.ranks)]
-        self._each = self._tiled_rate()
+        self._each = cost.trained(plan.ranks, optimizer)
 
     def tiled(self, layer: int) -> float:
         """Of a layer whose gradients are summed over all ranks."""
@@ -64,9 +62,13 @@ class SumTimes:
             for rank, device in enumerate(self._devices)
         )
         itemsize = self._cost.itemsize
-        sizes = [itemsize * part for part in own]
-        both = [size * 2 for size in sizes]
-        added = peer_sum(self._cost, self._plan, both) - peer_sum(self._cost, self._plan, sizes)
+        added = 0.0
+        if replicas > 1:
+            once, twice = (
+                peer_sum(self._cost, self._plan, [times * itemsize * part for part in own])
+                for times in (1, 2)
+            )
+            added = twice - once
         return (added + update) / self._passes + self.statistics(layer, max(channels), replicas)
 
     def statistics(self, layer: int, channels: int, ranks: int | None = None) -> float:
@@ -76,17 +78,6 @@ class SumTimes:
         ranks, size = ranks or self._plan.ranks, STATISTIC_BYTES * channels
         return 2 * self._cost.reduction(size, ranks) + self._cost.reduction(2 * size, ranks)
 
-    def _tiled_rate(self) -> float:
-        """Seconds that each trained number adds: its gradient's sum and its update."""
-        ranks, size = self._plan.ranks, _MANY * self._cost.itemsize
-        added = self._cost.gradient_sum(2 * size, ranks) - self._cost.gradient_sum(size, ranks)
-        own = own_elements(self._cost.cluster, ranks, _MANY)
-        update = max(
-            self._cost.update(device, own[rank], self._optimizer)
-            for rank, device in enumerate(self._devices)
-        )
-        return (added + update) / _MANY
-
 
 def peer_sum(cost: Cost, plan: Plan, sizes: Sequence[float]) -> float:
     """Seconds to add up so many bytes of each tile over all replicas and hand out the values.
@@ -94,10 +85,12 @@ def peer_sum(cost: Cost, plan: Plan, sizes: Sequence[float]) -> float:
     As gradients are summed over all ranks, but by all tiles' peers at the same time.
     """
     messages = peer_messages(cost, plan, sizes)
+    if not messages:
+        return 0.0
     back = [Message(m.target, m.source, m.size) for m in messages]
     ways = sum(max(cost.exchange(way).values(), default=0.0) for way in (messages, back))
     adding = max(peer_adding(cost, plan, rank, sizes) for rank in range(plan.ranks))
-    return ways + adding if messages else 0.0
+    return ways + adding
 
 
 def peer_messages(cost: Cost, plan: Plan, sizes: Sequence[float]) -> list[Message]:
@@ -118,6 +111,8 @@ def peer_messages(cost: Cost, plan: Plan, sizes: Sequence[float]) -> list[Messag
 
 def peer_adding(cost: Cost, plan: Plan, rank: int, sizes: Sequence[float]) -> float:
     """Seconds in which a rank adds up its part, inside its device and from others."""
+    if plan.replicas < 2:
+        return 0.0
     replica, tile = divmod(rank, plan.grid.tiles)
     devices = peer_devices(first_devices(cost.cluster, plan.ranks), plan.grid.tiles, tile)
     part = share(devices, replica, (0, int(sizes[tile])))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from mpitile.comm.agree import on_first
 from mpitile.comm.communicator import Communicator
 from mpitile.geometry.tiling import Grid
@@ -14,7 +16,12 @@ KINDS = ("fast", "measured", "exact")
 
 
 def choose_kernels(
-    kind: str, network: Network, grid: Grid, images: int, world: Communicator
+    kind: str,
+    network: Network,
+    grid: Grid,
+    images: int,
+    world: Communicator,
+    filters: Collection[int] = (),
 ) -> Choices:
     """What all ranks are told, so that they choose alike. Collective.
 
@@ -23,6 +30,7 @@ def choose_kernels(
     kind : "fast" chooses by a rule, "measured" by what rank 0's machine has measured or
         measures now, "exact" among algorithms whose result does not depend on tiles.
     images : of a pass on one team.
+    filters : the filter-parallel layers.
 
     Raises
     ------
@@ -30,5 +38,5 @@ def choose_kernels(
     """
     if kind != "measured":
         return Choices(exact=kind == "exact")
-    shapes = network_shapes(network, grid, images)
+    shapes = network_shapes(network, grid, images, filters)
     return Choices(table=on_first(world, lambda: tuning.table(shapes)))

@@ -102,9 +102,12 @@ class Program:
         recorder: Unrecorded | None = None,
         group: DeviceGroup | None = None,
     ) -> None:
-        self._mark = (recorder or Unrecorded()).mark
         self.network = partition.network
         self.part: TilePart = partition.part(topology.tile)
+        spans = {tensor - 1: span for tensor, span in self.part.slices.items()}
+        if parameters.spans != spans:
+            raise ValueError(f"parameters: expected slices {spans}, got {parameters.spans}")
+        self._mark = (recorder or Unrecorded()).mark
         self.stopwatch = Stopwatch()
         self.images = images
         self.parameters = parameters

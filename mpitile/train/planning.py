@@ -150,7 +150,7 @@ def settle(request: Request, plan: Plan) -> Request:
 def plan_report(planner: Planner, planned: Planned) -> dict[str, Any]:
     """What ``mpitile plan --json`` prints."""
     plan, request, cluster = planned.plan, planner.request, planner.request.cluster
-    prediction = planner.predict(planned)
+    prediction = planner.predict(planned.plan)
     return {
         **plan_keys(plan),
         "step_seconds": prediction.step_seconds,

@@ -69,7 +69,12 @@ class Trainer:
         self.parameters = self._state.parameters
         self.group = self._state.group
         self._choices = choose_kernels(
-            train.kernels, job.network, job.plan.grid, job.team_images, topology.world
+            train.kernels,
+            job.network,
+            job.plan.grid,
+            job.team_images,
+            topology.world,
+            job.plan.filters,
         )
         self.program = self._program(job.network)
         self.passes = Passes(job.pass_images, job.plan.replicas)

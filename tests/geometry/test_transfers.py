@@ -66,6 +66,38 @@ def test_a_tile_receives_every_cell_that_it_needs_and_does_not_own_once(exchange
             np.testing.assert_array_equal(count, wanted)
 
 
+@given(exchanges(), st.integers(0, 7))
+def test_owners_of_channels_send_these_and_keep_their_own_for_a_copy(exchange, count):
+    """Tensor 1 is sliced: all own all cells of it, some channels each, perhaps none."""
+    tiles, owned, needed = exchange
+    lines = [count * tile // tiles for tile in range(tiles + 1)]
+
+    def cells(tensor, tile):
+        if tensor == 0:
+            return owned(tensor, tile)
+        return Box(0, SIDE, 0, SIDE) if lines[tile] < lines[tile + 1] else EMPTY
+
+    def channels(tensor, tile):
+        return None if tensor == 0 else (lines[tile], lines[tile + 1])
+
+    every = [
+        transfers(tile, tiles, [0, 1], cells, needed, channels, copied=[1]) for tile in range(tiles)
+    ]
+    for tile, own in enumerate(every):
+        for message in own.receives:
+            sent = [m.pieces for m in every[message.peer].sends if m.peer == tile]
+            assert sent == [message.pieces]
+        assert all(piece.tensor == 1 for piece in own.local)
+        found = np.zeros((SIDE, SIDE, count), int)
+        received = [piece for message in own.receives for piece in message.pieces]
+        for piece in [*received, *own.local]:
+            if piece.tensor == 1:
+                found[(*piece.box.slices(), slice(*piece.channels))] += 1
+        wanted = np.zeros((SIDE, SIDE, count), int)
+        wanted[needed(1, tile).slices()] = 1
+        np.testing.assert_array_equal(found, wanted)
+
+
 def test_corners_and_pieces_of_several_tensors_share_a_message():
     tiling = tile_tensors([(4, 4)], [], Grid(2, 2))
     halo = [Box(0, 3, 0, 3), Box(0, 3, 1, 4), Box(1, 4, 0, 3), Box(1, 4, 1, 4)]

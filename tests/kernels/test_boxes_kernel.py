@@ -37,6 +37,41 @@ def test_cells_travel_through_a_buffer(tools, seed, dtype, shape, offset):
         assert (actual.array == whole_tensor[:, *actual.box.slices()]).all()
 
 
+@settings(deadline=None, max_examples=60)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    dtype=st.sampled_from(["float32", "float64"]),
+    shape=st.tuples(*[st.integers(1, 6)] * 4),
+    first=st.integers(0, 4),
+    data=st.data(),
+)
+def test_some_channels_travel_alone(tools, seed, dtype, shape, first, data):
+    """Numbered as in the whole tensor, of which the tile has those from `first` on."""
+    draw = tools.draw(seed, dtype)
+    values, other = draw.array(*shape), draw.array(*shape)
+    box = draw.box(*shape[1:3])
+    start = data.draw(st.integers(0, shape[3]))
+    stop = data.draw(st.integers(start, shape[3]))
+    channels = (first + start, first + stop)
+    cells = values[:, *box.slices(), start:stop]
+    buffer = draw.array(cells.size + 2)
+
+    def tile(array):
+        return Tile(array.copy(), whole(*shape[1:3]), *shape[1:3], first)
+
+    target, added = tile(other), tile(other)
+    assert boxes.pack(tile(values), box, buffer, 1, channels) == 1 + cells.size
+    assert (buffer[1:-1] == cells.ravel()).all()
+    assert boxes.unpack(target, box, buffer, 1, channels) == 1 + cells.size
+    assert boxes.unpack_add(added, box, buffer, 1, channels) == 1 + cells.size
+    for actual, new in ((target, cells), (added, other[:, *box.slices(), start:stop] + cells)):
+        expected = other.copy()
+        expected[:, *box.slices(), start:stop] = new
+        assert (actual.array == expected).all()
+    with pytest.raises(ValueError, match="channels: expected a part of"):
+        boxes.pack(target, box, buffer, 0, (first, first + shape[3] + 1))
+
+
 def test_unpack_add_is_the_adjoint_of_pack(tools):
     draw = tools.draw(1, "float64")
     values, buffer, box = draw.array(2, 5, 6, 3), draw.array(2 * 2 * 4 * 3), Box(1, 3, 2, 6)

@@ -105,9 +105,9 @@ def all_choices(network, cost, plan, images, every=True):
     return times, divided, Choices(network, times, divided, lambda group: True)
 
 
-def some_mixed(network, tiles, most=256):
+def some_mixed(network, most=256):
     """Not all of them where there are many."""
-    return list(islice(mixed_groupings(network, tiles), most))
+    return list(islice(mixed_groupings(network), most))
 
 
 @settings(max_examples=80)
@@ -116,7 +116,7 @@ def test_the_seconds_of_groups_are_those_of_their_boxes(layout, data):
     network, plan, where, images = layout
     cost = Cost(network, where)
     _, _, choices = all_choices(network, cost, plan, images)
-    groups = data.draw(st.sampled_from(some_mixed(network, plan.grid.tiles)))
+    groups = data.draw(st.sampled_from(some_mixed(network)))
     grouping = Grouping(0.0, groups, ())
     plan = Plan(plan.grid, grouping.starts, plan.replicas, filters=grouping.filters)
     assume(not partly_empty(network, Partition(network, plan).tiling))
@@ -144,7 +144,7 @@ def test_the_fastest_grouping_is_the_best_of_all(layout):
     assume(len(network.layers) <= 7)
     cost = Cost(network, where)
     _, _, every = all_choices(network, cost, plan, images)
-    best = min(every.total(groups) for groups in mixed_groupings(network, plan.grid.tiles))
+    best = min(every.total(groups) for groups in mixed_groupings(network))
     _, _, few = all_choices(network, cost, plan, images, every=False)
     found = fastest(few)
     assert found.seconds == pytest.approx(best)
@@ -164,7 +164,7 @@ def test_the_search_within_a_cap_is_the_best_of_all(layout, share):
     memory = GroupBytes(network, plan, times, divided, ranks, images, demand, lives)
 
     def added_up(groups, flags):
-        seconds = stored = most = always = keeps = 0
+        seconds = stored = most = always = keeps = staging = 0
         forms = TILED
         for group, flag in zip(groups, flags, strict=True):
             own = memory.group(group, choices.read(group, forms), flag)
@@ -173,13 +173,14 @@ def test_the_search_within_a_cap_is_the_best_of_all(layout, share):
             stored += keeps * own.handed
             most = max(most, stored + own.most)
             always += own.always
+            staging = max(staging, own.staging)
             stored, keeps = stored + own.stored, own.keeps
             forms = choices.after(group, forms)
-        return seconds, most + always
+        return seconds, most + always + staging
 
     ways = [
         added_up(groups, flags)
-        for groups in mixed_groupings(network, plan.grid.tiles)
+        for groups in mixed_groupings(network)
         for flags in product((False, True), repeat=len(groups))
     ]
     room = share * max(size for _, size in ways)
@@ -210,7 +211,7 @@ def test_what_is_chosen_fits_and_little_is_faster(network, ranks, share, data):
     for layout in planner.layouts:
         images = 2 // layout.base.replicas
         _, _, choices = all_choices(network, planner.cost, layout.base, images)
-        for groups in mixed_groupings(network, layout.base.grid.tiles):
+        for groups in mixed_groupings(network):
             grouping = Grouping(0.0, groups, ())
             plan = replace(layout.base, groups=grouping.starts, filters=grouping.filters)
             sizes = [sum(kinds.values()) for kinds in plan_bytes(Partition(network, plan), demand)]

@@ -13,6 +13,7 @@ from harness import (
     whole_plan,
 )
 from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from oracles.network_numpy import network_numpy
 from strategies import cases
 
@@ -52,14 +53,15 @@ def test_tiled_steps_equal_the_steps_of_one_rank(case):
 
 
 @settings(max_examples=EXAMPLES // 2)
-@given(cases(filters=True))
-def test_tiled_steps_with_merged_pools_equal_the_steps_of_one_rank(case):
+@given(cases(filters=True), st.sampled_from([None, 2, "auto"]))
+def test_tiled_steps_with_merged_pools_equal_the_steps_of_one_rank(case, ranks_per_device):
     """As runs take them: what only a pool reads is never stored, hence not compared."""
     images, truths = data(case)
     options = {"steps": STEPS, "seed": case.seed, "seen": case.seen, "key": KEY}
     whole = run_tiled(case.network, whole_plan(case.network), images, truths, **options)
     assume_unsure(case, whole)
-    tiled = run_tiled(case.network, case.plan, images, truths, merge_pools=True, **options)
+    options |= {"merge_pools": True, "ranks_per_device": ranks_per_device}
+    tiled = run_tiled(case.network, case.plan, images, truths, **options)
     for actual, expected in zip(tiled, whole, strict=True):
         assert_same_pass(actual, expected, EXACT, case.network)
         assert_same_parameters(actual.parameters, expected.parameters, EXACT)

@@ -1,0 +1,178 @@
+"""What a tiling picture shows, as plain data: whose cells are whose, and who reaches how far."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mpitile.errors import InputError
+from mpitile.geometry.box import Box, whole
+from mpitile.network.spec import AvgPool, Convolutional, Layer, MaxPool
+from mpitile.plan.filters import Channels, filter_spans
+from mpitile.plan.partition import Partition
+
+# Layers of which a picture shows the tiling unless others are asked for.
+_CHOSEN = 3
+
+
+@dataclass(frozen=True)
+class TileMap:
+    """One tensor.
+
+    Attributes
+    ----------
+    tensor, layer : its number, and what writes it.
+    height, width, channels : its size.
+    owned : by tile.
+    reach : by tile, the cells that it computes or fetches; empty for none.
+    action : what the tiles do with them: "computes", or "fetches" halos of other tiles' cells, or
+        "reads" the image.
+    spans : by tile, its channels, where a tile has all cells of some channels.
+    """
+
+    tensor: int
+    layer: str
+    height: int
+    width: int
+    channels: int
+    owned: tuple[Box, ...]
+    reach: tuple[Box, ...]
+    action: str
+    spans: tuple[Channels, ...] = ()
+
+    def beyond(self, tile: int) -> int:
+        """How many cells a tile reaches that it does not own."""
+        reach = self.reach[tile]
+        return reach.cells - reach.intersect(self.owned[tile]).cells
+
+
+@dataclass(frozen=True)
+class LayerTiling:
+    """A layer and the tensors from which its group starts.
+
+    Attributes
+    ----------
+    layer : its number.
+    title : what it is, and where.
+    maps : the group's inputs, then the layer's output.
+    focus : the tile whose reach is shown.
+    """
+
+    layer: int
+    title: str
+    maps: tuple[TileMap, ...]
+    focus: int
+
+
+def layer_tilings(partition: Partition, wanted: Sequence[int] = ()) -> tuple[LayerTiling, ...]:
+    """The tilings of some layers, or of a few that show most.
+
+    Raises
+    ------
+    InputError : there is no such layer.
+    """
+    count = len(partition.network.layers)
+    for layer in wanted:
+        if not 0 <= layer < count:
+            raise InputError(f"--layer {layer}: expected a number from 0 to {count - 1}")
+    spans = filter_spans(partition.network, partition.plan)
+    return tuple(_tiling(partition, spans, layer) for layer in wanted or telling_layers(partition))
+
+
+def telling_layers(partition: Partition) -> tuple[int, ...]:
+    """A few layers: of the groups whose tiles reach furthest, the first ones, and a filter-parallel.
+
+    The first layer of a group computes the most beyond its own cells. Groups follow by how much
+    of what they compute there others compute, too; in a plan without any overlap the network's
+    first, middle and last tiled layers stand for all.
+    """
+    plan, network = partition.plan, partition.network
+    tiled = [
+        group for group, (first, _) in enumerate(partition.ranges) if first not in plan.filters
+    ]
+    order = sorted(tiled, key=lambda group: -_overlap(partition, group))[:_CHOSEN]
+    chosen = {partition.ranges[group][0] for group in order}
+    if len(tiled) < _CHOSEN:
+        last = max(
+            (stop - 1 for first, stop in partition.ranges if first not in plan.filters), default=0
+        )
+        spatial = [n for n in range(last + 1) if network.shape(n + 1).height > 1]
+        chosen.update(spatial[-1:])
+    chosen.update(plan.filters[:1])
+    return tuple(sorted(chosen))
+
+
+def layer_name(layer: Layer) -> str:
+    """Such as ``conv 3x3``, or ``maxpool 2x2/2``."""
+    match layer.operation:
+        case Convolutional(size=size, stride=stride, groups=groups):
+            step = f"/{stride}" if stride > 1 else ""
+            kind = "conv" if groups == 1 else "grouped conv"
+            return f"{kind} {size}x{size}{step}"
+        case MaxPool(size=size, stride=stride):
+            return f"maxpool {size}x{size}/{stride}"
+        case AvgPool():
+            return "avgpool"
+    return layer.kind
+
+
+def _overlap(partition: Partition, group: int) -> float:
+    """The share of a group's first layer's computed cells that others own."""
+    first, _ = partition.ranges[group]
+    computed = sum(needs[group].computed[0].cells for needs in partition.needs)
+    shape = partition.network.shape(first + 1)
+    return 1 - shape.height * shape.width / computed if computed else 0.0
+
+
+def _tiling(
+    partition: Partition, spans: dict[int, tuple[Channels, ...]], number: int
+) -> LayerTiling:
+    network, plan = partition.network, partition.plan
+    group = next(n for n, (first, stop) in enumerate(partition.ranges) if first <= number < stop)
+    first, stop = partition.ranges[group]
+    layer = network.layers[number]
+    whole_input = first in plan.filters
+    maps = []
+    fetched = sorted({tensor for needs in partition.needs for tensor in needs[group].fetched})
+    for tensor in fetched:
+        shape = network.shape(tensor)
+        reach = tuple(
+            whole(shape.height, shape.width) if whole_input else needs[group].fetched[tensor]
+            for needs in partition.needs
+        )
+        maps.append(_map(partition, spans, tensor, reach, "fetches" if tensor else "reads"))
+    computed = tuple(needs[group].computed[number - first] for needs in partition.needs)
+    maps.append(_map(partition, spans, number + 1, computed, "computes"))
+    which = f"group {group}, layers {first}-{stop - 1}" if stop - first > 1 else f"group {group}"
+    kind = "divided by filters, " if number in plan.filters else ""
+    return LayerTiling(
+        number, f"layer {number}: {layer_name(layer)} ({kind}{which})", tuple(maps), _focus(maps)
+    )
+
+
+def _map(
+    partition: Partition,
+    spans: dict[int, tuple[Channels, ...]],
+    tensor: int,
+    reach: tuple[Box, ...],
+    action: str,
+) -> TileMap:
+    network, shape = partition.network, partition.network.shape(tensor)
+    return TileMap(
+        tensor,
+        layer_name(network.layers[tensor - 1]) if tensor else "the image",
+        shape.height,
+        shape.width,
+        shape.channels,
+        tuple(partition.tiling.owned(tensor, t) for t in range(partition.plan.grid.tiles)),
+        reach,
+        action,
+        spans.get(tensor - 1, ()),
+    )
+
+
+def _focus(maps: Sequence[TileMap]) -> int:
+    """The tile that reaches furthest; of equals the one in the middle."""
+    tiles = range(len(maps[-1].owned))
+    middle = len(tiles) / 2
+    return max(tiles, key=lambda t: (sum(m.beyond(t) for m in maps), -abs(t - middle)))

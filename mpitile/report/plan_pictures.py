@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mpitile.errors import InputError
+from mpitile.plan.cluster import Cluster
+from mpitile.plan.cost import Cost
 from mpitile.plan.partition import Partition
 from mpitile.plan.planner import Planner
 from mpitile.plan.programs import StepSize, step_programs
@@ -38,17 +40,12 @@ def plan_pictures(
 
     Raises
     ------
-    InputError : there is no such layer, or no matplotlib.
+    InputError : there is no such layer.
     """
-    require_matplotlib()
     request, plan = planner.request, planned.plan
     cluster = request.cluster
     partition = Partition(request.network, plan)
-    tilings = layer_tilings(partition, layers)
     size = StepSize(request.demand.images, request.passes, request.optimizer)
-    timeline = simulate(step_programs(partition, planner.cost, size), cluster)
-    places = [cluster.device_of(rank) for rank in range(plan.ranks)]
-    names = [f"{place} {cluster.devices[place].name}" for place in places]
     devices = range(len(cluster.devices))
     memory = MemoryView(
         planned.ranks,
@@ -57,11 +54,31 @@ def plan_pictures(
         [request.room(device) for device in devices],
     )
     return (
-        tiling_picture(tilings, plan.grid, places[: plan.grid.tiles], plan.replicas),
-        group_picture(group_view(partition, timeline)),
-        timeline_picture(step_view(timeline.intervals, names, timeline.seconds), "Predicted step"),
+        tilings_picture(partition, [cluster.device_of(r) for r in range(plan.ranks)], layers),
+        *step_pictures(partition, planner.cost, size, cluster),
         memory_picture(memory, "Memory that the plan allocates"),
     )
+
+
+def tilings_picture(
+    partition: Partition, places: Sequence[int], layers: Sequence[int] = ()
+) -> Picture:
+    """The tiling; `places` has the device of every rank, `layers` is as for `plan_pictures`."""
+    plan = partition.plan
+    tilings = layer_tilings(partition, layers)
+    return tiling_picture(tilings, plan.grid, places[: plan.grid.tiles], plan.replicas)
+
+
+def step_pictures(
+    partition: Partition, cost: Cost, size: StepSize, cluster: Cluster
+) -> tuple[Picture, Picture]:
+    """The groups' costs and the timeline of one simulated step."""
+    timeline = simulate(step_programs(partition, cost, size), cluster)
+    places = [cluster.device_of(rank) for rank in range(partition.plan.ranks)]
+    names = [f"{place} {cluster.devices[place].name}" for place in places]
+    view = step_view(timeline.intervals, names, timeline.seconds)
+    groups = group_picture(group_view(partition, timeline))
+    return groups, timeline_picture(view, "Predicted step")
 
 
 def check_target(path: Path) -> None:

@@ -20,6 +20,7 @@ from mpitile.report.step_view import (
     DOINGS,
     FORWARD,
     HALOS,
+    IMAGES,
     OTHER,
     SUMS,
     GroupCost,
@@ -27,11 +28,12 @@ from mpitile.report.step_view import (
     StepView,
 )
 
-COLOURS = {FORWARD: SKY, BACKWARD: BLUE, OTHER: GREY, HALOS: ORANGE, SUMS: VERMILION}
+COLOURS = {FORWARD: SKY, BACKWARD: BLUE, OTHER: GREY, IMAGES: PINK, HALOS: ORANGE, SUMS: VERMILION}
 _LABELS = {
     FORWARD: "forward",
     BACKWARD: "backward",
     OTHER: "update and other work",
+    IMAGES: "images, and agreeing that all were read",
     HALOS: "halos, with waiting for them",
     SUMS: "sums, with waiting for them",
 }
@@ -43,10 +45,12 @@ def timeline_picture(view: StepView, title: str) -> Picture:
     """A row for each rank; of many ranks evenly chosen ones."""
     ranks = chosen_ranks(len(view.bars))
 
+    done = [what for what in DOINGS if view.spent(what)]
+
     def draw(figure: Canvas) -> None:
         axis = figure.subplots()
         scale, unit = time_unit(view.seconds)
-        for doing in DOINGS:
+        for doing in done:
             _draw_bars(axis, view, ranks, doing, scale)
         _device_lines(axis, [view.devices[rank] for rank in ranks])
         step = max(1, len(ranks) // 24)
@@ -55,7 +59,7 @@ def timeline_picture(view: StepView, title: str) -> Picture:
         axis.set(xlabel=f"time in the step, {unit}", ylabel="rank")
         axis.tick_params(axis="y", length=0)
         figure.legend(
-            handles=[_patch(COLOURS[what], _LABELS[what]) for what in DOINGS],
+            handles=[_patch(COLOURS[what], _LABELS[what]) for what in done],
             loc="outside lower center",
             ncols=3,
         )
@@ -64,9 +68,11 @@ def timeline_picture(view: StepView, title: str) -> Picture:
         f"{_percent(sum(view.spent(what) for what in some), view.seconds)} {name}"
         for name, some in (
             ("computing", (FORWARD, BACKWARD, OTHER)),
+            ("images", (IMAGES,)),
             ("halos", (HALOS,)),
             ("sums", (SUMS,)),
         )
+        if name != "images" or IMAGES in done
     )
     shown = "" if len(ranks) == len(view.bars) else f"; {len(ranks)} of {len(view.bars)} ranks"
     return Picture(
@@ -145,7 +151,7 @@ def group_picture(view: GroupView) -> Picture:
         "is what belongs to no group: summing gradients, updating weights. Percentages are of the "
         "step. Many narrow blocks with much orange want longer groups, blocks with much light "
         "blue shorter ones.",
-        (max(7.0, 3.2 + 0.3 * layers), 6.4),
+        (max(8.2, 3.2 + 0.3 * layers), 6.4),
         draw,
     )
 
@@ -187,6 +193,8 @@ def _draw_groups(axis: Canvas, view: GroupView, scale: float) -> None:
     bottoms = [0.0] * len(starts)
     for label, colour, seconds in parts:
         heights = [scale * value for value in seconds]
+        if not any(heights):
+            continue
         axis.bar(starts, heights, widths, bottoms, align="edge", color=colour, label=label,
                  edgecolor="white", linewidth=0.3)  # fmt: skip
         bottoms = [a + b for a, b in zip(bottoms, heights, strict=True)]

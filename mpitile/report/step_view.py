@@ -14,8 +14,8 @@ from mpitile.report.tile_maps import layer_name
 
 # What a rank may be doing. Waiting for a message or a sum counts to it.
 FORWARD, BACKWARD, OTHER = "forward", "backward", "other work"
-HALOS, SUMS = "halos", "sums"
-DOINGS = (FORWARD, BACKWARD, OTHER, HALOS, SUMS)
+IMAGES, HALOS, SUMS = "images", "halos", "sums"
+DOINGS = (FORWARD, BACKWARD, OTHER, IMAGES, HALOS, SUMS)
 
 # Simulated intervals are named "3 forward", recorded ones "forward 3".
 _NUMBERED = re.compile(r"(\d+) (\w+)|(\w+) (\d+)")
@@ -89,7 +89,7 @@ class GroupCost:
 
 @dataclass(frozen=True)
 class GroupView:
-    """All groups, and what belongs to none: updating weights, summing gradients, having ended early.
+    """All groups, and what belongs to none: updating weights, summing gradients, an early end.
 
     The seconds of groups and these add up to the step's.
     """
@@ -122,6 +122,8 @@ def step_view(
 
 def doing(interval: Interval) -> str:
     """Which of `DOINGS` an interval is."""
+    if IMAGES in interval.name:
+        return IMAGES
     if interval.kind == HALO:
         return HALOS
     if interval.kind == REDUCE:

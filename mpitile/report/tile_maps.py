@@ -80,7 +80,7 @@ def layer_tilings(partition: Partition, wanted: Sequence[int] = ()) -> tuple[Lay
 
 
 def telling_layers(partition: Partition) -> tuple[int, ...]:
-    """A few layers: of the groups whose tiles reach furthest, the first ones, and a filter-parallel.
+    """A few layers: the first of the groups whose tiles reach furthest, and a filter-parallel one.
 
     The first layer of a group computes the most beyond its own cells. Groups follow by how much
     of what they compute there others compute, too; in a plan without any overlap the network's

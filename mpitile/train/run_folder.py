@@ -94,11 +94,17 @@ class RunFolder:
         self._events.close()
 
 
+# The run's own copy of its network: run.toml names the file as the user did, from another place.
+NETWORK = "network.cfg"
+
 # What a run leaves behind, and an earlier one may have left.
 _LEFT = (
     "metrics.csv",
     "events.jsonl",
     "plan.json",
+    NETWORK,
+    "report",
+    "report.html",
     "final.weights",
     "best.weights",
     "trace.json",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from mpitile.errors import InputError
@@ -74,11 +75,16 @@ def step_pictures(
 ) -> tuple[Picture, Picture]:
     """The groups' costs and the timeline of one simulated step."""
     timeline = simulate(step_programs(partition, cost, size), cluster)
+    groups = group_picture(group_view(partition, timeline))
+    title = "Predicted step"
+    if size.passes > 1:
+        # All of them would be too thin to read.
+        title = f"Predicted step with one of its {size.passes} passes"
+        timeline = simulate(step_programs(partition, cost, replace(size, passes=1)), cluster)
     places = [cluster.device_of(rank) for rank in range(partition.plan.ranks)]
     names = [f"{place} {cluster.devices[place].name}" for place in places]
     view = step_view(timeline.intervals, names, timeline.seconds)
-    groups = group_picture(group_view(partition, timeline))
-    return groups, timeline_picture(view, "Predicted step")
+    return groups, timeline_picture(view, title)
 
 
 def check_target(path: Path) -> None:

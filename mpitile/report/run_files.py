@@ -14,6 +14,7 @@ from mpitile.errors import InputError
 from mpitile.plan.intervals import Interval
 from mpitile.plan.plan import Plan
 from mpitile.train.planning import read_plan
+from mpitile.train.run_folder import DRAWN
 from mpitile.train.settings import RunSettings, read_settings
 
 _NEEDED = ("step", "loss")
@@ -79,7 +80,7 @@ def read_run(folder: Path) -> RunFiles:
         read_events(folder / "events.jsonl"),
         report,
         plan,
-        tuple(sorted(folder.glob("*.detected.png"))),
+        tuple(sorted(folder.glob(DRAWN))),
         _earlier(folder),
     )
 

@@ -72,7 +72,7 @@ def timeline_picture(view: StepView, title: str) -> Picture:
             ("halos", (HALOS,)),
             ("sums", (SUMS,)),
         )
-        if name != "images" or IMAGES in done
+        if name != "images" or view.spent(IMAGES) > 0.005 * view.seconds
     )
     shown = "" if len(ranks) == len(view.bars) else f"; {len(ranks)} of {len(view.bars)} ranks"
     return Picture(

@@ -82,22 +82,16 @@ def layer_tilings(partition: Partition, wanted: Sequence[int] = ()) -> tuple[Lay
 def telling_layers(partition: Partition) -> tuple[int, ...]:
     """A few layers: the first of the groups whose tiles reach furthest, and a filter-parallel one.
 
-    The first layer of a group computes the most beyond its own cells. Groups follow by how much
-    of what they compute there others compute, too; in a plan without any overlap the network's
-    first, middle and last tiled layers stand for all.
+    The first layer of a group computes the most beyond its own cells. In a plan of fewer groups
+    the last layer with a map is among them.
     """
     plan, network = partition.plan, partition.network
-    tiled = [
-        group for group, (first, _) in enumerate(partition.ranges) if first not in plan.filters
-    ]
-    order = sorted(tiled, key=lambda group: -_overlap(partition, group))[:_CHOSEN]
+    tiled = [n for n, (first, _) in enumerate(partition.ranges) if first not in plan.filters]
+    order = sorted(tiled, key=lambda group: -_reach(partition, group))[:_CHOSEN]
     chosen = {partition.ranges[group][0] for group in order}
     if len(tiled) < _CHOSEN:
-        last = max(
-            (stop - 1 for first, stop in partition.ranges if first not in plan.filters), default=0
-        )
-        spatial = [n for n in range(last + 1) if network.shape(n + 1).height > 1]
-        chosen.update(spatial[-1:])
+        layers = (n for group in tiled for n in range(*partition.ranges[group]))
+        chosen.update([n for n in layers if network.shape(n + 1).height > 1][-1:])
     chosen.update(plan.filters[:1])
     return tuple(sorted(chosen))
 
@@ -116,12 +110,20 @@ def layer_name(layer: Layer) -> str:
     return layer.kind
 
 
-def _overlap(partition: Partition, group: int) -> float:
-    """The share of a group's first layer's computed cells that others own."""
+def _reach(partition: Partition, group: int) -> float:
+    """How much the tiles compute in a group's first layer, and fetch for it, beyond all cells."""
     first, _ = partition.ranges[group]
     computed = sum(needs[group].computed[0].cells for needs in partition.needs)
-    shape = partition.network.shape(first + 1)
-    return 1 - shape.height * shape.width / computed if computed else 0.0
+    found = computed / _cells(partition, first + 1) - 1
+    for tensor in partition.needs[0][group].fetched:
+        fetched = sum(needs[group].fetched[tensor].cells for needs in partition.needs)
+        found += fetched / _cells(partition, tensor) - 1
+    return found
+
+
+def _cells(partition: Partition, tensor: int) -> int:
+    shape = partition.network.shape(tensor)
+    return shape.height * shape.width
 
 
 def _tiling(

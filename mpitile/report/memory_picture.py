@@ -113,7 +113,8 @@ def _draw_bars(
     for number, (kind, row) in enumerate(zip(view.kinds(), rows, strict=True)):
         heights = [size / 1e6 for size in row]
         colour = COLOURS.get(kind, HUES[number % len(HUES)])
-        axis.bar(range(len(labels)), heights, 0.8, bottoms, color=colour, label=kind,
+        width = 0.8 if len(labels) <= 64 else 1.0
+        axis.bar(range(len(labels)), heights, width, bottoms, color=colour, label=kind,
                  edgecolor="white", linewidth=0.2 if len(labels) <= 64 else 0)  # fmt: skip
         bottoms = [a + b for a, b in zip(bottoms, heights, strict=True)]
     if len(labels) <= 12:
@@ -152,6 +153,8 @@ def _draw_measured(axis: Canvas, sizes: Sequence[int]) -> None:
 
 
 def _draw_device_borders(axis: Canvas, view: MemoryView) -> None:
+    if len(view.devices) > _NAMED:
+        return
     behind = 0
     for own in view.devices[:-1]:
         behind += len(own)

@@ -191,7 +191,10 @@ def _read_plan(path: Path) -> tuple[Mapping[str, Any] | None, Plan | None]:
         for rank in report["ranks"]:
             if not all(isinstance(size, int) for size in rank["bytes"].values()):
                 raise ValueError("bytes that are no numbers")
-        return report, read_plan(report)
+        plan = read_plan(report)
+        if plan.ranks != len(report["ranks"]):
+            raise ValueError(f"{len(report['ranks'])} ranks of a plan for {plan.ranks}")
+        return report, plan
     except (OSError, ValueError, KeyError, TypeError, AttributeError, InputError) as error:
         raise InputError(f"{path}: expected a plan as training writes it: {error!r}") from error
 

@@ -41,7 +41,10 @@ def plan_section(run: RunFiles, timeline: bool) -> tuple[tuple[Picture, ...], st
     network = replace(run.settings.network, cfg=str(path.resolve()), weights=None)
     cluster, remark = _cluster(run, hosts)
     request = job_request(replace(run.settings, network=network), plan.ranks, cluster=cluster)
-    partition = Partition(request.network, plan)
+    try:
+        partition = Partition(request.network, plan)
+    except InputError as error:
+        raise InputError(f"{run.folder / 'plan.json'}: {error}") from error
     places = [cluster.device_of(rank) for rank in range(plan.ranks)]
     cost = Cost(request.network, cluster, ITEMSIZES[run.settings.train.dtype])
     size = StepSize(request.demand.images, request.passes, request.optimizer)

@@ -114,9 +114,9 @@ def _draw_bars(
 def _device_lines(axis: Canvas, devices: Sequence[str]) -> None:
     """Lines between devices, and their names at the right."""
     starts = [row for row, name in enumerate(devices) if not row or devices[row - 1] != name]
-    for row in starts[1:]:
-        axis.axhline(row - 0.5, color="black", linewidth=0.8)
-    if len(starts) > 1 and len(starts) <= 24:
+    if 1 < len(starts) <= 24:
+        for row in starts[1:]:
+            axis.axhline(row - 0.5, color="black", linewidth=0.8)
         for row, stop in zip(starts, [*starts[1:], len(devices)], strict=True):
             axis.text(1.005, (row + stop - 1) / 2, devices[row], va="center", fontsize=8,
                       transform=axis.get_yaxis_transform())  # fmt: skip

@@ -168,18 +168,19 @@ def _draw_shared(axis: Canvas, reach: Sequence[Box]) -> None:
 
 def _draw_borders(axis: Canvas, one: TileMap, grid: Grid, devices: Sequence[int]) -> None:
     """Thick lines between neighbours on different devices."""
+    width = 1.8 if len(devices) <= _LABELLED else 0.9
     for tile, box in enumerate(one.owned):
         row, column = grid.position(tile)
         if box.empty:
             continue
         if column + 1 < grid.columns and devices[tile] != devices[tile + 1]:
-            _border(axis, (box.x1, box.x1), (box.y0, box.y1))
+            _border(axis, (box.x1, box.x1), (box.y0, box.y1), width)
         if row + 1 < grid.rows and devices[tile] != devices[tile + grid.columns]:
-            _border(axis, (box.x0, box.x1), (box.y1, box.y1))
+            _border(axis, (box.x0, box.x1), (box.y1, box.y1), width)
 
 
-def _border(axis: Canvas, xs: tuple[int, int], ys: tuple[int, int]) -> None:
-    axis.plot(xs, ys, color="black", linewidth=1.8, solid_capstyle="projecting", gid="border")
+def _border(axis: Canvas, xs: tuple[int, int], ys: tuple[int, int], width: float) -> None:
+    axis.plot(xs, ys, color="black", linewidth=width, solid_capstyle="projecting", gid="border")
 
 
 def _draw_focus(axis: Canvas, one: TileMap, focus: int) -> None:

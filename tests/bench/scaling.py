@@ -91,6 +91,7 @@ def efficiency(points: list[Point]) -> list[float]:
 def plot(curves: dict[str, list[Point]], path: str) -> None:
     """Where scaling ends: images a second over ranks. Why: how the mean rank spends the step."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullLocator
 
     figure = Figure(figsize=(5 * (1 + len(curves)), 4.6), layout="constrained")
     axes = figure.subplots(1, 1 + len(curves))
@@ -99,7 +100,10 @@ def plot(curves: dict[str, list[Point]], path: str) -> None:
     ranks = [point.ranks for point in next(iter(curves.values()))]
     axes[0].set(xscale="log", yscale="log", xlabel="ranks", ylabel="images per second")
     axes[0].set_xticks(ranks, [str(count) for count in ranks], rotation=60)
-    axes[0].minorticks_off()
+    axes[0].xaxis.set_minor_locator(NullLocator())
+    axes[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes[0].yaxis.set_major_formatter("{x:g}")
+    axes[0].yaxis.set_minor_locator(NullLocator())
     axes[0].legend(frameon=False)
     axes[0].set_title("Dotted: in proportion to the ranks\nRinged: half of that is reached last",
                       loc="left", fontsize=9)  # fmt: skip

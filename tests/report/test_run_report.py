@@ -197,6 +197,17 @@ def test_what_is_foreign_is_escaped(tmp_path):
         ("events.jsonl", "x\n", r"events.jsonl:1: expected a JSON object"),
         ("plan.json", "{}", r"plan.json: expected a plan"),
         ("plan.json", "[]", r"plan.json: expected a plan"),
+        (
+            "plan.json",
+            '{"grid": "1x1", "replicas": 1, "groups": [0], "recompute": [false], "ranks": []}',
+            r"plan.json: expected a plan .*0 ranks of a plan for 1",
+        ),
+        (
+            "plan.json",
+            '{"grid": "1x1", "replicas": 1, "groups": [0, 99], "recompute": [false, false], '
+            '"ranks": [{"bytes": {}}]}',
+            r"plan.json: groups \[0, 99\] do not cover the network",
+        ),
         ("network.cfg", "[net]\nheight=x\n", r"network.cfg:2"),
         ("trace.json", "[]", r"trace.json: expected a trace"),
         ("a.detected.png", "no picture", r"a.detected.png: expected a picture"),

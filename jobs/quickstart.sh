@@ -13,7 +13,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 out=runs/quickstart
 weights=$out/final.weights
 
-set_up mpi rich
+set_up mpi rich plot
 
 echo; echo "-- drawing photographs of shapes"
 python jobs/draw_shapes.py "$out/data" --images 400 --size 192 --seed 1
@@ -29,11 +29,15 @@ image=$(tail -n 1 "$out/data/valid.txt")
 mpitile detect "$out/data/$image" --cfg jobs/cfg/shapes-tiny.cfg --weights "$weights" \
     --names "$out/data/shapes.names" --out "$out"
 
+echo; echo "-- what became of the run, on one page"
+mpitile report "$out"
+
 picture=$out/$(basename "$image" .png).detected.png
 awk -F, 'NR == 2 { first = $2 } { step = $1; last = $2 }
     END { printf "\nThe loss fell from %.1f to %.1f in %d steps.\n", first, last, step }' \
     "$out/metrics.csv"
 cat <<END
+    report: curves, time, memory, plan    $out/report.html
     loss, speed and memory of each step   $out/metrics.csv
     trained weights                       $weights
     an image with the boxes found         $picture

@@ -10,7 +10,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . jobs/env.sh
 . jobs/setup.sh
 
-extras=(mpi rich test)
+extras=(mpi rich plot test)
 if [ "${MPITILE_ORACLE:-0}" = 1 ]; then
     extras+=(oracle)
 fi

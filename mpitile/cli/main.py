@@ -18,7 +18,7 @@ for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
 from mpitile.errors import EXIT_DONE, EXIT_FAILURE, EXIT_INPUT, MpitileError  # noqa: E402
 
 try:
-    from mpitile.cli import check, detect, evaluate, plan, profile, record, simulate, train
+    from mpitile.cli import check, detect, evaluate, plan, profile, record, report, simulate, train
     from mpitile.cli.world import World
 except (ImportError, RuntimeError) as error:
     # What mpi4py says where there is no libmpi to load; anything else is a fault.
@@ -40,6 +40,7 @@ VERBS = {
     "plan": plan,
     "profile": profile,
     "record": record,
+    "report": report,
     "simulate": simulate,
 }
 

@@ -21,6 +21,7 @@ from mpitile.plan.cluster_file import read_cluster
 from mpitile.plan.explain import alternatives
 from mpitile.plan.generic import generic_cluster
 from mpitile.plan.request import Request
+from mpitile.report.plan_pictures import check_target, plan_pictures, write_plan_pictures
 from mpitile.report.plan_text import alternatives_text, plan_text
 from mpitile.train.planning import (
     Source,
@@ -56,6 +57,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--explain", action="store_true", help="add the runners-up, and what each of them loses"
     )
+    parser.add_argument(
+        "--plot",
+        metavar="OUT_DIR",
+        type=Path,
+        help="draw tiling, groups, a predicted step and memory into a folder, or into one file "
+        "that ends in .svg, .png, .pdf or .html; needs matplotlib (pip install 'mpitile[plot]')",
+    )
+    parser.add_argument(
+        "--layer",
+        action="append",
+        type=int,
+        default=[],
+        metavar="N",
+        help="with --plot: the layer whose tiling is drawn; may be repeated (a few telling ones)",
+    )
     parser.add_argument("--size", metavar="HxW", help="of a network alone: its input size")
     parser.add_argument("--batch", type=int, help="of a network alone: images of a step")
     add_override(parser)
@@ -68,9 +84,18 @@ def run(options: argparse.Namespace, world: World) -> None:
 def _run(options: argparse.Namespace, started: int) -> None:
     if options.ranks is not None and options.ranks < 1:
         raise InputError(f"--ranks {options.ranks}: expected at least 1")
+    if options.layer and not options.plot:
+        raise InputError(f"--layer {options.layer[0]}: expected --plot OUT_DIR with it")
+    if options.plot:
+        # Before planning, which may take long.
+        check_target(options.plot)
     is_run = Path(options.run).suffix == ".toml"
     request, source = (_run_request if is_run else _cfg_request)(options, started)
     planner, planned = answer(request, source)
+    drawn: list[Path] = []
+    if options.plot:
+        pictures = plan_pictures(planner, planned, options.layer)
+        drawn = write_plan_pictures(pictures, options.plot, f"Plan of {options.run}")
     others = alternatives(planner, planned) if options.explain else []
     if options.json:
         report = plan_report(planner, planned)
@@ -90,6 +115,8 @@ def _run(options: argparse.Namespace, started: int) -> None:
     sys.stdout.write(plan_text(planner, planned))
     if options.explain:
         sys.stdout.write(alternatives_text(planner, planned, others))
+    if drawn:
+        sys.stdout.write(f"\npictures: {', '.join(map(str, drawn))}\n")
 
 
 def _run_request(options: argparse.Namespace, started: int) -> tuple[Request, Source]:

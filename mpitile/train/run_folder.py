@@ -94,11 +94,20 @@ class RunFolder:
         self._events.close()
 
 
+# The run's own copy of its network: run.toml names the file as the user did, from another place.
+NETWORK = "network.cfg"
+
+# Pictures of boxes that mpitile detect has drawn into the folder with a run's weights.
+DRAWN = "*.detected.png"
+
 # What a run leaves behind, and an earlier one may have left.
 _LEFT = (
     "metrics.csv",
     "events.jsonl",
     "plan.json",
+    NETWORK,
+    "report",
+    "report.html",
     "final.weights",
     "best.weights",
     "trace.json",
@@ -122,7 +131,8 @@ def set_aside(path: Path, earlier: Path | None) -> None:
         return
     try:
         earlier.mkdir(parents=True, exist_ok=True)
-        for name in _LEFT:
+        drawn = (picture.name for picture in path.glob(DRAWN))
+        for name in (*_LEFT, *drawn):
             with suppress(FileNotFoundError):
                 (path / name).rename(earlier / name)
     except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from mpitile.errors import InputError
 from mpitile.plan.devices import group_ranks
 from mpitile.train.forecast import job_bytes, job_seconds
 from mpitile.train.planning import plan_keys, rank_keys
-from mpitile.train.run_folder import RunFolder, earlier_folder, set_aside
+from mpitile.train.run_folder import NETWORK, RunFolder, earlier_folder, set_aside
 from mpitile.train.settings import parse_bytes, write_settings
 from mpitile.train.setup import Job
 from mpitile.train.trainer import Trainer
@@ -97,7 +98,12 @@ def open_run_folder(trainer: Trainer, base: int) -> RunFolder | None:
     def open_folder() -> RunFolder | None:
         if world.rank:
             return None
-        return RunFolder(path, trainer.done, write_settings(settings), report())
+        folder = RunFolder(path, trainer.done, write_settings(settings), report())
+        try:
+            shutil.copyfile(settings.input_path(settings.network.cfg), path / NETWORK)
+        except OSError as error:
+            raise InputError(f"output.dir {path}: cannot be written: {error}") from error
+        return folder
 
     return together(world, open_folder)
 

@@ -27,12 +27,14 @@ from mpitile.plan.partition import Partition
 from mpitile.plan.programs import StepSize, step_programs
 from mpitile.plan.request import first_ranks
 from mpitile.plan.simulate import simulate
+from mpitile.report.figures import BLUE, ORANGE, VERMILION
 from mpitile.train.planning import ITEMSIZES
 from mpitile.train.settings import read_settings
 from mpitile.train.setup import make_job
 
 ROOT = Path(__file__).parents[2]
 PARTS = ("compute_s", "halo_s", "reduce_s", "wait_s")
+LABELS = ("computing", "halos", "sums", "waiting")
 COUNTS = "24,48,96,192,384,768,1024"
 
 
@@ -80,31 +82,64 @@ def point(options, cluster: Cluster, ranks: int, batch: int) -> Point:
     )
 
 
+def efficiency(points: list[Point]) -> list[float]:
+    """How much of the first point's images a second and rank is left at each."""
+    first = points[0].images_per_s / points[0].ranks
+    return [point.images_per_s / point.ranks / first for point in points]
+
+
 def plot(curves: dict[str, list[Point]], path: str) -> None:
-    """Images a second over ranks, and below it where the time goes."""
-    import matplotlib
+    """Where scaling ends: images a second over ranks. Why: how the mean rank spends the step."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullLocator
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(1, 1 + len(curves), figsize=(5 * (1 + len(curves)), 4))
-    for name, points in curves.items():
-        ranks, rates = zip(*((p.ranks, p.images_per_s) for p in points), strict=True)
-        axes[0].plot(ranks, rates, "o-", label=name)
-    first = next(iter(curves.values()))[0]
-    ends = [first.ranks, max(ranks)]
-    ideal = [first.images_per_s * end / first.ranks for end in ends]
-    axes[0].plot(ends, ideal, "k:", label="in proportion")
-    axes[0].set(xscale="log", yscale="log", xlabel="ranks", ylabel="images a second")
-    axes[0].legend()
+    figure = Figure(figsize=(5 * (1 + len(curves)), 4.6), layout="constrained")
+    axes = figure.subplots(1, 1 + len(curves))
+    for (name, points), colour, shape in zip(curves.items(), (BLUE, ORANGE), "os", strict=False):
+        _draw_rates(axes[0], name, points, colour, shape)
+    ranks = [point.ranks for point in next(iter(curves.values()))]
+    axes[0].set(xscale="log", yscale="log", xlabel="ranks", ylabel="images per second")
+    axes[0].set_xticks(ranks, [str(count) for count in ranks], rotation=60)
+    axes[0].xaxis.set_minor_locator(NullLocator())
+    axes[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes[0].yaxis.set_major_formatter("{x:g}")
+    axes[0].yaxis.set_minor_locator(NullLocator())
+    axes[0].legend(frameon=False)
+    axes[0].set_title("Dotted: in proportion to the ranks\nRinged: half of that is reached last",
+                      loc="left", fontsize=9)  # fmt: skip
     for axis, (name, points) in zip(axes[1:], curves.items(), strict=True):
-        shares = list(zip(*(p.shares for p in points), strict=True))
-        labels = ["computing", "halos", "sums", "waiting"]
-        axis.stackplot([p.ranks for p in points], shares, labels=labels)
-        axis.set(xscale="log", xlabel="ranks", ylabel="share of the step", title=name, ylim=(0, 1))
-    axes[1].legend(loc="lower left")
-    figure.tight_layout()
+        _draw_shares(axis, name, points)
+    handles, labels = axes[1].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
     figure.savefig(path, dpi=120)
+
+
+def _draw_rates(axis, name: str, points: list[Point], colour: str, shape: str) -> None:
+    ranks = [point.ranks for point in points]
+    rates = [point.images_per_s for point in points]
+    axis.plot(ranks, rates, shape + "-", color=colour, label=name)
+    ends = [ranks[0], ranks[-1]]
+    axis.plot(ends, [rates[0] * end / ends[0] for end in ends], ":", color=colour)
+    good = [n for n, share in enumerate(efficiency(points)) if share >= 0.5][-1]
+    axis.plot(ranks[good], rates[good], "o", markersize=13, fillstyle="none", color="black")
+
+
+def _draw_shares(axis, name: str, points: list[Point]) -> None:
+    """A bar for each count of ranks, below it the plan, above it the efficiency."""
+    places = range(len(points))
+    bottoms = [0.0] * len(points)
+    colours = (BLUE, ORANGE, VERMILION, "#BBBBBB")
+    for part, label, colour in zip(range(4), LABELS, colours, strict=True):
+        heights = [100 * point.shares[part] for point in points]
+        axis.bar(places, heights, 0.8, bottoms, color=colour, label=label)
+        bottoms = [x + y for x, y in zip(bottoms, heights, strict=True)]
+    for place, share in zip(places, efficiency(points), strict=True):
+        axis.text(place, 101, f"{100 * share:.0f}%", ha="center", va="bottom", fontsize=8)
+    plans = [f"{point.ranks} = {point.replicas} x {point.grid}" for point in points]
+    axis.set_xticks(places, plans, rotation=60, ha="right", rotation_mode="anchor", fontsize=8)
+    axis.set(ylim=(0, 112), xlabel="ranks = replicas x grid", ylabel="% of the step")
+    axis.set_title(f"{name}\nabove: images per second and rank, of the first's", loc="left",
+                   fontsize=9)  # fmt: skip
 
 
 def main() -> None:

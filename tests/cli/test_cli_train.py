@@ -50,6 +50,7 @@ def test_files_of_a_run(outputs, ranks):
         "events.jsonl",
         "run.toml",
         "plan.json",
+        "network.cfg",
         "final.weights",
         "best.weights",
         "checkpoints",

@@ -267,12 +267,6 @@ def test_measured_points_come_first():
     assert cost.compute(0, 3, "backward_weights", 1, 4, 4) < 1e-3
 
 
-def test_winograd_classes_count_even_sides():
-    kernels = {"conv 3x3/1 8-16 relu bn": {"forward": (Point(1, 4, 4, 1e-3), Point(1, 8, 8, 4e-3))}}
-    cost = Cost(NETWORK, cluster(1, kernels=kernels))
-    assert cost.compute(0, 2, "forward", 1, 5, 7) == cost.compute(0, 2, "forward", 1, 6, 8)
-
-
 def test_strided_convolutions_like_whole_rows():
     name = "conv 3x3/2 64-4 leaky"
     whole, part = {"forward": (Point(1, 4, 4, 1e-3),)}, {"forward": (Point(1, 4, 4, 3e-3),)}

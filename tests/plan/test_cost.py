@@ -267,6 +267,25 @@ def test_measured_points_come_first():
     assert cost.compute(0, 3, "backward_weights", 1, 4, 4) < 1e-3
 
 
+def test_a_slowed_device_takes_so_much_longer_for_everything():
+    kernels = {"conv 1x1/1 16-16 linear": {"forward": (Point(1, 4, 4, 2e-3),)}}
+    here = cluster(2, kernels=kernels)
+    there = replace(here, devices=tuple(replace(d, speed=d.speed.slowed(3)) for d in here.devices))
+    costs = [Cost(NETWORK, here), Cost(NETWORK, there)]
+    for work in (
+        lambda cost: cost.compute(0, 3, "forward", 1, 3, 3),
+        lambda cost: cost.compute(0, 3, "backward_input", 1, 3, 3),
+        lambda cost: cost.compute(0, 7, "backward_weights", 2, 3, 3),
+        lambda cost: cost.pack(0, 1e6, 3),
+        lambda cost: cost.update(0, 1000, "adam"),
+        lambda cost: cost.overhead(0),
+    ):
+        fast, slow = map(work, costs)
+        assert slow == pytest.approx(3 * fast)
+    assert here.devices[0].speed.sum == pytest.approx(3 * there.devices[0].speed.sum)
+    assert here.devices[0].speed.clear == pytest.approx(3 * there.devices[0].speed.clear)
+
+
 def test_strided_convolutions_like_whole_rows():
     name = "conv 3x3/2 64-4 leaky"
     whole, part = {"forward": (Point(1, 4, 4, 1e-3),)}, {"forward": (Point(1, 4, 4, 3e-3),)}

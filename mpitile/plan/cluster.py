@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate
 
@@ -74,6 +74,27 @@ class DeviceSpeed:
     update: Mapping[str, float]
     share: float = 1.0
     kernels: KernelTimes = field(default_factory=dict)
+
+    def slowed(self, factor: float) -> DeviceSpeed:
+        """That of a device on which everything takes `factor` times as long."""
+        return replace(
+            self,
+            flops={key: rate / factor for key, rate in self.flops.items()},
+            bytes=self.bytes / factor,
+            call=self.call * factor,
+            clear=self.clear / factor,
+            copy=self.copy / factor,
+            piece=self.piece * factor,
+            sum=self.sum / factor,
+            update={name: seconds * factor for name, seconds in self.update.items()},
+            kernels={
+                name: {
+                    operation: tuple(replace(p, seconds=p.seconds * factor) for p in points)
+                    for operation, points in operations.items()
+                }
+                for name, operations in self.kernels.items()
+            },
+        )
 
 
 @dataclass(frozen=True)

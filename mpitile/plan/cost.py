@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from mpitile.network.merging import merged_pools
@@ -11,10 +11,10 @@ from mpitile.network.spec import Layer, Network
 from mpitile.plan.cluster import Cluster, DeviceSpeed, Link, Point
 from mpitile.plan.curve import Curve
 from mpitile.plan.devices import first_devices
+from mpitile.plan.effort import effort
 from mpitile.plan.filters import local_layer
 from mpitile.plan.layer_class import (
     WHOLE_ROWS,
-    WINOGRAD,
     Work,
     box_class,
     has_loss,
@@ -28,6 +28,8 @@ from mpitile.plan.slices import covered, own_elements, share
 
 # Elements by which the seconds for each further one are told.
 _MANY = 1 << 24
+# Of a box of images, rows and columns.
+Measure = Callable[[int, int, int], float]
 
 
 class Message(NamedTuple):
@@ -327,24 +329,27 @@ class Cost:
     ) -> float | None:
         """Between the measured points of its class; None where there are none."""
         name = box_class(layer, columns, before)
-        curve = self._curve(device, name, operation)
+
+        def measure(images: int, rows: int, columns: int) -> float:
+            return effort(layer, operation, images, rows, columns, before)
+
+        curve = self._curve(device, name, operation, measure)
         if curve is None:
             other = name.removesuffix(WHOLE_ROWS)
             other += WHOLE_ROWS if other == name else ""
-            curve = self._curve(device, other, operation)
-        if curve is None:
-            return None
-        return self._width * curve.at(images * _cells(name, rows, columns))
+            curve = self._curve(device, other, operation, measure)
+        return None if curve is None else self._width * curve.at(measure(images, rows, columns))
 
-    def _curve(self, device: int, name: str, operation: str) -> Curve | None:
+    def _curve(self, device: int, name: str, operation: str, measure: Measure) -> Curve | None:
+        """Seconds over a measure of boxes that all layers of the class share."""
         key = (device, name, operation)
         if key not in self._curves:
             points = self._speed(device).kernels.get(name, {}).get(operation, ())
-            self._curves[key] = Curve(_pairs(name, points)) if points else None
+            self._curves[key] = Curve(_pairs(points, measure)) if points else None
         return self._curves[key]
 
     def _loss(self, device: int, layer: Layer, operation: str, cells: int) -> float:
-        curve = self._curve(device, loss_class(layer.output_shape), operation)
+        curve = self._curve(device, loss_class(layer.output_shape), operation, _cells)
         if curve:
             return self._width * curve.at(cells)
         return self._general(device, loss_work(layer.output_shape), operation, cells)
@@ -359,17 +364,12 @@ class Cost:
         return self._width * seconds + speed.call
 
 
-def _pairs(name: str, points: Iterable[Point]) -> list[tuple[float, float]]:
-    return [
-        (point.images * _cells(name, point.rows, point.columns), point.seconds) for point in points
-    ]
+def _pairs(points: Iterable[Point], measure: Measure) -> list[tuple[float, float]]:
+    return [(measure(p.images, p.rows, p.columns), p.seconds) for p in points]
 
 
-def _cells(name: str, rows: int, columns: int) -> int:
-    """Cells that count as work: Winograd's tiles have even sides."""
-    if name.startswith(WINOGRAD):
-        return (rows + rows % 2) * (columns + columns % 2)
-    return rows * columns
+def _cells(images: int, rows: int, columns: int) -> int:
+    return images * rows * columns
 
 
 def _same_speeds(cluster: Cluster) -> tuple[int, ...]:

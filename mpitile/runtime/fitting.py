@@ -40,6 +40,8 @@ _COLUMNS = [(kind, operation) for kind in KINDS for operation in OPERATIONS]
 # Where no layer without products was measured: seconds a byte and a call, and operations that
 # take as long as a byte.
 _PER_BYTE, _CALL, _FLOPS_BYTES = 1e-9, 5e-5, 0.2
+# Of a measured time, what bytes or calls take at least where the fit leaves them nothing.
+_HIDDEN = 0.1
 
 
 def fit_rates(samples: Sequence[Sample], itemsize: int) -> Rates:
@@ -51,9 +53,7 @@ def fit_rates(samples: Sequence[Sample], itemsize: int) -> Rates:
     """
     plain = [sample for sample in samples if not sample.work.flops]
     rows = [[_bytes(sample, itemsize) / sample.seconds, 1 / sample.seconds] for sample in plain]
-    per_byte, call = (0.0, 0.0) if not rows else _fit(np.array(rows))
-    per_byte = per_byte or _PER_BYTE
-    call = call or _CALL
+    per_byte, call = _fit(np.array(rows)) if rows else (_PER_BYTE, _CALL)
     flops = {}
     for column in _COLUMNS:
         chosen = [s for s in samples if s.work.flops and (s.work.kind, s.operation) == column]
@@ -64,11 +64,13 @@ def fit_rates(samples: Sequence[Sample], itemsize: int) -> Rates:
 
 
 def _fit(matrix: np.ndarray) -> tuple[float, float]:
-    """The coefficients that make all rows one."""
+    """The positive coefficients that make all rows one."""
     # Columns of equal length: seconds a byte and seconds a call are far apart.
     lengths = np.linalg.norm(matrix, axis=0)
     found = nnls(matrix / lengths, np.ones(len(matrix)))[0] / lengths
-    return float(found[0]), float(found[1])
+    # Neither is nothing: at least this part of the time of which it would make out most.
+    least = _HIDDEN / matrix.max(axis=0)
+    return float(max(found[0], least[0])), float(max(found[1], least[1]))
 
 
 def _per_flop(samples: Sequence[Sample], itemsize: int, per_byte: float, call: float) -> float:

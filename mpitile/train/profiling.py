@@ -150,6 +150,9 @@ def _speed(ranks: Sequence[Measured], works: dict[str, tuple[Layer, Layer | None
     for (name, operation), values in points.items():
         if name.removesuffix(WHOLE_ROWS) in works:
             layer, convolution = works[name.removesuffix(WHOLE_ROWS)]
+            if operation == "backward_input" and 0 in (convolution or layer).inputs:
+                # Next to nothing is done where nobody wants the image's gradient.
+                continue
             work: Work = layer_work(layer, operation, convolution)
             samples += [
                 Sample(operation, work, p.images * p.rows * p.columns, p.seconds) for p in values

@@ -1,14 +1,16 @@
 """The paper's experiment by recorded-run simulation: y16 on Pi 3s at 100 Mbit/s.
 
 python tests/bench/paper.py [--devices 2,3,4,5,6] [--batches 1,2,4,8] [--steps 3] [--size 608]
-                            [--groupings "single;planned"] [--sgemm 5.4] [--json FILE]
+                            [--groupings "single;planned"] [--sgemm 5.4] [--profile FILE]
+                            [--json FILE]
 
 For 2 to 6 devices of 4 ranks and each batch: speedup over one core and bytes per device with
 a single fused group, with every layer a group of its own, and with the planner's groups, also
 where it may let teams share a batch.
 Every rank's computing is measured on this machine (`mpitile record`: one rank at a time, CPU
 time), multiplied by how much slower a Pi's core is, and put on the links of
-jobs/clusters/pi3-100mbit.toml.
+jobs/clusters/pi3-100mbit.toml. Plans are made for the same cores and links: what layers take is
+taken first from recordings of a few other grids and batches, and multiplied alike.
 
 How much slower: the ratio of single-core sgemm rates, this machine's as measured now over
 --sgemm GFLOP/s. 5.4 is a Cortex-A53 at the Pi 3's 1.2 GHz: OpenBLAS reaches 6.4 on one of a
@@ -23,17 +25,19 @@ import argparse
 import json
 import os
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
+from recorded_profile import recorded_profile
 
-from mpitile.plan.cluster import Cluster
-from mpitile.plan.cluster_file import read_cluster
+from mpitile.plan.cluster import Cluster, DeviceSpeed
+from mpitile.plan.cluster_file import read_cluster, write_cluster
 from mpitile.plan.collectives import ALGORITHMS
-from mpitile.plan.recording import scaled, total_seconds
+from mpitile.plan.plan import Plan
+from mpitile.plan.recording import Program, scaled, total_seconds
 from mpitile.plan.request import first_ranks
 from mpitile.plan.simulate import simulate
 from mpitile.train.forecast import job_bytes
@@ -46,9 +50,18 @@ RUN = ROOT / "jobs" / "y16.toml"
 PI3 = ROOT / "jobs" / "clusters" / "pi3-100mbit.toml"
 RANKS = 4
 LAYERS = 16
+EACH = list(range(LAYERS))
+# What is recorded to plan by: devices, grid, batch, groups.
+PROFILED = [
+    (devices, grid, batch, groups)
+    for devices, grid in ((6, "4x6"), (2, "2x4"))
+    for batch in (1, 8)
+    for groups in (EACH, [0, 2, 4, 8, 12])
+]
+PROFILED_STEPS = 1
 GROUPINGS = {
     "single": ["tiling.groups=[0]", "tiling.recompute=none"],
-    "every layer": [f"tiling.groups={list(range(LAYERS))}", "tiling.recompute=none"],
+    "every layer": [f"tiling.groups={EACH}", "tiling.recompute=none"],
     "planned": ["tiling.groups=auto", "tiling.recompute=none"],
     "planned, replicas": ["tiling.groups=auto", "tiling.replicas=auto", "tiling.recompute=none"],
     "planned, recomputing": ["tiling.groups=auto", "tiling.recompute=all"],
@@ -95,11 +108,56 @@ def make(batch: int, cluster: Cluster, options: list[str], size: int) -> Job:
     return make_job(settings, cluster.ranks, cluster=cluster, limited=False)
 
 
-def measure(batch: int, devices: int, grouping: str, options, factor: float, alone) -> Row:
-    """Record a grouping's ranks and simulate them with each algorithm of sums."""
+def pis(devices: int, speed: DeviceSpeed | None = None) -> Cluster:
+    """So many Pi 3s, as estimated or with cores of this speed."""
     cluster = first_ranks(read_cluster(PI3), devices * RANKS)
-    job = make(batch, cluster, GROUPINGS[grouping], options.size)
-    programs = scaled(record(job, options.steps).programs, factor)
+    if speed is None:
+        return cluster
+    slow = tuple(replace(device, speed=speed) for device in cluster.devices)
+    return replace(cluster, devices=slow)
+
+
+def core(size: int) -> DeviceSpeed:
+    """A core of this machine."""
+    jobs = [
+        make(batch, pis(devices), [f"tiling.groups={groups}", f"tiling.grid={grid}"], size)
+        for devices, grid, batch, groups in PROFILED
+    ]
+    return recorded_profile(jobs, PROFILED_STEPS)
+
+
+def known_core(options) -> DeviceSpeed:
+    """As a file has it from an earlier run; measured, and written to it, where it is not there."""
+    path = options.profile and Path(options.profile)
+    if path and path.exists():
+        return read_cluster(path).devices[0].speed
+    speed = core(options.size)
+    if path:
+        write_cluster(
+            pis(1, speed), path, "A core of this machine, as tests/bench/paper.py saw it."
+        )
+    return speed
+
+
+class Recordings:
+    """Of jobs, each of them once: one plan may have several names."""
+
+    def __init__(self, steps: int, factor: float) -> None:
+        self._steps, self._factor = steps, factor
+        self._known: dict[tuple[Plan, int], tuple[Program, ...]] = {}
+
+    def programs(self, job: Job) -> tuple[Program, ...]:
+        """What its ranks do on the slower cores."""
+        key = (job.plan, job.batch)
+        if key not in self._known:
+            self._known[key] = scaled(record(job, self._steps).programs, self._factor)
+        return self._known[key]
+
+
+def measure(job: Job, grouping: str, recordings: Recordings, alone: tuple[float, int]) -> Row:
+    """Record a job's ranks and simulate them with each algorithm of sums."""
+    cluster, devices = job.cluster, len(job.cluster.devices)
+    programs = recordings.programs(job)
     lines = {name: simulate(programs, cluster, name, keep=False) for name in ALGORITHMS}
     today = lines["sliced"]
     parts = ("compute_s", "halo_s", "reduce_s", "wait_s")
@@ -109,7 +167,7 @@ def measure(batch: int, devices: int, grouping: str, options, factor: float, alo
     }
     totals = [sum(kinds.values()) for kinds in job_bytes(job)]
     return Row(
-        batch,
+        job.batch,
         devices,
         grouping,
         job.plan.replicas,
@@ -123,11 +181,14 @@ def measure(batch: int, devices: int, grouping: str, options, factor: float, alo
     )
 
 
-def one_core(batch: int, options, factor: float) -> tuple[float, int]:
-    """Seconds and bytes of the whole batch on one core."""
-    job = make(batch, first_ranks(read_cluster(PI3), 1), GROUPINGS["single"], options.size)
-    (program,) = record(job, options.steps).programs
-    return factor * total_seconds(program), sum(job_bytes(job)[0].values())
+def one_core(batch: int, size: int, recordings: Recordings) -> tuple[float, int]:
+    """Seconds and bytes of the whole batch on one core, in the faster of the naive groupings."""
+    found = []
+    for grouping in ("single", "every layer"):
+        job = make(batch, first_ranks(pis(1), 1), GROUPINGS[grouping], size)
+        (program,) = recordings.programs(job)
+        found.append((total_seconds(program), sum(job_bytes(job)[0].values())))
+    return min(found)
 
 
 def text(row: Row) -> str:
@@ -152,22 +213,28 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3, help="recorded steps (3)")
     parser.add_argument("--size", type=int, default=608, help="of the square images (608)")
     parser.add_argument("--sgemm", type=float, default=5.4, help="GFLOP/s of a Pi 3's core (5.4)")
+    parser.add_argument("--profile", help="file to take a core's profile from, or to write it to")
     parser.add_argument("--json", help="write the rows to this file")
     options = parser.parse_args()
     own = sgemm_gflops()
     factor = own / options.sgemm
     print(f"sgemm {own:.1f} GFLOP/s here, {options.sgemm} on a Pi 3's core: factor {factor:.1f}")
+    start = time.perf_counter()
+    speed = known_core(options).slowed(factor)
+    print(f"profiled what layers take in {time.perf_counter() - start:.0f} s")
     heads = "".join(f"{name:>13}" for name in ALGORITHMS)
     print(f"{'batch':>5}{'devices':>8}  {'groups':21}{'grid':8}{heads}{'MB':>9}{'less':>8}"
           "   % computing, halos, sums, waiting")  # fmt: skip
     print(f"{'':42}{'speedup over one core, by algorithm of sums':>{len(heads)}}"
           f"{'per device':>17}")  # fmt: skip
+    recordings = Recordings(options.steps, factor)
     rows = []
     for batch in options.batches:
-        alone = one_core(batch, options, factor)
+        alone = one_core(batch, options.size, recordings)
         for devices in options.devices:
             for grouping in options.groupings.split(";"):
-                rows.append(measure(batch, devices, grouping, options, factor, alone))
+                job = make(batch, pis(devices, speed), GROUPINGS[grouping], options.size)
+                rows.append(measure(job, grouping, recordings, alone))
                 print(text(rows[-1]), flush=True)
     if options.json:
         Path(options.json).write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")

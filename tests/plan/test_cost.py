@@ -267,10 +267,23 @@ def test_measured_points_come_first():
     assert cost.compute(0, 3, "backward_weights", 1, 4, 4) < 1e-3
 
 
-def test_winograd_classes_count_even_sides():
-    kernels = {"conv 3x3/1 8-16 relu bn": {"forward": (Point(1, 4, 4, 1e-3), Point(1, 8, 8, 4e-3))}}
-    cost = Cost(NETWORK, cluster(1, kernels=kernels))
-    assert cost.compute(0, 2, "forward", 1, 5, 7) == cost.compute(0, 2, "forward", 1, 6, 8)
+def test_a_slowed_device_takes_so_much_longer_for_everything():
+    kernels = {"conv 1x1/1 16-16 linear": {"forward": (Point(1, 4, 4, 2e-3),)}}
+    here = cluster(2, kernels=kernels)
+    there = replace(here, devices=tuple(replace(d, speed=d.speed.slowed(3)) for d in here.devices))
+    costs = [Cost(NETWORK, here), Cost(NETWORK, there)]
+    for work in (
+        lambda cost: cost.compute(0, 3, "forward", 1, 3, 3),
+        lambda cost: cost.compute(0, 3, "backward_input", 1, 3, 3),
+        lambda cost: cost.compute(0, 7, "backward_weights", 2, 3, 3),
+        lambda cost: cost.pack(0, 1e6, 3),
+        lambda cost: cost.update(0, 1000, "adam"),
+        lambda cost: cost.overhead(0),
+    ):
+        fast, slow = map(work, costs)
+        assert slow == pytest.approx(3 * fast)
+    assert here.devices[0].speed.sum == pytest.approx(3 * there.devices[0].speed.sum)
+    assert here.devices[0].speed.clear == pytest.approx(3 * there.devices[0].speed.clear)
 
 
 def test_strided_convolutions_like_whole_rows():

@@ -157,3 +157,20 @@ def test_rates_stay_sensible_without_samples_or_with_odd_ones():
         rates = fit_rates(samples, 4)
         assert all(np.isfinite(value) and value > 0 for value in rates.flops.values())
         assert rates.bytes > 0 < rates.call
+
+
+def test_layers_of_nothing_but_calls_say_little_of_bytes():
+    pool = Work(elements=24)
+    samples = [Sample("forward", pool, cells, 2e-5) for cells in (10, 100, 1000)]
+    rates = fit_rates(samples, 4)
+    assert rates.call == pytest.approx(2e-5)
+    # The largest took no longer than that.
+    assert rates.bytes > 4 * 24 * 1000 / 2e-5
+
+
+def test_layers_of_nothing_but_bytes_say_little_of_calls():
+    pool = Work(elements=24)
+    samples = [Sample("forward", pool, cells, 1e-9 * cells) for cells in (10, 100, 1000)]
+    rates = fit_rates(samples, 4)
+    assert rates.bytes == pytest.approx(4 * 24 / 1e-9)
+    assert 0 < rates.call < 10e-9

@@ -50,6 +50,20 @@ def test_devices_alike_share_a_speed():
     assert devices[2].speed.share == 0.5
 
 
+def test_work_that_nobody_wants_does_not_tell_the_rate_of_bytes():
+    pools = [Point(1, cells, cells, 1e-5 + 4 * 4 * 5 * cells**2 / 1e9) for cells in (8, 32, 128)]
+    # The image's gradient, however large the image.
+    nothing = [Point(1, cells, cells, 1e-6) for cells in (8, 32, 128)]
+    points = {
+        ("maxpool 2/2 4", "forward"): pools,
+        ("conv 3x3/1 3-4 leaky", "backward_input"): nothing,
+    }
+    one = Measured(points, 1e9, 1e9, 1e-6, {"sgd": 1e-9, "adam": 2e-9}, 1.0)
+    (device,) = profiling._devices([profiling._Host("a", "m", 10**9, (one,))], [NETWORK])
+    assert device.speed.bytes == pytest.approx(1e9)
+    assert device.speed.call == pytest.approx(1e-5)
+
+
 def test_all_ranks_get_the_same_cluster(monkeypatch):
     monkeypatch.setattr(device_speed, "_IMAGES", (1,))
     told = []

@@ -1,0 +1,78 @@
+"""What a layer's time follows between measured boxes."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mpitile.kernels.choice import Shape, default
+from mpitile.network.cfg import parse_network
+from mpitile.plan.cluster import OPERATIONS
+from mpitile.plan.effort import effort
+
+TEXT = """
+[net]
+height=64
+width=64
+[convolutional]
+filters=32
+size=3
+pad=1
+activation=leaky
+[convolutional]
+filters=64
+size=3
+pad=1
+activation=leaky
+[maxpool]
+size=2
+stride=2
+[convolutional]
+filters=32
+size=1
+activation=leaky
+"""
+LAYERS = parse_network(TEXT, "net").layers
+SIDES = st.integers(1, 60)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("layer", [LAYERS[0], LAYERS[2], LAYERS[3]])
+def test_cells_where_winograd_does_not_compute(layer, operation):
+    assert effort(layer, operation, 3, 5, 7) == 3 * 5 * 7
+
+
+@pytest.mark.parametrize("rows, columns, images", [(29, 37, 1), (18, 25, 4), (13, 50, 8)])
+def test_boxes_that_the_same_squares_cover_take_the_same(rows, columns, images):
+    covered = [-(-side // 4) * 4 for side in (rows, columns)]
+    for box in ((rows, columns), covered):
+        shape = Shape("forward", 3, 3, 32, 64, 1, images, *box)
+        assert default(shape) == "winograd4"
+    first = effort(LAYERS[1], "forward", images, rows, columns)
+    assert first == effort(LAYERS[1], "forward", images, *covered)
+    assert first < effort(LAYERS[1], "forward", images, covered[0] + 1, covered[1])
+
+
+def test_a_few_cells_are_multiplied_directly():
+    assert default(Shape("forward", 3, 3, 32, 64, 1, 1, 2, 2)) == "direct"
+    one, two = (effort(LAYERS[1], "forward", 1, 1, cells) for cells in (1, 2))
+    assert two - one == 9
+
+
+@given(operation=st.sampled_from(OPERATIONS), images=st.integers(1, 9), rows=SIDES, columns=SIDES)
+def test_more_cells_never_take_less(operation, images, rows, columns):
+    here = effort(LAYERS[1], operation, images, rows, columns)
+    assert here <= effort(LAYERS[1], operation, images, rows + 1, columns)
+    assert here <= effort(LAYERS[1], operation, images, rows, columns + 1)
+    assert here < effort(LAYERS[1], operation, images + 1, rows, columns)
+
+
+def test_backward_input_reaches_over_the_box():
+    # 16 cells are four squares of four; what they hand back to is 18 cells wide.
+    wide = effort(LAYERS[1], "backward_input", 4, 16, 16)
+    assert wide == effort(LAYERS[1], "forward", 4, 18, 18)
+
+
+@given(operation=st.sampled_from(OPERATIONS), images=st.integers(1, 4), rows=SIDES, columns=SIDES)
+def test_merged_pools_are_measured_by_their_convolution(operation, images, rows, columns):
+    merged = effort(LAYERS[2], operation, images, rows, columns, LAYERS[1])
+    assert merged == effort(LAYERS[1], operation, images, 2 * rows, 2 * columns)

@@ -22,6 +22,17 @@ cdef extern from "simd/simd.h" nogil:
         const float* b
         ptrdiff_t length
 
+    ctypedef struct Ahead:
+        const float* next
+        ptrdiff_t run
+        ptrdiff_t step
+        ptrdiff_t rows
+        ptrdiff_t pace
+        ptrdiff_t line
+
+    enum:
+        STRETCH
+
     ctypedef struct Steps:
         ptrdiff_t row
         ptrdiff_t column
@@ -31,7 +42,8 @@ cdef extern from "simd/simd.h" nogil:
                                    const Epilogue*) noexcept nogil
 
     ctypedef void (*ProductLoop)(ptrdiff_t, ptrdiff_t, const Segment*, ptrdiff_t, ptrdiff_t,
-                                 ptrdiff_t, float*, ptrdiff_t, const Epilogue*) noexcept nogil
+                                 ptrdiff_t, float*, ptrdiff_t, const Epilogue*,
+                                 Ahead*) noexcept nogil
 
     ctypedef struct Simd:
         const char* name
@@ -39,6 +51,7 @@ cdef extern from "simd/simd.h" nogil:
         ptrdiff_t panel
         ProductLoop rows_product
         ProductLoop columns_product
+        void (*pack)(const float*, ptrdiff_t, ptrdiff_t, ptrdiff_t, float*) noexcept nogil
         TransformLoop transforms[2][5]
         void (*derive)(float*, const float*, ptrdiff_t, ptrdiff_t, float, float*) noexcept nogil
         void (*largest)(const float*, const ptrdiff_t*, const unsigned char*, ptrdiff_t,
@@ -72,6 +85,19 @@ cdef extern from "simd/transpose.h" nogil:
 
 
 cdef const Simd* simd = simd_named(NULL)
+
+
+cdef Ahead fetched(const float* next, ptrdiff_t elements, ptrdiff_t step, ptrdiff_t rows,
+                   ptrdiff_t stretches) noexcept nogil:
+    """Rows of so many elements, to be on their way after so many stretches of products."""
+    cdef Ahead a
+    a.next = next
+    a.run = (elements + 15) // 16
+    a.step = step
+    a.rows = max(rows, 0) if elements > 0 else 0
+    a.pace = max(a.run * a.rows // max(stretches, 1), 8)
+    a.line = 0
+    return a
 
 
 def select(name):

@@ -276,7 +276,7 @@ cdef void multiply(
         for column from 0 <= column < filters by simd.panel:
             segment.b = g.w + place * g.w_place + column * g.channels
             simd.rows_product(tiles, simd.panel, &segment, 1, g.x_row, simd.panel,
-                              y + place * g.y_place + column, g.y_row, &store)
+                              y + place * g.y_place + column, g.y_row, &store, NULL)
 
 
 cdef void winograd_backward_weights(
@@ -308,7 +308,7 @@ cdef void multiply_adjoint(
         for column from 0 <= column < filters by simd.panel:
             segment.b = delta + place * g.y_place + column * tiles
             simd.columns_product(g.channels, simd.panel, &segment, 1, g.x_row, simd.panel,
-                                 g.w + place * g.w_place + column, width, &sum)
+                                 g.w + place * g.w_place + column, width, &sum, NULL)
 
 
 cdef void transform_gradient(

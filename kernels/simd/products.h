@@ -17,25 +17,32 @@ INLINE void NAMED(finish)(VEC v, const float *biases, float *c, const Epilogue *
 INLINE void NAMED(block)(const int rows, const int wide, ptrdiff_t n, const Segment *segments,
                          ptrdiff_t count, ptrdiff_t shift, ptrdiff_t row_step,
                          ptrdiff_t inner_step, ptrdiff_t b_step, float *c, ptrdiff_t c_step,
-                         const Epilogue *after) {
+                         const Epilogue *after, Ahead *ahead) {
     VEC left[TALLEST], right[TALLEST];
 #pragma GCC unroll 16
     for (int i = 0; i < rows; i++)
         left[i] = right[i] = (VEC){0};
+    /* What is added to comes from afar while the products run. */
+    if (after->add)
+        for (int i = 0; i < rows; i++)
+            fetch(c + i * c_step, n);
     for (ptrdiff_t s = 0; s < count; s++) {
         const float *a = segments[s].a + shift;
         const float *b = segments[s].b;
-        for (ptrdiff_t k = segments[s].length; k > 0; k--) {
-            VEC b_left = NAMED(load)(b), b_right = wide ? NAMED(load)(b + LANES) : b_left;
+        for (ptrdiff_t rest = segments[s].length; rest > 0;) {
+            ptrdiff_t k = fetch_ahead(ahead, rest);
+            for (rest -= k; k > 0; k--) {
+                VEC b_left = NAMED(load)(b), b_right = wide ? NAMED(load)(b + LANES) : b_left;
 #pragma GCC unroll 16
-            for (int i = 0; i < rows; i++) {
-                float value = a[i * row_step];
-                left[i] += b_left * value;
-                if (wide)
-                    right[i] += b_right * value;
+                for (int i = 0; i < rows; i++) {
+                    float value = a[i * row_step];
+                    left[i] += b_left * value;
+                    if (wide)
+                        right[i] += b_right * value;
+                }
+                a += inner_step;
+                b += b_step;
             }
-            a += inner_step;
-            b += b_step;
         }
     }
     if (n == (wide ? PANEL : LANES)) {
@@ -66,7 +73,7 @@ INLINE void NAMED(block)(const int rows, const int wide, ptrdiff_t n, const Segm
 #define PRODUCT(NAME, ROW_STEP, INNER_STEP)                                                     \
     static void NAMED(NAME)(ptrdiff_t m, ptrdiff_t n, const Segment *segments, ptrdiff_t count, \
                             ptrdiff_t a_step, ptrdiff_t b_step, float *c, ptrdiff_t c_step,     \
-                            const Epilogue *after) {                                            \
+                            const Epilogue *after, Ahead *ahead) {                              \
         ptrdiff_t blocks = (m + TALLEST - 1) / TALLEST;                                         \
         for (ptrdiff_t block = 0, first = 0; block < blocks; block++) {                         \
             ptrdiff_t rows = m / blocks + (block < m % blocks);                                 \
@@ -88,11 +95,11 @@ INLINE void NAMED(block)(const int rows, const int wide, ptrdiff_t n, const Segm
 #define ROWS(HEIGHT, ROW_STEP, INNER_STEP)                                                       \
     case HEIGHT:                                                                                 \
         NAMED(block)(HEIGHT, 1, n, segments, count, shift, ROW_STEP, INNER_STEP, b_step, target, \
-                     c_step, after);                                                             \
+                     c_step, after, ahead);                                                      \
         break;                                                                                   \
     case -HEIGHT:                                                                                \
         NAMED(block)(HEIGHT, 0, n, segments, count, shift, ROW_STEP, INNER_STEP, b_step, target, \
-                     c_step, after);                                                             \
+                     c_step, after, ahead);                                                      \
         break;
 
 #if TALLEST == 6
@@ -112,3 +119,23 @@ PRODUCT(columns_product, 1, a_step)
 #undef PRODUCT
 #undef ROWS
 #undef TALL_ROWS
+
+/* Rows ahead of the one that is copied, on their way from memory. */
+#define ROWS_AHEAD 24
+
+/* `columns`, at most a panel's, of rows `step` apart; the panel's others become zero. */
+static void NAMED(pack)(const float *source, ptrdiff_t step, ptrdiff_t rows, ptrdiff_t columns,
+                        float *panel) {
+    for (ptrdiff_t i = 0; i < rows; i++, source += step, panel += PANEL) {
+        fetch(source + ROWS_AHEAD * step, columns);
+        if (columns == PANEL) {
+            NAMED(store)(panel, NAMED(load)(source));
+            NAMED(store)(panel + LANES, NAMED(load)(source + LANES));
+        } else {
+            memcpy(panel, source, columns * sizeof(float));
+            memset(panel + columns, 0, (PANEL - columns) * sizeof(float));
+        }
+    }
+}
+
+#undef ROWS_AHEAD

@@ -25,6 +25,19 @@ typedef struct {
     ptrdiff_t length;
 } Segment;
 
+/* Lines of 16 floats that are asked for while a product runs, `pace` of them each STRETCH of
+   its inner dimension: `rows` times `run` lines, the rows `step` elements apart. */
+typedef struct {
+    const float *next;
+    ptrdiff_t run;
+    ptrdiff_t step;
+    ptrdiff_t rows;
+    ptrdiff_t pace;
+    ptrdiff_t line;
+} Ahead;
+
+enum { STRETCH = 64 };
+
 /* The Winograd maps between one side of a tile and its transform. */
 enum { MAP_INPUT, MAP_OUTPUT, MAP_DELTA, MAP_WEIGHTS, MAP_GRADIENT, MAPS };
 
@@ -45,13 +58,17 @@ typedef struct {
     ptrdiff_t panel;  /* columns of a panel of b */
     /* c (m, n) = sum over segments of a (m, length) times b (length, n <= panel). In
        `rows_product` a row's elements are contiguous and rows are `a_step` apart; in
-       `columns_product` it is the other way round. */
+       `columns_product` it is the other way round. `ahead` may be NULL. */
     void (*rows_product)(ptrdiff_t m, ptrdiff_t n, const Segment *segments, ptrdiff_t count,
                          ptrdiff_t a_step, ptrdiff_t b_step, float *c, ptrdiff_t c_step,
-                         const Epilogue *after);
+                         const Epilogue *after, Ahead *ahead);
     void (*columns_product)(ptrdiff_t m, ptrdiff_t n, const Segment *segments, ptrdiff_t count,
                             ptrdiff_t a_step, ptrdiff_t b_step, float *c, ptrdiff_t c_step,
-                            const Epilogue *after);
+                            const Epilogue *after, Ahead *ahead);
+    /* A panel (rows, panel) of `columns`, at most a panel's, zeros behind them; the source's
+       rows are `step` apart. */
+    void (*pack)(const float *source, ptrdiff_t step, ptrdiff_t rows, ptrdiff_t columns,
+                 float *panel);
     /* [0] for output tiles of 2x2 cells, [1] for 4x4; by map. */
     TransformLoop transforms[2][MAPS];
     /* dy *= slope where y <= 0; `sums`, if not NULL, gets the sums of each channel added. */
@@ -99,6 +116,21 @@ typedef struct {
 static inline void fetch(const float *p, ptrdiff_t elements) {
     for (ptrdiff_t i = 0; i < elements; i += 16)
         __builtin_prefetch(p + i);
+}
+
+/* Returns the length of the stretch of a product that may follow. */
+INLINE ptrdiff_t fetch_ahead(Ahead *p, ptrdiff_t rest) {
+    if (!p || !p->rows)
+        return rest;
+    for (ptrdiff_t i = 0; i < p->pace && p->rows; i++) {
+        __builtin_prefetch(p->next + 16 * p->line, 0, 2);
+        if (++p->line == p->run) {
+            p->line = 0;
+            p->next += p->step;
+            p->rows--;
+        }
+    }
+    return rest < STRETCH ? rest : STRETCH;
 }
 
 /* Baseline: SSE2, or NEON on Arm, which has twice the registers. */

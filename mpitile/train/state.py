@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from mpitile.checkpoint.shards import Sliced, replicated
 from mpitile.comm.communicator import Communicator
 from mpitile.comm.devices import make_devices
+from mpitile.comm.flow import BucketFlow
+from mpitile.comm.progress import Beside
 from mpitile.network.spec import Network
+from mpitile.plan.buckets import network_buckets
 from mpitile.runtime.parameters import Parameters, decaying_elements, trained_elements
 from mpitile.train.divided import DividedState
 
@@ -22,6 +25,7 @@ class TrainState:
     optimizer : "sgd" or "adam".
     world : all ranks.
     ranks_per_device : see `mpitile.comm.devices.make_devices`.
+    overlap : whether gradients are to be summed while others are still being computed.
 
     Attributes
     ----------
@@ -37,14 +41,27 @@ class TrainState:
         optimizer: str,
         world: Communicator,
         ranks_per_device: int | str = "auto",
+        overlap: bool = False,
     ) -> None:
         size = trained_elements(network)
         bytes_ = size * np.dtype(dtype).itemsize
         self.group = make_devices(world, ranks_per_device, each=bytes_, once=bytes_)
         self._world = world
+        self._buckets = network_buckets(network, np.dtype(dtype).itemsize)
         self._trained = DividedState(
-            self.group, size, decaying_elements(network), dtype, optimizer, network.options
+            self.group,
+            size,
+            decaying_elements(network),
+            dtype,
+            optimizer,
+            network.options,
+            [bucket.span for bucket in self._buckets],
+            overlap,
         )
+        self._beside: Beside | None = None
+        if overlap and world.threaded:
+            self._beside = Beside(self._trained.flow.advance)
+        self._complete = 0
         self.total = self._trained.total
         self.parameters = Parameters(network, dtype, self._trained.values, self._trained.gradients)
 
@@ -69,6 +86,46 @@ class TrainState:
     def update(self, rate: float, images: int, step: int) -> None:
         """Change this rank's spans of the values, with gradients summed over `images`."""
         self._trained.update(rate, images, step)
+
+    def begin_overlap(self, rate: float, images: int, step: int) -> None:
+        """Begin to add up, update and hand out what `complete` says is complete.
+
+        In place of `begin_sum` to `end_share`, and before the backward pass; the result is the
+        same.
+        """
+        self._complete = 0
+        self._trained.begin_flow(rate, images, step)
+        if self._beside:
+            self._beside.start()
+
+    def complete(self, layers: Sequence[int]) -> Sequence[int]:
+        """This rank's gradients of these layers are complete, and their values done with.
+
+        Layers come in descending order. Where no thread does it, this is when sums advance,
+        too.
+
+        Returns
+        -------
+        The elements of each bucket that became complete.
+        """
+        first = self._complete
+        while self._complete < len(self._buckets) and (
+            self._buckets[self._complete].layer in layers
+        ):
+            self._complete += 1
+        if self._complete > first:
+            self._trained.flow.complete(self._complete)
+        if not self._beside:
+            self._trained.flow.advance()
+        found = self._buckets[first : self._complete]
+        return [bucket.span[1] - bucket.span[0] for bucket in found]
+
+    def end_overlap(self) -> BucketFlow:
+        """Return when the device's values are whole, with what the buckets' way was like."""
+        if self._beside:
+            self._beside.stop()
+        self._trained.flow.end()
+        return self._trained.flow
 
     def begin_share(self) -> None:
         """Begin to hand out the changed values."""
@@ -97,4 +154,6 @@ class TrainState:
 
     def close(self) -> None:
         """Give back memory and requests; the parameters must not be touched afterwards."""
+        if self._beside:
+            self._beside.close()
         self._trained.close()

@@ -55,6 +55,15 @@ def local_specs(
     )
 
 
+def divided_specs(
+    network: Network, spans: Mapping[int, tuple[int, int]]
+) -> tuple[tuple[ParameterSpec, ...], tuple[ParameterSpec, ...]]:
+    """A rank's parameters: those that all ranks have, and its slices of filter-parallel layers."""
+    specs = local_specs(network, spans)
+    shared = tuple(spec for spec in specs if spec.layer not in spans)
+    return shared, tuple(spec for spec in specs if spec.layer in spans)
+
+
 def layer_parameters(layer: Layer) -> tuple[ParameterSpec, ...]:
     """The arrays of one layer; a connected layer is a kernel as large as its input."""
     match layer.operation:

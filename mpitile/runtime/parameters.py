@@ -8,7 +8,7 @@ from math import prod
 import numpy as np
 
 from mpitile.geometry.transfers import Channels
-from mpitile.network.parameters import ParameterSpec, local_specs
+from mpitile.network.parameters import ParameterSpec, divided_specs, local_specs
 from mpitile.network.spec import Connected, Network
 
 # Numbers that are drawn at a time, in double precision.
@@ -131,15 +131,6 @@ class Parameters:
                     block[:] = np.sqrt(2 / spec.fan_in) * drawn
             else:
                 view[...] = spec.name in ("scales", "rolling_variance")
-
-
-def divided_specs(
-    network: Network, spans: Mapping[int, Channels]
-) -> tuple[tuple[ParameterSpec, ...], tuple[ParameterSpec, ...]]:
-    """A rank's parameters: those that all ranks have, and its slices of filter-parallel layers."""
-    specs = local_specs(network, spans)
-    shared = tuple(spec for spec in specs if spec.layer not in spans)
-    return shared, tuple(spec for spec in specs if spec.layer in spans)
 
 
 def trained_elements(specs: Sequence[ParameterSpec]) -> tuple[int, int]:

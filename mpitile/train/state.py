@@ -10,13 +10,16 @@ import numpy as np
 from mpitile.checkpoint.pieces import Field
 from mpitile.checkpoint.shards import Part, Sliced, replicated
 from mpitile.comm.devices import DeviceGroup, make_devices, peer_group
+from mpitile.comm.flow import BucketFlow
+from mpitile.comm.progress import Beside
 from mpitile.comm.topology import Topology
-from mpitile.network.parameters import ParameterSpec, parameter_specs
+from mpitile.network.parameters import ParameterSpec, divided_specs, parameter_specs
 from mpitile.network.spec import Network
+from mpitile.plan.buckets import layer_buckets
 from mpitile.plan.bytes import parameter_elements, tile_elements
 from mpitile.plan.filters import tile_spans
 from mpitile.plan.plan import Plan
-from mpitile.runtime.parameters import Parameters, divided_specs, trained_elements
+from mpitile.runtime.parameters import Parameters, trained_elements
 from mpitile.train.divided import DividedState
 
 
@@ -33,6 +36,7 @@ class TrainState:
     topology : this rank's place.
     ranks_per_device : see `mpitile.comm.devices.make_devices`.
     staged : bytes that each rank will share beside its state, the same on all ranks.
+    overlap : whether gradients are to be summed while others are still being computed.
 
     Attributes
     ----------
@@ -50,6 +54,7 @@ class TrainState:
         topology: Topology,
         ranks_per_device: int | str = "auto",
         staged: int = 0,
+        overlap: bool = False,
     ) -> None:
         self._network, self._topology = network, topology
         each, once = _shared_bytes(network, plan, np.dtype(dtype))
@@ -59,7 +64,9 @@ class TrainState:
 
         def divided(group: DeviceGroup, specs: Sequence[ParameterSpec]) -> DividedState:
             size, decaying = trained_elements(specs)
-            return DividedState(group, size, decaying, dtype, optimizer, network.options)
+            buckets = layer_buckets(specs, np.dtype(dtype).itemsize)
+            options = network.options
+            return DividedState(group, size, decaying, dtype, optimizer, options, buckets, overlap)
 
         whole = divided(self.group, shared)
         self._divided = [whole]
@@ -71,6 +78,9 @@ class TrainState:
             flat += [spans, own.values, own.gradients]
         self.total = whole.total
         self.parameters = Parameters(network, dtype, *flat)
+        self._beside: Beside | None = None
+        if overlap and topology.world.threaded:
+            self._beside = Beside(self._advance)
 
     def draw(self, seed: int) -> None:
         """Initial values from the seed."""
@@ -98,6 +108,44 @@ class TrainState:
         """Change this rank's spans of the values, with gradients summed over `images`."""
         for divided in self._divided:
             divided.update(rate, images, step)
+
+    def begin_overlap(self, rate: float, images: int, step: int) -> None:
+        """Begin to add up, update and hand out what `complete` says is complete.
+
+        In place of `begin_sum` to `end_share`, and before the backward pass; the result is the
+        same.
+        """
+        for divided in self._divided:
+            divided.begin_flow(rate, images, step)
+        if self._beside:
+            self._beside.start()
+
+    def complete(self, layers: Sequence[int]) -> Sequence[int]:
+        """This rank's gradients of these layers are complete, and their values done with.
+
+        Layers come in descending order. Where no thread does it, this is when sums advance,
+        too.
+
+        Returns
+        -------
+        The elements of each bucket of all ranks' gradients that became complete.
+        """
+        found, *_ = [divided.complete(layers) for divided in self._divided]
+        if not self._beside:
+            self._advance()
+        return found
+
+    def end_overlap(self) -> BucketFlow:
+        """Return when the device's values are whole, with what the way of all ranks' was like."""
+        if self._beside:
+            self._beside.stop()
+        for divided in self._divided:
+            divided.flow.end()
+        return self._divided[0].flow
+
+    def _advance(self) -> bool:
+        """Do what can be done at once for all buckets; whether nothing is left."""
+        return all([divided.flow.advance() for divided in self._divided])
 
     def begin_share(self) -> None:
         """Begin to hand out the changed values."""
@@ -156,6 +204,8 @@ class TrainState:
 
     def close(self) -> None:
         """Give back memory and requests; the parameters must not be touched afterwards."""
+        if self._beside:
+            self._beside.close()
         for divided in self._divided:
             divided.close()
 

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from mpitile.geometry.tiling import Grid
+from mpitile.network.parameters import divided_specs
 from mpitile.network.shapes import infer
 from mpitile.network.spec import Connected, Convolutional, MaxPool, NetOptions
 from mpitile.plan.filters import tile_spans
 from mpitile.plan.plan import Plan
-from mpitile.runtime.parameters import Parameters, divided_specs, trained_elements
+from mpitile.runtime.parameters import Parameters, trained_elements
 
 OPERATIONS = [
     Convolutional(6, 3, padding=1, batch_normalize=True),

@@ -96,11 +96,10 @@ def filter_spans(network: Network, plan: Plan) -> Mapping[int, tuple[Channels, .
 
     A span may be empty where there are fewer filters than ranks.
     """
-    weights = [
-        row * column
-        for row in plan.row_weights or (1.0,) * plan.grid.rows
-        for column in plan.column_weights or (1.0,) * plan.grid.columns
-    ]
+    rows = plan.row_weights or (1.0,) * plan.grid.rows
+    columns = plan.column_weights or (1.0,) * plan.grid.columns
+    places = map(plan.grid.position, range(plan.grid.tiles))
+    weights = [rows[row] * columns[column] for row, column in places]
     found: dict[int, tuple[Channels, ...]] = {}
     for number in sorted(plan.filters):
         layer = network.layers[number]

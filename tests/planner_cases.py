@@ -1,9 +1,13 @@
-"""Clusters of devices without measured kernels, and all groupings of small networks."""
+"""Clusters of devices without measured kernels, and all plans of small networks."""
 
 from itertools import chain, combinations
 
+from mpitile.errors import InputError
+from mpitile.geometry.needs import group_ranges
 from mpitile.network.receptive import needs_whole_input
+from mpitile.plan.choices import Group
 from mpitile.plan.cluster import KINDS, OPERATIONS, Cluster, Device, DeviceSpeed, Link
+from mpitile.plan.filters import check_filters, split_at_switches
 
 
 def speed(gflops, call=1e-6):
@@ -42,3 +46,23 @@ def groupings(network):
     free = [n for n in range(1, len(network.layers)) if n not in must]
     for some in chain.from_iterable(combinations(free, n) for n in range(len(free) + 1)):
         yield (0, *sorted({*some, *must}))
+
+
+def switches(network):
+    """All choices of filter-parallel layers."""
+    layers = range(len(network.layers))
+    for some in chain.from_iterable(combinations(layers, n) for n in range(len(layers) + 1)):
+        try:
+            check_filters(network, some)
+        except InputError:
+            continue
+        yield some
+
+
+def mixed_groupings(network):
+    """All ways to cut a network into groups of tiles and filter-parallel ones."""
+    for filters in switches(network):
+        for starts in groupings(network):
+            if split_at_switches(network, starts, filters) == starts:
+                ranges = group_ranges(starts, len(network.layers))
+                yield tuple(Group(*group, group[0] in filters) for group in ranges)

@@ -103,15 +103,32 @@ def plan_bytes(partition: Partition, demand: Demand) -> tuple[dict[str, int], ..
 
 def _staging(partition: Partition, devices: Devices, images: int, itemsize: int) -> tuple[int, ...]:
     """For each rank, its part of the memory by way of which whole tensors are gathered."""
-    groups = range(len(partition.ranges))
-    parts = [whole_parts(partition, group) for group in groups if partition.gathers(group)]
-    sizes = [part_sizes(found, images) for found in parts]
-    tiles = partition.plan.grid.tiles
+    sizes, tiles = _gathered(partition, images), partition.plan.grid.tiles
     found: list[int] = []
     for first in range(0, partition.plan.ranks, tiles):
         team = team_devices(devices, range(first, first + tiles))
         found += [staging_bytes(team, sizes, tile, itemsize, True) for tile in range(tiles)]
     return tuple(found)
+
+
+def most_staged(partition: Partition, images: int, itemsize: int) -> int:
+    """The most that any rank adds to the memory of gathers, whatever ranks share it.
+
+    Parameters
+    ----------
+    images : of one pass of one replica.
+    """
+    sizes, tiles = _gathered(partition, images), range(partition.plan.grid.tiles)
+    # Nowhere more than where no rank shares with any other.
+    apart = Devices(tuple((tile,) for tile in tiles))
+    return max(staging_bytes(apart, sizes, tile, itemsize, True) for tile in tiles)
+
+
+def _gathered(partition: Partition, images: int) -> list[tuple[int, ...]]:
+    """The sizes of each gather's parts."""
+    groups = range(len(partition.ranges))
+    parts = [whole_parts(partition, group) for group in groups if partition.gathers(group)]
+    return [part_sizes(found, images) for found in parts]
 
 
 def tile_bytes(partition: Partition, demand: Demand, tile: int) -> dict[str, int]:

@@ -14,7 +14,7 @@ from mpitile.plan.slices import covered, share
 # From here on a sum is worth cutting into pieces that go round a ring.
 _RING_BYTES = 1 << 16
 # What ranks of a device tell each other to meet.
-_MEETING_BYTES = 8
+MEETING_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ def _slices(devices: Devices, rank: int, size: int) -> tuple[Stage, ...]:
     team = devices.ranks[devices.place(rank)[0]]
     others = [other for other in team if other != rank]
     # The ranks of a device meet before they read each other's memory, and at the end.
-    meeting = _parcels(others, _MEETING_BYTES)
+    meeting = _parcels(others, MEETING_BYTES)
     sends = tuple((parcel.rank, covered([parcel.span])) for parcel in part.sends)
     receives = tuple((parcel.rank, covered([parcel.span])) for parcel in part.receives)
     added = sum(received for _, received in receives)

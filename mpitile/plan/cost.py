@@ -11,6 +11,7 @@ from mpitile.network.spec import Layer, Network
 from mpitile.plan.cluster import Cluster, DeviceSpeed, Link, Point
 from mpitile.plan.curve import Curve
 from mpitile.plan.devices import first_devices
+from mpitile.plan.filters import local_layer
 from mpitile.plan.layer_class import (
     WHOLE_ROWS,
     WINOGRAD,
@@ -23,9 +24,10 @@ from mpitile.plan.layer_class import (
     overwrites,
 )
 from mpitile.plan.reduction import broadcast_rounds, reduce_rounds
-from mpitile.plan.slices import covered, share
+from mpitile.plan.slices import covered, own_elements, share
 
-# As `mpitile.comm.reduce` cuts what it adds up.
+# Elements by which the seconds for each further one are told.
+_MANY = 1 << 24
 
 
 class Message(NamedTuple):
@@ -62,8 +64,10 @@ class Cost:
             for tensor in layer.inputs:
                 self._readers.setdefault(tensor, []).append(layer.index)
         self._curves: dict[tuple[int, str, str], Curve | None] = {}
-        self._known: dict[tuple[int, int, str, int, int, int, bool], float] = {}
+        self._known: dict[tuple[int, int, str, int, int, int, bool, int | None], float] = {}
         self._groups = _same_speeds(cluster)
+        self._reductions: dict[tuple[float, int], float] = {}
+        self._rates: dict[tuple[int, str], float] = {}
 
     def compute(
         self,
@@ -74,6 +78,7 @@ class Cost:
         rows: int,
         columns: int,
         merged: bool = False,
+        channels: int | None = None,
     ) -> float:
         """Seconds for a layer's work on `rows` x `columns` cells of its output.
 
@@ -88,10 +93,11 @@ class Cost:
         operation : "forward", "backward_input" or "backward_weights".
         merged : the layer is a pool that is computed together with the convolution before
             it (`mpitile.network.merging`); both are meant, and the box is the pool's.
+        channels : how many of its output's are computed, where it is filter-parallel.
         """
-        if not (images and rows and columns):
+        if not (images and rows and columns) or channels == 0:
             return 0.0
-        key = (self._groups[device], layer, operation, images, rows, columns, merged)
+        key = (self._groups[device], layer, operation, images, rows, columns, merged, channels)
         seconds = self._known.get(key)
         if seconds is None:
             seconds = self._known[key] = self._compute(*key)
@@ -164,9 +170,12 @@ class Cost:
         """
         if ranks < 2 or not size:
             return 0.0
-        up = sum(self._round(pairs, size, adding=True) for pairs in reduce_rounds(ranks))
-        down = sum(self._round(pairs, size, adding=False) for pairs in broadcast_rounds(ranks))
-        return up + down
+        key = (size, ranks)
+        if key not in self._reductions:
+            up = sum(self._round(pairs, size, adding=True) for pairs in reduce_rounds(ranks))
+            down = sum(self._round(pairs, size, adding=False) for pairs in broadcast_rounds(ranks))
+            self._reductions[key] = up + down
+        return self._reductions[key]
 
     def gradient_sum(self, size: int, ranks: int) -> float:
         """Seconds to add up gradients over the first `ranks` ranks and hand out the values.
@@ -193,6 +202,19 @@ class Cost:
         ways = sum(max(self.exchange(way).values(), default=0.0) for way in (messages, back))
         return inside + outside + ways
 
+    def trained(self, ranks: int, optimizer: str) -> float:
+        """Seconds that each further trained number adds to a step: its sum and its update."""
+        key = (ranks, optimizer)
+        if key not in self._rates:
+            size, own = _MANY * self.itemsize, own_elements(self.cluster, ranks, _MANY)
+            added = self.gradient_sum(2 * size, ranks) - self.gradient_sum(size, ranks)
+            update = max(
+                self.update(self.cluster.device_of(rank), elements, optimizer)
+                for rank, elements in enumerate(own)
+            )
+            self._rates[key] = (added + update) / _MANY
+        return self._rates[key]
+
     def _round(self, pairs: Sequence[tuple[int, int]], size: float, adding: bool) -> float:
         seconds = self.exchange((source, target, size) for source, target in pairs)
         slowest = 0.0
@@ -214,9 +236,14 @@ class Cost:
         rows: int,
         columns: int,
         merged: bool,
+        channels: int | None,
     ) -> float:
         described = self.network.layers[layer]
         before = self._before[layer] if merged else None
+        whole = (described, before)
+        if channels is not None:
+            described = local_layer(described, (0, channels))
+            before = local_layer(before, (0, channels)) if before else None
         reads_image = 0 in (before or described).inputs
         if reads_image and operation == "backward_input":
             return 0.0
@@ -224,12 +251,16 @@ class Cost:
         if operation == "backward_weights":
             operations += ["backward_input"] * reads_image
         box = (images, rows, columns)
-        seconds = sum(self._work(device, described, before, name, *box) for name in operations)
+        seconds = sum(
+            self._work(device, described, before, name, *box, whole) for name in operations
+        )
         if operation == "backward_weights":
             seconds += self._clearing(device, described, before, *box)
         last = layer == len(self.network.layers) - 1 and not has_loss(self.network)
         if last and operation != "backward_weights":
-            seconds += self._loss(device, described, operation, images * rows * columns)
+            cells = images * rows * columns
+            part = described.output_shape.channels / whole[0].output_shape.channels
+            seconds += part * self._loss(device, whole[0], operation, cells)
         return seconds / self._speed(device).share
 
     def _work(
@@ -241,12 +272,22 @@ class Cost:
         images: int,
         rows: int,
         columns: int,
+        whole: tuple[Layer, Layer | None],
     ) -> float:
-        seconds = self._measured(device, layer, before, operation, images, rows, columns)
+        """Of a layer, or of a slice of the layer `whole`, each with the convolution before it."""
+        box = (operation, images, rows, columns)
+        seconds = self._measured(device, layer, before, *box)
         if seconds is not None:
             return seconds
-        work = layer_work(layer, operation, before)
-        return self._general(device, work, operation, images * rows * columns)
+        cells = images * rows * columns
+        seconds = self._general(device, layer_work(layer, operation, before), operation, cells)
+        every = self._measured(device, *whole, *box) if layer is not whole[0] else None
+        if every is None:
+            return seconds
+        # A slice takes the part of what was measured of all filters that it should.
+        work = layer_work(whole[0], operation, whole[1])
+        estimated = self._general(device, work, operation, cells)
+        return every * seconds / estimated if estimated else every
 
     def _clearing(
         self,

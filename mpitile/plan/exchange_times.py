@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from mpitile.network.spec import Network
 from mpitile.plan.cost import Cost
 from mpitile.plan.plan import Plan
 from mpitile.plan.predict import EAGER_BYTES
-from mpitile.plan.reach import Intervals, Reach
+from mpitile.plan.reach import Interval, Intervals, Reach
+
+_NOTHING: Mapping[int, Sequence[int]] = MappingProxyType({})
 
 
 class Exchange(NamedTuple):
@@ -62,6 +65,7 @@ class ExchangeTimes:
         self._channels = [shape.channels for shape in network.shapes]
         self._cell_bytes = images * cost.itemsize
         self._places = [plan.grid.position(tile) for tile in range(plan.grid.tiles)]
+        self._tiles = {place: tile for tile, place in enumerate(self._places)}
         device_of = cost.cluster.device_of
         tiles = plan.grid.tiles
         # For each rank its tile, its device, and the places of its team's others there.
@@ -71,12 +75,24 @@ class ExchangeTimes:
             mates = [t for t in range(tiles) if device_of(team + t) == device and team + t != rank]
             self._ranks.append((rank % tiles, device, [self._places[mate] for mate in mates]))
 
-    def seconds(self, rows: Mapping[int, Intervals], columns: Mapping[int, Intervals]) -> Exchange:
-        """Of an exchange of what the grid's rows and columns fetch of each tensor."""
+    def seconds(
+        self,
+        rows: Mapping[int, Intervals],
+        columns: Mapping[int, Intervals],
+        sliced: Mapping[int, Sequence[int]] = _NOTHING,
+    ) -> Exchange:
+        """Of an exchange of what the grid's rows and columns fetch of each tensor.
+
+        Parameters
+        ----------
+        sliced : how many channels each tile's rank owns of tensors that are divided by them.
+        """
         loads = [_Load() for _ in self._ranks]
         for tensor, fetched in rows.items():
             # Tiles read the image themselves.
-            if tensor:
+            if tensor in sliced:
+                self._add_sliced(sliced[tensor], fetched, columns[tensor], loads)
+            elif tensor:
                 self._add(tensor, fetched, columns[tensor], loads)
         if not any(load.peers for load in loads):
             return Exchange(0.0, 0.0, False)
@@ -119,6 +135,25 @@ class ExchangeTimes:
                 load.own_into += factor * over_rows[y][v] * over_columns[x][u]
                 load.own_out += factor * over_rows[v][y] * over_columns[u][x]
 
+    def _add_sliced(
+        self, channels: Sequence[int], rows: Intervals, columns: Intervals, loads: Sequence[_Load]
+    ) -> None:
+        """The same of one divided by channels: each tile needs its box from all others."""
+        boxes = [_length(rows[y]) * _length(columns[x]) for y, x in self._places]
+        cells, every = sum(boxes), sum(channels)
+        needing, having = sum(map(bool, boxes)), sum(map(bool, channels))
+        for (tile, _, mates), load in zip(self._ranks, loads, strict=True):
+            box, own = self._cell_bytes * boxes[tile], self._cell_bytes * channels[tile]
+            load.into += box * (every - channels[tile])
+            load.out += own * (cells - boxes[tile])
+            peers = (having - (own > 0)) * (box > 0) + (needing - (box > 0)) * (own > 0)
+            load.peers = max(load.peers, peers)
+            load.largest += max(box * max(channels), own * max(boxes))
+            for place in mates:
+                mate = self._tiles[place]
+                load.own_into += box * channels[mate]
+                load.own_out += own * boxes[mate]
+
     def cells(
         self, tensor: int, rows: Intervals, columns: Intervals
     ) -> dict[tuple[int, int], tuple[int, int]]:
@@ -142,6 +177,10 @@ class ExchangeTimes:
                 asked_rows[y] * asked_columns[x] - own,
             )
         return found
+
+
+def _length(interval: Interval) -> int:
+    return max(0, interval[1] - interval[0])
 
 
 def _flags(overlaps: list[list[int]]) -> list[list[int]]:

@@ -40,12 +40,13 @@ def alternatives(planner: Planner, chosen: Planned) -> list[Alternative]:
         *_groupings(planner, chosen),
         *_rule(planner),
         *_layouts(planner),
+        *_tiled(planner, chosen),
         *_free(planner),
     )
     for name, planned in candidates:
         if planned.plan not in seen:
             seen.add(planned.plan)
-            found.append(Alternative(name, planned, planner.predict(planned).step_seconds))
+            found.append(Alternative(name, planned, planner.predict(planned.plan).step_seconds))
     return sorted(found, key=lambda one: one.seconds)
 
 
@@ -68,7 +69,7 @@ def _groupings(planner: Planner, chosen: Planned) -> Iterator[tuple[str, Planned
         grouping = layout.timed(split_at_whole_inputs(network, starts))
         yield name, layout.planned(grouping)
     if any(plan.recompute):
-        yield "nothing recomputed", layout.planned(layout.timed(plan.groups))
+        yield "nothing recomputed", layout.planned(layout.timed(plan.groups, plan.filters))
 
 
 def _rule(planner: Planner) -> Iterator[tuple[str, Planned]]:
@@ -87,6 +88,14 @@ def _rule(planner: Planner) -> Iterator[tuple[str, Planned]]:
     yield "grid and groups by rule", layout.planned(layout.timed(starts))
 
 
+def _tiled(planner: Planner, chosen: Planned) -> Iterator[tuple[str, Planned]]:
+    """The best without filter-parallel layers, the fastest where none fits."""
+    if chosen.plan.filters:
+        tiled = Planner(replace(planner.request, filters="none"))
+        fastest = tiled.layouts[0]
+        yield "tiled throughout", tiled.best() or fastest.planned(fastest.fastest)
+
+
 def _free(planner: Planner) -> Iterator[tuple[str, Planned]]:
     """What the planner would do if less were settled."""
     request = planner.request
@@ -95,6 +104,10 @@ def _free(planner: Planner) -> Iterator[tuple[str, Planned]]:
         planned = Planner(free).best()
         if planned:
             yield "grid and groups left open", planned
+    if request.filters != AUTO:
+        planned = Planner(replace(request, filters=AUTO)).best()
+        if planned:
+            yield "filters left open", planned
     if request.replicas != AUTO:
         planned = Planner(replace(request, grid=AUTO, replicas=AUTO)).best()
         if planned and planned.plan.replicas != request.replicas:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from itertools import pairwise
 
 from mpitile.errors import InputError
@@ -96,19 +97,29 @@ def filter_spans(network: Network, plan: Plan) -> Mapping[int, tuple[Channels, .
 
     A span may be empty where there are fewer filters than ranks.
     """
-    rows = plan.row_weights or (1.0,) * plan.grid.rows
-    columns = plan.column_weights or (1.0,) * plan.grid.columns
-    places = map(plan.grid.position, range(plan.grid.tiles))
-    weights = [rows[row] * columns[column] for row, column in places]
+    weights = tile_shares(plan)
     found: dict[int, tuple[Channels, ...]] = {}
     for number in sorted(plan.filters):
         layer = network.layers[number]
         if not divides_filters(layer):
             found[number] = found[number - 1]
             continue
-        lines = cut_lines(layer.output_shape.channels, weights)
-        found[number] = tuple(pairwise(lines))
+        found[number] = cut_channels(layer.output_shape.channels, weights)
     return found
+
+
+def tile_shares(plan: Plan) -> tuple[float, ...]:
+    """Relative sizes of all tiles, and so of their ranks' slices."""
+    rows = plan.row_weights or (1.0,) * plan.grid.rows
+    columns = plan.column_weights or (1.0,) * plan.grid.columns
+    places = map(plan.grid.position, range(plan.grid.tiles))
+    return tuple(rows[row] * columns[column] for row, column in places)
+
+
+@lru_cache(256)
+def cut_channels(channels: int, shares: tuple[float, ...]) -> tuple[Channels, ...]:
+    """So many channels cut in proportion to shares."""
+    return tuple(pairwise(cut_lines(channels, shares)))
 
 
 def tile_spans(network: Network, plan: Plan, tile: int) -> dict[int, Channels]:

@@ -10,12 +10,14 @@ from mpitile.geometry.box import Box
 from mpitile.geometry.needs import GroupNeeds, group_ranges
 from mpitile.network.merging import merged_pools
 from mpitile.network.spec import Network
+from mpitile.plan.choices import Forms, Group
 from mpitile.plan.lifetimes import DELTA, VALUE, Buffer, pass_buffers
 from mpitile.plan.partition import TilePart
 from mpitile.plan.recomputation import stages
 from mpitile.plan.timeline import make_timeline
 
-# Bytes for each cell of a tensor and image, by tensor.
+# Bytes for each cell of a tensor and image, and where it is divided by channels for each of
+# those, by tensor; a copy of tensor t that the group reads is ``~t``.
 PerCell = Mapping[int, int]
 
 _CELL = Box(0, 1, 0, 1)
@@ -29,8 +31,8 @@ class GroupLives(NamedTuple):
     stored : in use between forward and backward.
     handed : kept with the last output between forward and backward, for each cell of it.
         Of the network's last group, among `stored` instead.
-    moments : in use while the group computes, at times none of which has all of
-        another's. What earlier groups have stored comes on top.
+    moments : in use while the group computes, or a loss behind it, at times none of which
+        has all of another's. What earlier groups have stored comes on top.
     again : layers that are computed a second time, counted from the group's first.
     """
 
@@ -45,33 +47,35 @@ class Lives:
 
     def __init__(self, network: Network, itemsize: int) -> None:
         self._network, self._itemsize = network, itemsize
-        self._known: dict[tuple[int, int, bool], GroupLives] = {}
+        self._known: dict[tuple[Group, Forms, bool], GroupLives] = {}
 
-    def of(self, first: int, stop: int, recompute: bool) -> GroupLives:
-        """Of layers ``first .. stop - 1``, where they are a group."""
-        key = (first, stop, recompute)
+    def of(self, group: Group, sliced: Forms, recompute: bool) -> GroupLives:
+        """Of a group that reads these tensors divided by channels."""
+        key = (group, sliced, recompute)
         if key not in self._known:
             self._known[key] = group_lives(self._network, *key, self._itemsize)
         return self._known[key]
 
 
 def group_lives(
-    network: Network, first: int, stop: int, recompute: bool, itemsize: int
+    network: Network, group: Group, sliced: Forms, recompute: bool, itemsize: int
 ) -> GroupLives:
-    """The lives of the arrays of layers ``first .. stop - 1``, where they are a group."""
+    """The lives of the arrays of a group that reads these tensors divided by channels."""
+    first, stop, _ = group
     layers = len(network.layers)
     groups = sorted({0, first, stop} - {layers})
-    flags = tuple(recompute and group == first for group in groups)
+    flags = tuple(recompute and start == first for start in groups)
     merged = merged_pools(network, groups)
     cut = stages(network, groups, flags, merged)
     time = make_timeline(cut)
-    buffers = pass_buffers(
-        network, _cells(network, groups), 1, itemsize, merged=merged, recompute=flags
-    )
+    part = _cells(network, groups, group, sliced)
+    buffers = pass_buffers(network, part, 1, itemsize, merged=merged, recompute=flags)
     between = [buffer for buffer in buffers if buffer.used_at(time.loss - 1)]
-    inner = [buffer for buffer in between if first < buffer.tensor < stop]
-    taken = [buffer for buffer in between if buffer.tensor == first and buffer.name == VALUE]
-    last = [buffer for buffer in between if buffer.tensor == stop]
+    copies = [buffer for buffer in between if buffer.group is not None]
+    homes = [buffer for buffer in between if buffer.group is None]
+    inner = [buffer for buffer in homes if first < buffer.tensor < stop]
+    taken = [buffer for buffer in homes if buffer.tensor == first and buffer.name == VALUE]
+    last = [buffer for buffer in homes if buffer.tensor == stop]
     own = [buffer for buffer in buffers if _present(buffer, first, stop)]
     own_layers = range(first, stop)
     events = [
@@ -80,28 +84,37 @@ def group_lives(
         for layer in own_layers
         if layer in by_layer
     ]
+    if stop == layers:
+        events.append(time.loss)
     return GroupLives(
-        _sum(inner + taken + (last if stop == layers else [])),
+        _sum(inner + copies + taken + (last if stop == layers else [])),
         sum(buffer.size for buffer in last if buffer.name != VALUE and stop < layers),
         _moments(own, events),
         tuple(layer - first for layer in own_layers if layer in time.again),
     )
 
 
-def _cells(network: Network, groups: list[int]) -> TilePart:
-    """A part that holds one cell of every tensor."""
+def _cells(network: Network, groups: list[int], group: Group, sliced: Forms) -> TilePart:
+    """A part that holds one cell of every tensor, and one channel of those divided by them."""
     ranges = group_ranges(groups, len(network.layers))
+    written = range(group.first + 1, group.stop + 1) if group.filters else ()
+    copied = network.layers[group.first].inputs if group.filters else sliced
+    copies = {tensor: _CELL for tensor in copied if tensor}
     return TilePart(
         0,
         (_CELL,) * len(network.shapes),
         (_CELL,) * len(network.shapes),
         tuple(GroupNeeds(a, b, (_CELL,) * (b - a), {}) for a, b in ranges),
         (),
+        dict.fromkeys((*sliced, *written), (0, 1)),
+        {groups.index(group.first): copies} if copies else {},
     )
 
 
 def _present(buffer: Buffer, first: int, stop: int) -> bool:
     """Whether a buffer is in use only because of a group, while that group computes."""
+    if buffer.group is not None:
+        return True
     if buffer.tensor > first:
         return buffer.tensor <= stop
     return buffer.name == DELTA or (buffer.tensor == first and buffer.name == VALUE)
@@ -116,5 +129,9 @@ def _moments(buffers: Iterable[Buffer], events: Iterable[int]) -> tuple[PerCell,
 def _sum(buffers: Iterable[Buffer]) -> PerCell:
     found: dict[int, int] = defaultdict(int)
     for buffer in buffers:
-        found[buffer.tensor] += buffer.size
+        found[_key(buffer)] += buffer.size
     return dict(found)
+
+
+def _key(buffer: Buffer) -> int:
+    return buffer.tensor if buffer.group is None else ~buffer.tensor

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from mpitile.network import receptive
@@ -14,11 +14,16 @@ from mpitile.plan.cost import Cost
 from mpitile.plan.exchange_times import ExchangeTimes
 from mpitile.plan.partition import plan_tiling
 from mpitile.plan.plan import Plan
-from mpitile.plan.reach import Reach, Reached
+from mpitile.plan.reach import Intervals, Reach, Reached
+from mpitile.plan.sum_times import SumTimes
 
 # Different tiles may be the slowest in different layers: what seems to take longer by less
 # than this may not.
 _MARGIN = 1.05
+
+
+# Of each tensor, what every row or column of the grid fetches.
+_Fetched = Mapping[int, Intervals]
 
 
 class GroupSeconds(NamedTuple):
@@ -27,21 +32,30 @@ class GroupSeconds(NamedTuple):
     Attributes
     ----------
     forward, backward : computing.
-    exchange : the messages at its start, and packing them; as long in each direction.
+    exchange : the messages at its start, and packing them.
+    adjoint : those on their way back.
     hidden : of the messages back, while the first layer's weight gradient is computed.
     again : for each of its layers, computing it forward once more.
+    sums : of its gradients and of batch norm, over ranks, with the weights' update.
     """
 
     forward: float
     backward: float
     exchange: float
+    adjoint: float
     hidden: float
     again: tuple[float, ...]
+    sums: float = 0.0
 
     @property
     def stored(self) -> float:
         """Of a group that keeps its inner activations."""
-        return self.forward + self.backward + 2 * self.exchange - self.hidden
+        return self.own + self.sums
+
+    @property
+    def own(self) -> float:
+        """The same without sums."""
+        return self.forward + self.backward + self.exchange + self.adjoint - self.hidden
 
     def recomputed(self, layers: Iterable[int]) -> float:
         """Of one that computes some of its layers, counted from its first, a second time."""
@@ -70,12 +84,20 @@ class GroupTimes:
 
     Attributes
     ----------
-    groups : by first layer and stop.
+    groups : of tiles, by first layer and stop, where what they fetch is tiled, too.
     rows, columns : the axes of the tiling.
+    sums : what sums over ranks take.
     """
 
     def __init__(
-        self, network: Network, cost: Cost, plan: Plan, images: int, every: bool = False
+        self,
+        network: Network,
+        cost: Cost,
+        plan: Plan,
+        images: int,
+        every: bool = False,
+        passes: int = 1,
+        optimizer: str = "sgd",
     ) -> None:
         self._network, self._cost, self._images, self._every = network, cost, images, every
         tiling = plan_tiling(network, plan)
@@ -83,10 +105,14 @@ class GroupTimes:
         self.rows = Reach(layers, [height for height, _ in sizes], tiling.rows, True)
         self.columns = Reach(layers, [width for _, width in sizes], tiling.columns, False)
         self.exchanges = ExchangeTimes(network, cost, plan, self.rows, self.columns, images)
+        self.sums = SumTimes(network, cost, plan, passes, optimizer)
         self._tiles = _tiles(cost, plan)
         self._pools = merged_pools(network, ())
         self._known: dict[tuple[int, int, int, int, bool], tuple[float, float, float]] = {}
         self.groups: dict[tuple[int, int], GroupSeconds] = {}
+        # What each of them fetches, by rows and by columns, and the seconds of weight gradients.
+        self._fetched: dict[tuple[int, int], tuple[_Fetched, _Fetched, float]] = {}
+        self._layer_sums: dict[int, float] = {}
         forced = [0, *(layer.index for layer in network.layers if needs_whole_input(layer))]
         for stop in range(1, len(layers) + 1):
             self._add_groups(stop, max(first for first in forced if first < stop))
@@ -101,28 +127,56 @@ class GroupTimes:
             [_lengths(reached) for reached in columns.values()],
         )
         sums = [_Sum(self, tile, least) for tile in tiles]
-        # What the layers take in groups of their own.
-        apart = 0.0
+        # What the layers take in groups of their own, and what their sums do in any group.
+        apart = added = 0.0
         for first, reached in rows.items():
             across = columns[first]
             for one in sums:
                 one.step(first, reached, across)
             exchange = self.exchanges.seconds(reached.fetched, across.fetched)
             weights = max(one.weights for one in sums)
+            added += self._sums_of(first)
             group = self.groups[first, stop] = GroupSeconds(
                 max(one.forward for one in sums),
                 max(one.backward for one in sums),
                 exchange.seconds,
+                exchange.seconds,
                 min(exchange.link, weights) if exchange.eager else 0.0,
                 tuple(map(max, zip(*(reversed(one.again) for one in sums), strict=True))),
+                added,
             )
+            self._fetched[first, stop] = reached.fetched, across.fetched, weights
             alone = self.groups[first, first + 1]
-            apart += alone.stored
+            apart += alone.own
             # Longer groups repeat all of this, and more; but a pool may cost less together with
             # the convolution before it.
             final = not self._every and first not in self._pools
             if final and group.forward + group.backward > _MARGIN * apart:
                 break
+
+    def reading(self, first: int, stop: int, sliced: Mapping[int, Sequence[int]]) -> GroupSeconds:
+        """A group of tiles where some of what it fetches is divided by channels.
+
+        Parameters
+        ----------
+        sliced : how many channels each tile's rank owns of these tensors.
+        """
+        group, (rows, columns, weights) = self.groups[first, stop], self._fetched[first, stop]
+        exchange = self.exchanges.seconds(rows, columns, sliced)
+        return group._replace(
+            exchange=exchange.seconds,
+            adjoint=exchange.seconds,
+            hidden=min(exchange.link, weights) if exchange.eager else 0.0,
+        )
+
+    def fetched(self, first: int, stop: int) -> Collection[int]:
+        """The tensors that a group of tiles reads from outside."""
+        return self._fetched[first, stop][0].keys()
+
+    def _sums_of(self, layer: int) -> float:
+        if layer not in self._layer_sums:
+            self._layer_sums[layer] = self.sums.tiled(layer)
+        return self._layer_sums[layer]
 
     def layer(
         self, device: int, layer: int, rows: int, columns: int, merged: bool

@@ -1,8 +1,8 @@
-"""The fastest plan that fits: over grids, replicas, group borders and recomputation."""
+"""The fastest plan that fits: over grids, replicas, groups, filters and recomputation."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from math import inf
@@ -11,24 +11,32 @@ from mpitile.errors import InputError
 from mpitile.geometry.needs import group_ranges
 from mpitile.geometry.tiling import Grid, parse_grid
 from mpitile.plan.bytes import plan_bytes
-from mpitile.plan.choose import split_at_whole_inputs, squarest_grid
+from mpitile.plan.choices import Choices, Group, Untimed
+from mpitile.plan.choose import recompute_flags, split_at_whole_inputs, squarest_grid
 from mpitile.plan.cost import Cost
 from mpitile.plan.devices import cluster_devices
+from mpitile.plan.filter_times import FilterTimes
+from mpitile.plan.filters import check_filters, divides_filters, split_at_switches
 from mpitile.plan.group_bytes import GroupBytes
 from mpitile.plan.group_lives import Lives
-from mpitile.plan.group_times import GroupSeconds, GroupTimes
+from mpitile.plan.group_times import GroupTimes
 from mpitile.plan.partition import Partition
 from mpitile.plan.placement import placed
 from mpitile.plan.plan import Plan
 from mpitile.plan.predict import Prediction, predict
 from mpitile.plan.request import AUTO, Planned, Request, first_ranks
-from mpitile.plan.search import Grouping, Range, Ways, cheapest_within, fastest
+from mpitile.plan.search import Grouping, Ways, cheapest_within, fastest
 from mpitile.plan.tile_weights import tile_weights
 
 # Sums of groups may say more than a whole plan takes; what they refuse by less is looked at.
 _SLACK = 1.05
 # Plans whose passes take longer by less than this are compared step by step.
 _NEAR = 1.03
+# Bytes that follow from which layers are filter-parallel, and those that no group changes.
+_TRAINED = ("weights", "gradients", "optimizer")
+_FIXED = ("workspace", "sums")
+# First layer and stop.
+Range = tuple[int, int]
 
 
 class Planner:
@@ -59,25 +67,30 @@ class Planner:
         """The fastest plan that fits every device; None where none does.
 
         Of those that take about as long by the sum of their groups, it is the one with the
-        shortest predicted step.
+        shortest predicted step; and so are one group and every layer its own on their grids.
         """
-        found: list[Planned] = []
+        found: list[tuple[Layout, Planned]] = []
         limit = inf
         for layout in self.layouts:
             if layout.fastest.seconds >= limit:
                 break
             planned = layout.best(limit)
             if planned is not None:
-                found.append(planned)
+                found.append((layout, planned))
                 limit = min(limit, _NEAR * planned.pass_seconds)
-        near = [planned for planned in found if planned.pass_seconds < limit]
-        if len(near) < 2:
-            return near[0] if near else None
-        return min(near, key=lambda planned: self.predict(planned).step_seconds)
+        near = [(layout, planned) for layout, planned in found if planned.pass_seconds < limit]
+        if not near:
+            return None
+        chosen = min(
+            (planned for _, planned in near), key=lambda one: self.predict(one.plan).step_seconds
+        )
+        for layout, _ in near:
+            chosen = layout.faster_by_rule(chosen)
+        return chosen
 
-    def predict(self, planned: Planned) -> Prediction:
+    def predict(self, plan: Plan) -> Prediction:
         """The seconds of a step, rank by rank."""
-        plan, request = planned.plan, self.request
+        request = self.request
         if plan not in self._predicted:
             self._predicted[plan] = predict(
                 request.network,
@@ -107,6 +120,8 @@ class Planner:
     def _ranges(self) -> frozenset[Range] | None:
         """The groups that the request names; None where it leaves them open."""
         request = self.request
+        if not isinstance(request.filters, str):
+            self._check_filters(request.filters)
         if isinstance(request.groups, str):
             if not isinstance(request.recompute, str):
                 raise InputError(
@@ -115,6 +130,8 @@ class Planner:
                 )
             return None
         starts = split_at_whole_inputs(request.network, tuple(request.groups))
+        if not isinstance(request.filters, str):
+            starts = split_at_switches(request.network, starts, request.filters)
         ranges = group_ranges(starts, len(request.network.layers))
         if not isinstance(request.recompute, str):
             for number in request.recompute:
@@ -125,12 +142,34 @@ class Planner:
                     )
         return frozenset(ranges)
 
-    def ways(self, group: Range) -> tuple[bool, ...]:
+    def _check_filters(self, filters: Sequence[int]) -> None:
+        try:
+            check_filters(self.request.network, filters)
+        except InputError as error:
+            raise InputError(f"tiling.{error}") from error
+
+    def ways(self, group: Group) -> tuple[bool, ...]:
         """Whether a group may store, and whether it may recompute."""
         wanted = self.request.recompute
         if isinstance(wanted, str):
             return {"none": (False,), "all": (True,)}.get(wanted, (False, True))
-        return (sorted(self.ranges or ()).index(group) in wanted,)
+        return (sorted(self.ranges or ()).index(group[:2]) in wanted,)
+
+    def allowed(self, group: Group, tiles: int) -> bool:
+        """Whether what the request settles leaves this group, to teams of so many tiles."""
+        if self.ranges is not None and group[:2] not in self.ranges:
+            return False
+        # A team of one rank divides nothing, whatever layers are named.
+        wanted = self.request.filters if tiles > 1 else "none"
+        if isinstance(wanted, str):
+            return wanted == AUTO or not group.filters
+        inside = [layer in wanted for layer in range(group.first, group.stop)]
+        if not group.filters:
+            return not any(inside)
+        layers = self.request.network.layers
+        # A pool among them goes on with the slice before it.
+        ends = group.stop not in wanted or divides_filters(layers[group.stop])
+        return all(inside) and ends
 
     def _bases(self) -> Iterator[Plan]:
         """Plans of one group, for each grid and number of replicas that is left open."""
@@ -189,6 +228,7 @@ class Layout:
     Attributes
     ----------
     base : the plan of one group.
+    choices : the groups that may be chosen, but for long ones that take longer than short ones.
     fastest : the grouping of the fewest seconds, whether it fits or not.
     """
 
@@ -196,46 +236,58 @@ class Layout:
         self._planner = planner
         self.base = base
         self._images = planner.request.demand.images // base.replicas
-        self._layers = len(planner.request.network.layers)
         settled = planner.request.recompute not in (AUTO, "none")
         self._times = self._make_times(every=planner.ranges is not None or settled)
-        groups = self._wanted(self._times.groups)
+        self._divided = FilterTimes(
+            planner.request.network, planner.cost, base, self._images, self._times.sums
+        )
+        self.choices = self._wanted(self._times)
         if settled:
             # Some groups recompute whatever it costs.
-            memory = self._memory(0)
-            self.fastest = cheapest_within(groups, memory, planner.ways, self._layers, inf)[0]
+            self.fastest = cheapest_within(self.choices, self.memory(0), planner.ways, inf)[0]
         else:
-            self.fastest = fastest(groups, self._layers)
+            self.fastest = fastest(self.choices)
 
     def best(self, limit: float = inf) -> Planned | None:
         """The fastest plan of this layout that fits and takes less than `limit` seconds a pass."""
         first = self.planned(self.fastest)
         if first.fits:
             return first
-        device, fixed = self._tightest(first)
-        room = self._planner.request.room(device) - fixed
-        memory, groups = self._memory(device), self._wanted(self._times.groups)
+        device = self._tightest(first)
+        memory = self.memory(device)
+        room = self._planner.request.room(device) - self.fixed(first, memory, device)
         found = None
         if self._planner.request.recompute == AUTO:
             # What fits without recomputation, and is found at once, bounds what else to look at.
-            found = self._within(groups, memory, lambda group: (False,), room, limit)
+            found = self._within(self.choices, memory, lambda group: (False,), room, limit)
             limit = found.pass_seconds if found else limit
         ways = self._planner.ways
-        found = self._within(groups, memory, ways, room, limit) or found
-        return found or self._within(self._all_groups(), memory, ways, room, limit)
+        found = self._within(self.choices, memory, ways, room, limit) or found
+        return found or self._within(self._all_choices, memory, ways, room, limit)
+
+    def faster_by_rule(self, chosen: Planned) -> Planned:
+        """One group, or every layer its own, where it fits and its step is predicted shorter."""
+        request, network = self._planner.request, self._planner.request.network
+        if self._planner.ranges is not None:
+            return chosen
+        filters = () if isinstance(request.filters, str) else tuple(sorted(set(request.filters)))
+        for starts in ((0,), range(len(network.layers))):
+            starts = split_at_switches(network, split_at_whole_inputs(network, starts), filters)
+            flags = recompute_flags(request.recompute, len(starts))
+            plan = replace(self.base, groups=starts, recompute=flags, filters=filters)
+            best = self._planner.predict(chosen.plan).step_seconds
+            if self._planner.predict(plan).step_seconds < best:
+                other = self._planner.evaluate(plan, self.timed(starts, filters).seconds)
+                chosen = other if other.fits else chosen
+        return chosen
 
     def _within(
-        self,
-        groups: dict[Range, GroupSeconds],
-        memory: GroupBytes,
-        ways: Ways,
-        room: float,
-        limit: float,
+        self, choices: Choices, memory: GroupBytes, ways: Ways, room: float, limit: float
     ) -> Planned | None:
         """The fastest grouping that fits every device as a whole."""
         # How much more than the sum of its groups a plan takes, as seen on the latest.
         more = 0.0
-        for grouping in cheapest_within(groups, memory, ways, self._layers, room * _SLACK, limit):
+        for grouping in cheapest_within(choices, memory, ways, room * _SLACK, limit):
             if grouping.size + more > room:
                 continue
             found = self.planned(grouping)
@@ -246,66 +298,86 @@ class Layout:
 
     def leanest(self) -> Planned:
         """The plan of the fewest bytes, whatever time it takes."""
-        device, _ = self._tightest(self.planned(self.fastest))
-        groups = {
-            group: GroupSeconds(0.0, 0.0, 0.0, 0.0, (0.0,) * len(seconds.again))
-            for group, seconds in self._all_groups().items()
-        }
-        found = cheapest_within(groups, self._memory(device), self._planner.ways, self._layers, inf)
+        device = self._tightest(self.planned(self.fastest))
+        storing = self._planner.request.recompute == "none"
+        choices = self._wanted(self._times if storing else self._all_times, Untimed)
+        found = cheapest_within(choices, self.memory(device), self._planner.ways, inf)
         return self.planned(min(found, key=lambda grouping: grouping.size))
 
     def planned(self, grouping: Grouping) -> Planned:
         """The layout with these groups, looked at as a whole."""
         flags = grouping.recompute if any(grouping.recompute) else ()
-        plan = replace(self.base, groups=grouping.starts, recompute=flags)
+        plan = replace(self.base, groups=grouping.starts, recompute=flags, filters=grouping.filters)
         return self._planner.evaluate(plan, grouping.seconds)
 
-    def timed(self, starts: tuple[int, ...]) -> Grouping:
+    def timed(self, starts: Sequence[int], filters: Collection[int] = ()) -> Grouping:
         """These groups, none of which recomputes."""
-        groups = self._every.groups
-        ranges = group_ranges(starts, self._layers)
-        seconds = sum(groups[group].stored for group in ranges)
-        return Grouping(seconds, starts, (False,) * len(starts))
-
-    def _all_groups(self) -> dict[Range, GroupSeconds]:
-        """Long groups included, where recomputing them may save memory."""
-        storing = self._planner.request.recompute == "none"
-        return self._wanted((self._times if storing else self._every).groups)
+        ranges = group_ranges(starts, len(self._planner.request.network.layers))
+        groups = tuple(Group(*group, group[0] in filters) for group in ranges)
+        return Grouping(self._every.total(groups), groups, (False,) * len(groups))
 
     @cached_property
-    def _every(self) -> GroupTimes:
+    def _all_choices(self) -> Choices:
+        """Long groups included, where recomputing them may save memory."""
+        storing = self._planner.request.recompute == "none"
+        return self.choices if storing else self._wanted(self._all_times)
+
+    @cached_property
+    def _every(self) -> Choices:
+        """All groups, also those that are not wanted."""
+        network = self._planner.request.network
+        return Choices(network, self._all_times, self._divided, lambda group: True)
+
+    @cached_property
+    def _all_times(self) -> GroupTimes:
         return self._make_times(every=True)
 
     def _make_times(self, every: bool) -> GroupTimes:
-        planner = self._planner
-        return GroupTimes(planner.request.network, planner.cost, self.base, self._images, every)
-
-    def _wanted(self, groups: dict[Range, GroupSeconds]) -> dict[Range, GroupSeconds]:
-        ranges = self._planner.ranges
-        if ranges is None:
-            return groups
-        return {group: seconds for group, seconds in groups.items() if group in ranges}
-
-    def _tightest(self, planned: Planned) -> tuple[int, int]:
-        """The device that lacks most memory, and the bytes there that groups do not change."""
         request = self._planner.request
-        device = max(
+        return GroupTimes(
+            request.network,
+            self._planner.cost,
+            self.base,
+            self._images,
+            every,
+            request.passes,
+            request.optimizer,
+        )
+
+    def _wanted(self, times: GroupTimes, kind: type[Choices] = Choices) -> Choices:
+        planner = self._planner
+        tiles = self.base.grid.tiles
+        return kind(
+            planner.request.network,
+            times,
+            self._divided,
+            lambda group: planner.allowed(group, tiles),
+        )
+
+    def _tightest(self, planned: Planned) -> int:
+        """The device that lacks most memory."""
+        request = self._planner.request
+        return max(
             range(len(planned.devices)),
             key=lambda number: planned.devices[number] - request.room(number),
         )
-        same = ("weights", "gradients", "optimizer", "workspace")
-        ranks = request.cluster.ranks_of(device)
-        return device, sum(planned.ranks[rank][kind] for rank in ranks for kind in same)
 
-    def _memory(self, device: int) -> GroupBytes:
+    def fixed(self, planned: Planned, memory: GroupBytes, device: int) -> int:
+        """The bytes on a device that groups do not change."""
+        ranks = self._planner.request.cluster.ranks_of(device)
+        every = sum(planned.ranks[rank][kind] for rank in ranks for kind in _TRAINED)
+        fixed = sum(planned.ranks[rank][kind] for rank in ranks for kind in _FIXED)
+        return fixed + every - memory.trained(set(planned.plan.filters))
+
+    def memory(self, device: int) -> GroupBytes:
+        """What groups take on a device."""
         request, times = self._planner.request, self._times
-        tiles = [rank % self.base.grid.tiles for rank in request.cluster.ranks_of(device)]
         return GroupBytes(
             request.network,
-            times.rows,
-            times.columns,
-            times.exchanges,
-            [self.base.grid.position(tile) for tile in tiles],
+            self.base,
+            times,
+            self._divided,
+            request.cluster.ranks_of(device),
             self._images,
             request.demand,
             self._planner.lives,

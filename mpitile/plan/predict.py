@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import prod
 
-from mpitile.network.parameters import parameter_specs
 from mpitile.network.spec import Network
+from mpitile.plan.bytes import tile_elements
 from mpitile.plan.cost import Cost, Message
+from mpitile.plan.group_moves import GroupMoves
 from mpitile.plan.partition import Partition
 from mpitile.plan.plan import Plan
+from mpitile.plan.recording import ADJOINT, FORWARD
 from mpitile.plan.slices import own_elements
+from mpitile.plan.sum_times import STATISTIC_BYTES, peer_sum
 from mpitile.plan.tasks import Task, group_tasks
-from mpitile.plan.traffic import group_traffic
 
-# Batch norm adds up float64, and one vector twice in forward, two at once in backward.
-_STATISTIC_BYTES = 8
 # Messages up to this size leave while the sender computes; larger ones wait for both sides:
 # Open MPI's btl_tcp_eager_limit. Its ranks have no thread of their own for progress.
 EAGER_BYTES = 1 << 16
@@ -69,26 +68,31 @@ class _Step:
     def __init__(self, partition: Partition, cost: Cost, images: int) -> None:
         self._partition, self._plan, self._cost = partition, partition.plan, cost
         self._network = partition.network
-        ranks = partition.plan.ranks
+        ranks, tiles = partition.plan.ranks, partition.plan.grid.tiles
         self._images = images // partition.plan.replicas
         self._tasks = group_tasks(self._network, self._plan)
-        self._elements = sum(prod(s.shape) for s in parameter_specs(self._network) if s.trained)
+        # Trained numbers that all ranks have alike, and those of each tile's slices.
+        elements = [tile_elements(self._network, self._plan, tile) for tile in range(tiles)]
+        self._elements = elements[0][0][0]
+        self._sliced = [sliced for _, (sliced, _) in elements]
         self._devices = [cost.cluster.device_of(rank) for rank in range(ranks)]
-        self._messages = [self._group_messages(group) for group in range(len(partition.ranges))]
+        self._moves = GroupMoves(partition, cost, self._images)
+        self._messages = [self._moves.messages(group) for group in range(len(partition.ranges))]
         self._clock, self._compute, self._halo, self._reduce = ([0.0] * ranks for _ in range(4))
+        self._everyone = [range(ranks)]
+        self._peers = [range(tile, ranks, tiles) for tile in range(tiles)]
 
     def run(self, optimizer: str, subdivisions: int) -> Prediction:
-        elements = self._elements
         for _ in range(subdivisions):
             self._pass()
-        self._wait_for_all(
-            self._cost.gradient_sum(elements * self._cost.itemsize, len(self._clock))
-        )
-        own = own_elements(self._cost.cluster, len(self._clock), elements)
+        self._sum_gradients()
+        own = own_elements(self._cost.cluster, len(self._clock), self._elements)
         for rank, device in enumerate(self._devices):
+            sliced = self._sliced[rank % self._plan.grid.tiles] / self._plan.replicas
             self._work(
                 rank,
-                self._cost.update(device, own[rank], optimizer) + self._cost.overhead(device),
+                self._cost.update(device, own[rank] + sliced, optimizer)
+                + self._cost.overhead(device),
             )
         step = max(self._clock)
         return Prediction(
@@ -99,12 +103,19 @@ class _Step:
             ),
         )
 
+    def _sum_gradients(self) -> None:
+        size, ranks = self._cost.itemsize, len(self._clock)
+        if self._elements:
+            self._meet(self._everyone, self._cost.gradient_sum(self._elements * size, ranks))
+        sizes = [size * elements for elements in self._sliced]
+        if self._plan.replicas > 1 and any(sizes):
+            self._meet(self._peers, peer_sum(self._cost, self._plan, sizes))
+
     def _pass(self) -> None:
         groups = range(len(self._partition.ranges))
         for group in groups:
-            messages = self._messages[group]
-            self._pack(messages)
-            self._finish(messages, list(self._clock))
+            self._begin(group, FORWARD)
+            self._finish(group, FORWARD, list(self._clock))
             self._forward(group)
         for group in reversed(groups):
             self._backward(group)
@@ -114,48 +125,61 @@ class _Step:
             self._task(group, task, "forward")
             if task.normalized:
                 for _ in range(2):
-                    self._sum(_STATISTIC_BYTES * task.layer.output_shape.channels)
+                    self._statistics(task, 1)
 
     def _backward(self, group: int) -> None:
         tasks = self._tasks[group]
-        adjoint = [Message(m.target, m.source, m.size) for m in self._messages[group]]
         for task in reversed(tasks):
             for again in task.again:
                 # Batch norm knows its sums.
                 self._task(group, again, "forward")
             if task.normalized:
-                self._sum(2 * _STATISTIC_BYTES * task.layer.output_shape.channels)
+                self._statistics(task, 2)
             self._task(group, task, "backward_input")
             if task is tasks[0]:
-                self._pack(adjoint)
+                self._begin(group, ADJOINT)
             begun = list(self._clock)
             self._task(group, task, "backward_weights")
         # The adjoint travels while the first layer's weight gradient is computed.
-        self._finish(adjoint, begun)
+        self._finish(group, ADJOINT, begun)
 
     def _task(self, group: int, task: Task, operation: str) -> None:
         layer, first = task.layer, self._partition.ranges[group][0]
+        spans = self._partition.spans.get(layer.index)
         for rank, device in enumerate(self._devices):
-            needs = self._partition.needs[rank % self._plan.grid.tiles][group]
-            box = needs.computed[layer.index - first]
+            tile = rank % self._plan.grid.tiles
+            box = self._partition.needs[tile][group].computed[layer.index - first]
+            channels = spans[tile][1] - spans[tile][0] if spans else None
             size = (self._images, box.height, box.width)
-            self._work(rank, self._cost.compute(device, layer.index, operation, *size, task.merged))
+            self._work(
+                rank,
+                self._cost.compute(device, layer.index, operation, *size, task.merged, channels),
+            )
 
     def _work(self, rank: int, seconds: float) -> None:
         self._clock[rank] += seconds
         self._compute[rank] += seconds
 
-    def _pack(self, messages: Iterable[Message]) -> None:
-        for message in messages:
-            self._copy(message.source, message.size)
-
-    def _copy(self, rank: int, size: float) -> None:
-        seconds = self._cost.pack(self._devices[rank], size)
+    def _copy(self, rank: int, seconds: float) -> None:
         self._clock[rank] += seconds
         self._halo[rank] += seconds
 
-    def _finish(self, messages: list[Message], begun: list[float]) -> None:
+    def _begin(self, group: int, direction: str) -> None:
+        """Pack what is sent."""
+        parts = self._moves.parts(group)
+        if parts is None:
+            for message in _directed(self._messages[group], direction):
+                pack = self._cost.pack(self._devices[message.source], message.size)
+                self._copy(message.source, pack)
+            return
+        for rank in range(len(self._clock)):
+            self._copy(rank, self._moves.gathers.of(direction)(rank, parts)[0])
+        # What its ranks have put together, a device sends once.
+        self._meet(self._moves.gathers.devices, 0.0)
+
+    def _finish(self, group: int, direction: str, begun: list[float]) -> None:
         """End an exchange that ranks began at these times, and unpack."""
+        messages, parts = _directed(self._messages[group], direction), self._moves.parts(group)
         starts: dict[int, float] = {}
         for source, target, size in messages:
             eager = size <= EAGER_BYTES
@@ -168,25 +192,37 @@ class _Step:
             end = max(before[rank], starts[rank] + seconds)
             self._halo[rank] += min(seconds, end - before[rank])
             self._clock[rank] = end
-        for message in messages:
-            self._copy(message.target, message.size)
-
-    def _sum(self, size: int) -> None:
-        self._wait_for_all(self._cost.reduction(size, len(self._clock)))
-
-    def _wait_for_all(self, seconds: float) -> None:
-        """All ranks meet, and go on so much later."""
-        end = max(self._clock) + seconds
+        if parts is None:
+            for message in messages:
+                unpack = self._cost.pack(self._devices[message.target], message.size)
+                self._copy(message.target, unpack)
+            return
+        if direction == FORWARD:
+            self._meet(self._moves.gathers.devices, 0.0)
         for rank in range(len(self._clock)):
-            self._clock[rank] = end
-            self._reduce[rank] += seconds
+            self._copy(rank, self._moves.gathers.of(direction)(rank, parts)[1])
 
-    def _group_messages(self, group: int) -> list[Message]:
-        factor = self._images * self._cost.itemsize
-        traffic = sorted(group_traffic(self._partition, group).items())
-        tiles = self._plan.grid.tiles
-        return [
-            Message(base + source, base + target, factor * elements)
-            for base in range(0, self._plan.ranks, tiles)
-            for (source, target), elements in traffic
-        ]
+    def _statistics(self, task: Task, vectors: int) -> None:
+        """Batch norm's sums, of a filter-parallel layer's channels over replicas alone."""
+        spans = self._partition.spans.get(task.first.index)
+        if not spans:
+            size = vectors * STATISTIC_BYTES * task.layer.output_shape.channels
+            self._meet(self._everyone, self._cost.reduction(size, len(self._clock)))
+        elif self._plan.replicas > 1:
+            size = vectors * STATISTIC_BYTES * max(stop - start for start, stop in spans)
+            self._meet(self._peers, self._cost.reduction(size, self._plan.replicas))
+
+    def _meet(self, teams: Iterable[Sequence[int]], seconds: float) -> None:
+        """The ranks of each team wait for each other, and go on so much later."""
+        for team in teams:
+            end = max(self._clock[rank] for rank in team) + seconds
+            for rank in team:
+                self._clock[rank] = end
+                self._reduce[rank] += seconds
+
+
+def _directed(messages: list[Message], direction: str) -> list[Message]:
+    """Messages of a forward exchange as they travel in a direction."""
+    if direction == FORWARD:
+        return messages
+    return [Message(message.target, message.source, message.size) for message in messages]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from mpitile.plan.bytes import parameter_elements
-from mpitile.plan.cost import Cost
+from mpitile.plan.bytes import tile_elements
+from mpitile.plan.collectives import MEETING_BYTES
+from mpitile.plan.cost import Cost, Message
+from mpitile.plan.group_moves import GroupMoves
 from mpitile.plan.partition import Partition
 from mpitile.plan.recording import (
     ADJOINT,
@@ -23,13 +25,14 @@ from mpitile.plan.recording import (
     Program,
 )
 from mpitile.plan.slices import own_elements
+from mpitile.plan.sum_times import STATISTIC_BYTES, peer_adding, peer_messages
 from mpitile.plan.tasks import Task, group_tasks
-from mpitile.plan.traffic import group_traffic
 
-# Batch norm adds up in double precision.
-_STATISTIC_BYTES = 8
 # Of what the ranks tell each other at the end of a step: the loss, and seven figures of it.
 _METRIC_BYTES = (16, 56)
+
+# By rank what it sends, and by rank what it receives.
+Exchanged = tuple[dict[int, Parcels], dict[int, Parcels]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,106 +61,166 @@ class _Step:
         self._plan, self._network = partition.plan, partition.network
         self._images = size.images // self._plan.replicas
         self._tasks = group_tasks(self._network, self._plan)
-        self._elements = parameter_elements(self._network)[0]
+        tiles = range(self._plan.grid.tiles)
+        elements = [tile_elements(self._network, self._plan, tile) for tile in tiles]
+        # Trained numbers that all ranks have alike, and those of each tile's slices.
+        self._elements = elements[0][0][0]
+        self._sliced = [sliced for _, (sliced, _) in elements]
         self._own = own_elements(cost.cluster, self._plan.ranks, self._elements)
+        self._moves = GroupMoves(partition, cost, self._images)
 
     @cached_property
-    def _messages(self) -> list[tuple[dict[int, Parcels], dict[int, Parcels]]]:
-        """For each group, by tile what it sends and what it receives, in bytes."""
-        factor = self._images * self._cost.itemsize
-        messages = []
-        for group in range(len(self._partition.ranges)):
-            sends: dict[int, list[tuple[int, int]]] = {}
-            receives: dict[int, list[tuple[int, int]]] = {}
-            for (source, target), elements in sorted(group_traffic(self._partition, group).items()):
-                sends.setdefault(source, []).append((target, factor * elements))
-                receives.setdefault(target, []).append((source, factor * elements))
-            messages.append((_frozen(sends), _frozen(receives)))
-        return messages
+    def _messages(self) -> list[Exchanged]:
+        """For each group, by rank what it sends and what it receives, in bytes."""
+        return [_by_rank(self._moves.messages(g)) for g in range(len(self._partition.ranges))]
+
+    @cached_property
+    def _peers(self) -> Exchanged:
+        """The same of the sums of slices over replicas."""
+        sizes = [self._cost.itemsize * elements for elements in self._sliced]
+        return _by_rank(peer_messages(self._cost, self._plan, sizes))
+
+    @cached_property
+    def _mates(self) -> dict[int, Parcels]:
+        """For each rank, what it tells the others of its device and team to meet."""
+        return {
+            rank: tuple((other, MEETING_BYTES) for other in ranks if other != rank)
+            for ranks in self._moves.gathers.devices
+            for rank in ranks
+        }
 
     def events(self, rank: int) -> Iterator[Event]:
         """A whole step of a rank."""
-        device = self._cost.cluster.device_of(rank)
-        replica, tile = divmod(rank, self._plan.grid.tiles)
-        base = replica * self._plan.grid.tiles
         groups = range(len(self._partition.ranges))
         for _ in range(self._size.passes):
             # Whether any rank could not read an image.
             yield from _sum(8 * self._size.images, "images")
             for group in groups:
-                yield from self._forward_group(device, tile, base, group)
+                yield from self._begin(rank, group, FORWARD)
+                yield from self._end(rank, group, FORWARD)
+                yield from self._forward_group(rank, group)
             for group in reversed(groups):
-                yield from self._backward_group(device, tile, base, group)
-        yield from self._update(device, rank)
+                yield from self._backward_group(rank, group)
+        yield from self._update(rank)
 
-    def _forward_group(self, device: int, tile: int, base: int, group: int) -> Iterator[Event]:
-        sends, receives = self._parcels(tile, base, group)
-        if sends or receives:
-            yield self._copy(device, "pack", group, sends)
-            yield BeginExchange(group, FORWARD, sends, receives)
-            yield EndExchange(group, FORWARD)
-            yield self._copy(device, "unpack", group, receives)
+    def _forward_group(self, rank: int, group: int) -> Iterator[Event]:
         for task in self._tasks[group]:
-            yield self._compute(device, tile, group, task, "forward")
+            yield self._compute(rank, group, task, "forward")
             if task.normalized:
                 for _ in range(2):
-                    yield from self._statistics(task, 1)
+                    yield from self._statistics(rank, task, 1)
 
-    def _backward_group(self, device: int, tile: int, base: int, group: int) -> Iterator[Event]:
-        sends, receives = self._parcels(tile, base, group)
+    def _backward_group(self, rank: int, group: int) -> Iterator[Event]:
         tasks = self._tasks[group]
         for task in reversed(tasks):
             for again in task.again:
                 # Batch norm knows its sums.
-                yield self._compute(device, tile, group, again, "forward")
+                yield self._compute(rank, group, again, "forward")
             if task.normalized:
-                yield from self._statistics(task, 2)
+                yield from self._statistics(rank, task, 2)
             if 0 not in task.first.inputs:
-                yield self._compute(device, tile, group, task, "backward_input")
-            if task is tasks[0] and (sends or receives):
-                yield self._copy(device, "pack", group, receives)
-                yield BeginExchange(group, ADJOINT, receives, sends)
-            yield self._compute(device, tile, group, task, "backward_weights")
-        if sends or receives:
-            yield EndExchange(group, ADJOINT)
-            yield self._copy(device, "unpack", group, sends)
+                yield self._compute(rank, group, task, "backward_input")
+            if task is tasks[0]:
+                yield from self._begin(rank, group, ADJOINT)
+            yield self._compute(rank, group, task, "backward_weights")
+        yield from self._end(rank, group, ADJOINT)
 
-    def _update(self, device: int, rank: int) -> Iterator[Event]:
-        size = self._elements * self._cost.itemsize
-        yield from _sum(size, GRADIENTS)
-        seconds = self._cost.update(device, self._own[rank], self._size.optimizer)
+    def _begin(self, rank: int, group: int, direction: str) -> Iterator[Event]:
+        """Pack what is sent, and send it."""
+        sends, receives = self._parcels(rank, group, direction)
+        parts = self._moves.parts(group)
+        if parts is None:
+            if sends or receives:
+                yield self._copy(rank, "pack", group, sends)
+                yield BeginExchange(group, direction, sends, receives)
+            return
+        yield Compute(self._moves.gathers.of(direction)(rank, parts)[0], "pack", group)
+        if direction == ADJOINT:
+            yield from self._meet(rank, group, direction)
+        yield BeginExchange(group, direction, sends, receives)
+
+    def _end(self, rank: int, group: int, direction: str) -> Iterator[Event]:
+        """Wait for what is received, and unpack it."""
+        sends, receives = self._parcels(rank, group, direction)
+        parts = self._moves.parts(group)
+        if parts is None:
+            if sends or receives:
+                yield EndExchange(group, direction)
+                yield self._copy(rank, "unpack", group, receives)
+            return
+        yield EndExchange(group, direction)
+        if direction == FORWARD:
+            yield from self._meet(rank, group, direction)
+        yield Compute(self._moves.gathers.of(direction)(rank, parts)[1], "unpack", group)
+
+    def _meet(self, rank: int, group: int, direction: str) -> Iterator[Event]:
+        """The ranks of a device wait until all of them have come here."""
+        if mates := self._mates[rank]:
+            yield BeginExchange(group, direction, mates, mates)
+            yield EndExchange(group, direction)
+
+    def _update(self, rank: int) -> Iterator[Event]:
+        device = self._cost.cluster.device_of(rank)
+        if self._elements:
+            yield from _sum(self._elements * self._cost.itemsize, GRADIENTS)
+        sizes = [self._cost.itemsize * elements for elements in self._sliced]
+        sums = peer_adding(self._cost, self._plan, rank, sizes)
+        yield from self._over_peers(rank, self._peers, sums)
+        own = self._own[rank] + self._sliced[rank % len(sizes)] / self._plan.replicas
+        seconds = self._cost.update(device, own, self._size.optimizer)
         yield Compute(seconds + self._cost.overhead(device), "update")
         for metric in _METRIC_BYTES:
             yield from _sum(metric, "metrics")
 
-    def _compute(self, device: int, tile: int, group: int, task: Task, operation: str) -> Compute:
+    def _over_peers(self, rank: int, exchanged: Exchanged, adding: float) -> Iterator[Event]:
+        """A sum over the ranks of a tile in all replicas: parts to who adds them up, and back."""
+        if not any(exchanged):
+            return
+        sends, receives = (side.get(rank, ()) for side in exchanged)
+        number = len(self._partition.ranges)
+        yield BeginExchange(number, ADJOINT, sends, receives)
+        yield EndExchange(number, ADJOINT)
+        yield Compute(adding, "sum")
+        yield BeginExchange(number, FORWARD, receives, sends)
+        yield EndExchange(number, FORWARD)
+
+    def _compute(self, rank: int, group: int, task: Task, operation: str) -> Compute:
         layer, (first, _) = task.layer, self._partition.ranges[group]
+        tile = rank % self._plan.grid.tiles
         box = self._partition.needs[tile][group].computed[layer.index - first]
+        spans = self._partition.spans.get(layer.index)
         seconds = self._cost.compute(
-            device,
+            self._cost.cluster.device_of(rank),
             layer.index,
             operation,
             self._images,
             box.height,
             box.width,
-            merged=task.merged,
+            task.merged,
+            spans[tile][1] - spans[tile][0] if spans else None,
         )
         return Compute(seconds, operation, layer.index)
 
-    def _parcels(self, tile: int, base: int, group: int) -> tuple[Parcels, Parcels]:
-        sends, receives = (side.get(tile, ()) for side in self._messages[group])
-        if base:
-            sends = tuple((base + peer, size) for peer, size in sends)
-            receives = tuple((base + peer, size) for peer, size in receives)
-        return sends, receives
+    def _parcels(self, rank: int, group: int, direction: str) -> tuple[Parcels, Parcels]:
+        sends, receives = (side.get(rank, ()) for side in self._messages[group])
+        return (sends, receives) if direction == FORWARD else (receives, sends)
 
-    def _copy(self, device: int, operation: str, group: int, parcels: Parcels) -> Compute:
+    def _copy(self, rank: int, operation: str, group: int, parcels: Parcels) -> Compute:
         size = sum(size for _, size in parcels)
+        device = self._cost.cluster.device_of(rank)
         return Compute(self._cost.pack(device, size, len(parcels)), operation, group)
 
-    def _statistics(self, task: Task, vectors: int) -> Iterator[Event]:
-        size = vectors * task.layer.output_shape.channels * _STATISTIC_BYTES
-        yield from _sum(size, f"statistics of layer {task.layer.index}")
+    def _statistics(self, rank: int, task: Task, vectors: int) -> Iterator[Event]:
+        """Batch norm's sums, of a filter-parallel layer's channels over replicas alone."""
+        size = vectors * STATISTIC_BYTES
+        spans = self._partition.spans.get(task.first.index)
+        if not spans:
+            size *= task.layer.output_shape.channels
+            yield from _sum(size, f"statistics of layer {task.layer.index}")
+        elif self._plan.replicas > 1:
+            sizes = [size * (stop - start) for start, stop in spans]
+            exchanged = _by_rank(peer_messages(self._cost, self._plan, sizes))
+            yield from self._over_peers(rank, exchanged, 0.0)
 
 
 def _sum(size: int, purpose: str) -> Iterator[Event]:
@@ -165,5 +228,14 @@ def _sum(size: int, purpose: str) -> Iterator[Event]:
     yield EndSum()
 
 
+def _by_rank(messages: Iterable[Message]) -> Exchanged:
+    sends: dict[int, list[tuple[int, int]]] = {}
+    receives: dict[int, list[tuple[int, int]]] = {}
+    for source, target, size in messages:
+        sends.setdefault(source, []).append((target, size))
+        receives.setdefault(target, []).append((source, size))
+    return _frozen(sends), _frozen(receives)
+
+
 def _frozen(parcels: dict[int, list[tuple[int, int]]]) -> dict[int, Parcels]:
-    return {tile: tuple(own) for tile, own in parcels.items()}
+    return {rank: tuple(own) for rank, own in parcels.items()}

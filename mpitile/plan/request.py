@@ -28,6 +28,7 @@ class Request:
     replicas : a number, or "auto".
     groups : "auto", or the first layer of each.
     recompute : "auto", "none", "all", or numbers of the groups that are named.
+    filters : "auto", "none", or numbers of the filter-parallel layers.
     row_weights, column_weights : None for equal ones, or by speed on a mixed cluster.
     memory_limit : bytes that the ranks of a device may take, beside the device's memory.
     """
@@ -42,6 +43,7 @@ class Request:
     replicas: int | str = 1
     groups: Sequence[int] | str = AUTO
     recompute: Sequence[int] | str = AUTO
+    filters: Sequence[int] | str = AUTO
     row_weights: tuple[float, ...] | None = None
     column_weights: tuple[float, ...] | None = None
     memory_limit: int | None = None
@@ -64,7 +66,7 @@ class Planned:
     Attributes
     ----------
     plan : as it is.
-    pass_seconds : of one pass without sums over ranks, as groups add up.
+    pass_seconds : of one pass with its share of the step's sums, as groups add up.
     ranks : for each rank, its bytes by kind.
     devices : for each device, the bytes of its ranks.
     excess : by how many bytes the worst device's exceed its room; not above 0 where it fits.

@@ -39,12 +39,14 @@ def shortage(planner: Planner) -> str:
 def _advice(request: Request, device: int, always: int) -> str:
     """What would make it fit; `always` are the bytes on a device that no tiling changes."""
     if always >= request.room(device):
-        remedies, hopeless = (
-            _fewer_ranks(request),
-            (
-                f"every rank holds all weights, their gradients and the optimiser's arrays, "
-                f"{_mb(always / request.cluster.devices[device].ranks)} MB, whatever the tiling"
-            ),
+        remedies = (
+            *_open_filters(request),
+            *_fewer_ranks(request),
+            *_larger_clusters(request),
+        )
+        hopeless = (
+            "weights, their gradients and the optimiser's arrays alone take "
+            f"{_mb(always)} MB there, whatever the tiling"
         )
     else:
         remedies = (*_settled(request), *_smaller_passes(request), *_larger_clusters(request))
@@ -82,8 +84,14 @@ def _settled(request: Request) -> Iterator[Remedy]:
         yield f'tiling.recompute = "{recompute}"', replace(request, recompute=recompute)
     if not isinstance(request.groups, str):
         yield 'tiling.groups = "auto"', replace(request, groups=AUTO, recompute=AUTO)
+    yield from _open_filters(request)
     if request.replicas not in (1, AUTO):
         yield "tiling.replicas = 1", replace(request, replicas=1)
+
+
+def _open_filters(request: Request) -> Iterator[Remedy]:
+    if request.filters != AUTO:
+        yield 'tiling.filters = "auto"', replace(request, filters=AUTO)
 
 
 def _smaller_passes(request: Request) -> Iterator[Remedy]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mpitile.geometry.needs import group_ranges
-from mpitile.plan.bytes import KINDS
+from mpitile.plan.bytes import KINDS, parameter_elements, tile_elements
 from mpitile.plan.explain import Alternative
 from mpitile.plan.planner import Planner
 from mpitile.plan.request import Planned
@@ -17,7 +17,7 @@ _HEADINGS = ("computing", "halos", "sums", "waiting")
 def plan_text(planner: Planner, planned: Planned) -> str:
     """Some lines on a plan, with tables of seconds and bytes."""
     request, plan = planner.request, planned.plan
-    prediction = planner.predict(planned)
+    prediction = planner.predict(planned.plan)
     images, seconds = request.passes * request.demand.images, prediction.step_seconds
     busiest = max(range(plan.ranks), key=lambda rank: prediction.ranks[rank].compute)
     parts = [getattr(prediction.ranks[busiest], part) for part in _PARTS]
@@ -33,6 +33,7 @@ def plan_text(planner: Planner, planned: Planned) -> str:
         f"{plan.ranks} rank(s) on {len(request.cluster.devices)} device(s)",
         f"grid {plan.grid}, replicas {plan.replicas}{_weights(planned)}",
         f"groups of layers {groups}" + (" (*: recomputed)" if any(flags) else ""),
+        *_filters(planner, planned),
         f"a step takes {seconds:.4g} s, {images / seconds:.4g} images/s; of rank {busiest}, "
         "which computes longest: "
         + ", ".join(f"{name} {part:.4g}" for name, part in zip(_HEADINGS, parts, strict=True)),
@@ -40,6 +41,26 @@ def plan_text(planner: Planner, planned: Planned) -> str:
         *_memory(planner, planned),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _filters(planner: Planner, planned: Planned) -> list[str]:
+    """Which layers are filter-parallel, and how much of the weights that takes off a rank."""
+    plan, network = planned.plan, planner.request.network
+    if not plan.filters:
+        return []
+    runs: list[list[int]] = []
+    for layer in plan.filters:
+        if not runs or runs[-1][-1] != layer - 1:
+            runs.append([])
+        runs[-1].append(layer)
+    layers = ", ".join(_numbers(run) for run in runs)
+    every, _ = parameter_elements(network)
+    (alike, _), (largest, _) = max(
+        (tile_elements(network, plan, tile) for tile in range(plan.grid.tiles)),
+        key=lambda elements: elements[1],
+    )
+    part = 100 * (alike + largest) / every
+    return [f"filter-parallel layers {layers}: a rank trains {part:.3g}% of the weights"]
 
 
 def _weights(planned: Planned) -> str:
@@ -71,12 +92,13 @@ def _memory(planner: Planner, planned: Planned) -> list[str]:
 
 def alternatives_text(planner: Planner, planned: Planned, others: Sequence[Alternative]) -> str:
     """A table of the plans that were not chosen."""
-    best = planner.predict(planned).step_seconds
+    best = planner.predict(planned.plan).step_seconds
     table = [("not chosen", "grid", "replicas", "groups", "s a step", "loses", "MB", "")]
     for other in others:
         plan = other.planned.plan
         again = sum(plan.recompute)
         groups = f"{len(plan.groups)}" + (f", {again} recomputed" if again else "")
+        groups += f", {len(plan.filters)} by filters" if plan.filters else ""
         excess = other.planned.excess / 1e6
         table.append(
             (

@@ -71,6 +71,7 @@ def run_request(
         tiling.replicas,
         tiling.groups,
         tiling.recompute,
+        tiling.filters,
         _tuple(tiling.row_weights),
         _tuple(tiling.column_weights),
         limit,
@@ -127,7 +128,9 @@ def earlier_plan(folder: Path, ranks: int) -> Plan | None:
 def settle(request: Request, plan: Plan) -> Request:
     """The request with what it leaves open settled as in a plan."""
     recompute: Sequence[int] | str = request.recompute
-    groups = request.groups
+    groups, filters = request.groups, request.filters
+    if filters == AUTO:
+        filters = plan.filters or "none"
     if groups == AUTO:
         groups = plan.groups
         if recompute == AUTO:
@@ -138,6 +141,7 @@ def settle(request: Request, plan: Plan) -> Request:
         replicas=plan.replicas if request.replicas == AUTO else request.replicas,
         groups=groups,
         recompute=recompute,
+        filters=filters,
         row_weights=request.row_weights or plan.row_weights,
         column_weights=request.column_weights or plan.column_weights,
     )
@@ -146,7 +150,7 @@ def settle(request: Request, plan: Plan) -> Request:
 def plan_report(planner: Planner, planned: Planned) -> dict[str, Any]:
     """What ``mpitile plan --json`` prints."""
     plan, request, cluster = planned.plan, planner.request, planner.request.cluster
-    prediction = planner.predict(planned)
+    prediction = planner.predict(planned.plan)
     return {
         **plan_keys(plan),
         "step_seconds": prediction.step_seconds,
@@ -185,6 +189,7 @@ def plan_keys(plan: Plan) -> dict[str, Any]:
         "replicas": plan.replicas,
         "groups": list(plan.groups),
         "recompute": list(plan.recompute or (False,) * len(plan.groups)),
+        "filters": list(plan.filters),
         "row_weights": plan.row_weights and list(plan.row_weights),
         "column_weights": plan.column_weights and list(plan.column_weights),
     }
@@ -204,6 +209,7 @@ def read_plan(report: Mapping[str, Any]) -> Plan:
         _tuple(report.get("row_weights")),
         _tuple(report.get("column_weights")),
         tuple(report["recompute"]) if any(report["recompute"]) else (),
+        tuple(report.get("filters", ())),
     )
 
 

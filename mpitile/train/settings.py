@@ -63,6 +63,7 @@ class TilingSettings:
     """``[tiling]``; weights are relative sizes of the grid's rows and columns.
 
     `recompute` numbers the groups that compute their inner values twice, from 0.
+    `filters` numbers the layers that are divided by their filters instead of into tiles.
     `cluster` is a file that describes devices and links to plan for.
     `ranks_per_device` divides hosts into devices of so many ranks, as if apart.
     """
@@ -71,6 +72,7 @@ class TilingSettings:
     replicas: int | Literal["auto"] = 1
     groups: list[int] | Literal["auto"] = "auto"
     recompute: list[int] | Literal["auto", "none", "all"] = "auto"
+    filters: list[int] | Literal["auto", "none"] = "auto"
     cluster: str | None = None
     memory_limit: str | None = None
     row_weights: list[float] | None = None

@@ -32,6 +32,7 @@ class TrainState:
     optimizer : "sgd" or "adam".
     topology : this rank's place.
     ranks_per_device : see `mpitile.comm.devices.make_devices`.
+    staged : bytes that each rank will share beside its state, the same on all ranks.
 
     Attributes
     ----------
@@ -48,10 +49,11 @@ class TrainState:
         optimizer: str,
         topology: Topology,
         ranks_per_device: int | str = "auto",
+        staged: int = 0,
     ) -> None:
         self._network, self._topology = network, topology
         each, once = _shared_bytes(network, plan, np.dtype(dtype))
-        self.group = make_devices(topology.world, ranks_per_device, each, once)
+        self.group = make_devices(topology.world, ranks_per_device, each + staged, once)
         spans = tile_spans(network, plan, topology.tile)
         shared, slices = divided_specs(network, spans)
 

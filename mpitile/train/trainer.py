@@ -16,6 +16,7 @@ from mpitile.comm.topology import Topology
 from mpitile.errors import InputError, MpitileError
 from mpitile.layers.base import Step
 from mpitile.network.spec import Network
+from mpitile.plan.bytes import most_staged
 from mpitile.plan.partition import Partition
 from mpitile.plan.recording import GRADIENTS
 from mpitile.runtime.calibrate import choose_kernels
@@ -25,6 +26,7 @@ from mpitile.train.evaluation import Score, score_images
 from mpitile.train.feeding import Feeder, Passes
 from mpitile.train.memory import peak_resident_bytes
 from mpitile.train.run_folder import StepMetrics
+from mpitile.train.scales import Scales
 from mpitile.train.schedule import learning_rate
 from mpitile.train.setup import Job
 from mpitile.train.sources import Images
@@ -55,7 +57,13 @@ class Trainer:
         self.done = 0
         train, tiling = job.settings.train, job.settings.tiling
         self._state = TrainState(
-            job.network, job.plan, train.dtype, job.optimizer, topology, tiling.ranks_per_device
+            job.network,
+            job.plan,
+            train.dtype,
+            job.optimizer,
+            topology,
+            tiling.ranks_per_device,
+            _staged(job),
         )
         self._state.draw(train.seed)
         self.parameters = self._state.parameters
@@ -265,3 +273,13 @@ class Trainer:
         """Bytes that this rank has sent to other devices since it was last asked."""
         before, self._sent = self._sent, self.group.sent()[0]
         return self._sent - before
+
+
+def _staged(job: Job) -> int:
+    """The most that a rank shares for gathering, by programs that exist at the same time."""
+    largest = Scales(job.network, job.settings.train.seed).largest
+    networks = [largest] if largest is job.network else [largest, job.network]
+    itemsize = np.dtype(job.settings.train.dtype).itemsize
+    return sum(
+        most_staged(Partition(network, job.plan), job.team_images, itemsize) for network in networks
+    )

@@ -78,6 +78,18 @@ def test_what_is_settled_stays():
     assert chosen == Plan(Grid(1, 2), (0, 2), 2)
 
 
+@pytest.mark.parametrize("groups", ["auto", [0, 2]])
+def test_teams_of_one_rank_divide_no_filters_whatever_is_named(groups):
+    """So that a run file for several ranks is one for a single rank, too."""
+    for ranks, replicas in ((1, 1), (2, 2)):
+        options = {"replicas": replicas, "filters": [2, 3], "groups": groups}
+        request = Request(small(), generic_cluster(["a"] * ranks), ranks, Demand(2), **options)
+        assert Planner(request).best().plan.filters == ()
+    options = {"grid": "1x2", "filters": [2, 3], "groups": groups}
+    request = Request(small(), generic_cluster(["a"] * 2), 2, Demand(2), **options)
+    assert Planner(request).best().plan.filters == (2, 3)
+
+
 def test_all_may_be_told_to_recompute():
     where = generic_cluster(["a"] * 2)
     request = Request(small(), where, 2, Demand(2), groups=[0, 2], recompute="all")
@@ -170,7 +182,7 @@ def test_alternatives_are_other_plans_and_no_faster_ones_fit():
     names = {other.name for other in others}
     assert {"one group", "other grid"} <= names
     assert len({other.planned.plan for other in others} | {chosen.plan}) == len(others) + 1
-    own = planner.predict(chosen).step_seconds
+    own = planner.predict(chosen.plan).step_seconds
     grids = [other.seconds for other in others if other.name == "other grid"]
     assert min(grids) >= 0.97 * own
     assert [other.seconds for other in others] == sorted(other.seconds for other in others)
@@ -187,5 +199,5 @@ def test_the_groups_tell_plans_apart_as_the_whole_step_does(recompute):
         )
         planner = Planner(request)
         chosen = planner.best()
-        rest.append(planner.predict(chosen).step_seconds - chosen.pass_seconds)
+        rest.append(planner.predict(chosen.plan).step_seconds - chosen.pass_seconds)
     assert max(rest) - min(rest) < 0.02 * chosen.pass_seconds

@@ -1,30 +1,32 @@
 """The planner's search against enumerating all plans of small networks."""
 
-from itertools import pairwise, product
+from dataclasses import replace
+from itertools import islice, pairwise, product
 from math import inf
 
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from planner_cases import cluster, groupings
+from planner_cases import cluster, mixed_groupings
 from strategies import networks
 
-from mpitile.geometry.needs import group_ranges
 from mpitile.geometry.tiling import Grid
 from mpitile.network.merging import merged_pools
 from mpitile.plan.bytes import Demand, plan_bytes
+from mpitile.plan.choices import TILED, Choices
 from mpitile.plan.cluster import OPERATIONS
 from mpitile.plan.cost import Cost
 from mpitile.plan.devices import cluster_devices
+from mpitile.plan.filter_times import FilterTimes
 from mpitile.plan.group_bytes import GroupBytes
 from mpitile.plan.group_lives import Lives
+from mpitile.plan.group_moves import GroupMoves
 from mpitile.plan.group_times import GroupTimes
 from mpitile.plan.partition import Partition
 from mpitile.plan.plan import Plan
 from mpitile.plan.planner import Planner
 from mpitile.plan.request import Request
-from mpitile.plan.search import cheapest_within, fastest
-from mpitile.plan.traffic import group_traffic
+from mpitile.plan.search import Grouping, cheapest_within, fastest
 
 
 @st.composite
@@ -65,16 +67,19 @@ def reference(network, plan, cost, images):
     """For each group: forward and backward on the slowest rank, and its exchange in one way."""
     partition = Partition(network, plan)
     merged = merged_pools(network, plan.groups)
+    moves = GroupMoves(partition, cost, images)
     found = []
     for group, (first, stop) in enumerate(partition.ranges):
         forward, backward = [], []
         for rank in range(plan.ranks):
-            needs = partition.needs[rank % plan.grid.tiles][group]
+            tile = rank % plan.grid.tiles
+            needs = partition.needs[tile][group]
             times = {name: 0.0 for name in OPERATIONS}
             for layer in range(first, stop):
                 if layer + 1 in merged:
                     continue
                 box = needs.computed[layer - first]
+                span = partition.channels(layer + 1, tile)
                 for name in OPERATIONS:
                     times[name] += cost.compute(
                         cost.cluster.device_of(rank),
@@ -84,105 +89,107 @@ def reference(network, plan, cost, images):
                         box.height,
                         box.width,
                         layer in merged,
+                        span[1] - span[0] if span else None,
                     )
             forward.append(times.pop("forward"))
             backward.append(sum(times.values()))
-        tiles = plan.grid.tiles
-        messages = [
-            (base + source, base + target, size * images * cost.itemsize)
-            for (source, target), size in group_traffic(partition, group).items()
-            for base in range(0, plan.ranks, tiles)
-        ]
-        link = max(cost.exchange(messages).values(), default=0.0)
+        link = max(cost.exchange(moves.messages(group)).values(), default=0.0)
         found.append((max(forward), max(backward), link))
     return found
 
 
+def all_choices(network, cost, plan, images, every=True):
+    """Everything that may be chosen on a grid."""
+    times = GroupTimes(network, cost, plan, images, every=every)
+    divided = FilterTimes(network, cost, plan, images, times.sums)
+    return times, divided, Choices(network, times, divided, lambda group: True)
+
+
+def some_mixed(network, most=256):
+    """Not all of them where there are many."""
+    return list(islice(mixed_groupings(network), most))
+
+
 @settings(max_examples=80)
-@given(layouts(layers=6), st.data())
+@given(layouts(layers=4), st.data())
 def test_the_seconds_of_groups_are_those_of_their_boxes(layout, data):
     network, plan, where, images = layout
     cost = Cost(network, where)
-    times = GroupTimes(network, cost, plan, images, every=True)
-    starts = data.draw(st.sampled_from(list(groupings(network))[:64]))
-    plan = Plan(plan.grid, starts, plan.replicas)
+    _, _, choices = all_choices(network, cost, plan, images)
+    groups = data.draw(st.sampled_from(some_mixed(network)))
+    grouping = Grouping(0.0, groups, ())
+    plan = Plan(plan.grid, grouping.starts, plan.replicas, filters=grouping.filters)
     assume(not partly_empty(network, Partition(network, plan).tiling))
-    ranges = group_ranges(starts, len(network.layers))
+    forms = TILED
     for group, (forward, backward, link) in zip(
-        ranges, reference(network, plan, cost, images), strict=True
+        groups, reference(network, plan, cost, images), strict=True
     ):
-        own = times.groups[group]
+        own = choices.seconds(group, forms)
+        forms = choices.after(group, forms)
         assert own.forward == pytest.approx(forward)
         assert own.backward == pytest.approx(backward)
         assert own.exchange >= link * (1 - 1e-9)
-        if not link:
-            assert own.exchange == 0
-        else:
-            # The rest is packing, far faster here than any link.
-            assert own.exchange <= 1.5 * link + 1e-4
+        if not group.filters:
+            if not link:
+                assert own.exchange == 0
+            else:
+                # The rest is packing, far faster here than any link.
+                assert own.exchange <= 1.5 * link + 1e-4
 
 
 @settings(max_examples=60)
-@given(layouts(layers=6))
+@given(layouts(layers=4))
 def test_the_fastest_grouping_is_the_best_of_all(layout):
     network, plan, where, images = layout
+    assume(len(network.layers) <= 7)
     cost = Cost(network, where)
-    every = GroupTimes(network, cost, plan, images, every=True).groups
-    best = min(
-        sum(every[group].stored for group in group_ranges(starts, len(network.layers)))
-        for starts in groupings(network)
-    )
-    few = GroupTimes(network, cost, plan, images)
-    found = fastest(few.groups, len(network.layers))
+    _, _, every = all_choices(network, cost, plan, images)
+    best = min(every.total(groups) for groups in mixed_groupings(network))
+    _, _, few = all_choices(network, cost, plan, images, every=False)
+    found = fastest(few)
     assert found.seconds == pytest.approx(best)
-    ranges = group_ranges(found.starts, len(network.layers))
-    assert sum(every[group].stored for group in ranges) == pytest.approx(found.seconds)
+    assert every.total(found.groups) == pytest.approx(found.seconds)
 
 
 @settings(max_examples=40)
 @given(layouts(layers=3), st.floats(0.3, 1.1))
 def test_the_search_within_a_cap_is_the_best_of_all(layout, share):
     network, plan, where, images = layout
-    assume(len(network.layers) <= 6)
-    cost, layers = Cost(network, where), len(network.layers)
-    times = GroupTimes(network, cost, plan, images, every=True)
-    places = [plan.grid.position(tile) for tile in range(plan.grid.tiles)]
+    assume(len(network.layers) <= 5)
+    cost = Cost(network, where)
+    times, divided, choices = all_choices(network, cost, plan, images)
     demand = Demand(images * plan.replicas)
-    memory = GroupBytes(
-        network,
-        times.rows,
-        times.columns,
-        times.exchanges,
-        places,
-        images,
-        demand,
-        Lives(network, 4),
-    )
+    lives = Lives(network, 4)
+    ranks = range(plan.ranks)
+    memory = GroupBytes(network, plan, times, divided, ranks, images, demand, lives)
 
-    def added_up(starts, flags):
-        seconds = stored = most = always = keeps = 0
-        for group, flag in zip(group_ranges(starts, layers), flags, strict=True):
-            own = memory.group(*group, flag)
-            again = memory.again(*group) if flag else ()
-            seconds += times.groups[group].recomputed(again)
+    def added_up(groups, flags):
+        seconds = stored = most = always = keeps = staging = 0
+        forms = TILED
+        for group, flag in zip(groups, flags, strict=True):
+            own = memory.group(group, choices.read(group, forms), flag)
+            again = memory.again(group) if flag else ()
+            seconds += choices.seconds(group, forms).recomputed(again)
             stored += keeps * own.handed
             most = max(most, stored + own.most)
             always += own.always
+            staging = max(staging, own.staging)
             stored, keeps = stored + own.stored, own.keeps
-        return seconds, most + always
+            forms = choices.after(group, forms)
+        return seconds, most + always + staging
 
     ways = [
-        added_up(starts, flags)
-        for starts in groupings(network)
-        for flags in product((False, True), repeat=len(starts))
+        added_up(groups, flags)
+        for groups in mixed_groupings(network)
+        for flags in product((False, True), repeat=len(groups))
     ]
     room = share * max(size for _, size in ways)
     best = min((seconds for seconds, size in ways if size <= room), default=inf)
-    found = cheapest_within(times.groups, memory, lambda group: (False, True), layers, room)
+    found = cheapest_within(choices, memory, lambda group: (False, True), room)
     assert (found[0].seconds if found else inf) == pytest.approx(best)
     for grouping in found:
         assert grouping.size <= room
-        seconds, size = added_up(grouping.starts, grouping.recompute)
+        seconds, size = added_up(grouping.groups, grouping.recompute)
         assert (grouping.seconds, grouping.size) == (pytest.approx(seconds), size)
 
 
@@ -202,21 +209,15 @@ def test_what_is_chosen_fits_and_little_is_faster(network, ranks, share, data):
     chosen = planner.best()
     best = inf
     for layout in planner.layouts:
-        cost = planner.cost
-        times = GroupTimes(network, cost, layout.base, 2 // layout.base.replicas, every=True)
-        for starts in groupings(network):
-            ranges = group_ranges(starts, len(network.layers))
-            plan = Plan(
-                layout.base.grid,
-                starts,
-                layout.base.replicas,
-                layout.base.row_weights,
-                layout.base.column_weights,
-            )
+        images = 2 // layout.base.replicas
+        _, _, choices = all_choices(network, planner.cost, layout.base, images)
+        for groups in mixed_groupings(network):
+            grouping = Grouping(0.0, groups, ())
+            plan = replace(layout.base, groups=grouping.starts, filters=grouping.filters)
             sizes = [sum(kinds.values()) for kinds in plan_bytes(Partition(network, plan), demand)]
             devices = (sum(sizes[r] for r in where.ranks_of(d)) for d in range(len(where.devices)))
             if max(devices) <= limit:
-                best = min(best, sum(times.groups[group].stored for group in ranges))
+                best = min(best, choices.total(groups))
     if chosen is None:
         assert best == inf
         return

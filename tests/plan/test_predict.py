@@ -86,6 +86,41 @@ def test_two_devices_by_hand():
         )
 
 
+def test_a_filter_parallel_layer_by_hand():
+    found = step(PLAIN, Plan(Grid(1, 2), (0, 1), filters=(1,)), cluster(1, 1))
+    # The first layer on half of the cells, the second with half of the filters.
+    compute = (32 * 18 * 2 * 2 + 64 * 36 * 3) / FLOPS + 1e-5 * (10 + 19)
+    # Half of the 512 bytes of the whole is sent, all of it is copied.
+    part, whole = 256, 512
+    link = LINK.latency + part / LINK.bandwidth
+    forward = part / 1e5 + 1e-5 + link + whole / 1e5 + 2e-5
+    # Back all of it goes into the device's memory, and half of that on to the owner.
+    adjoint = whole / 1e5 + 2e-5 + link - min(64 * 36 / FLOPS, link)
+    # The gradients of the first layer alone, half of them to the other device, and back.
+    total = 2 * (LINK.latency + 10 * 4 / LINK.bandwidth)
+    assert found.step_seconds == pytest.approx(compute + forward + adjoint + total, rel=1e-6)
+    for rank in found.ranks:
+        assert rank.compute == pytest.approx(compute)
+        assert rank.reduce == pytest.approx(total)
+
+
+def test_slices_are_summed_over_replicas_alone():
+    plan = Plan(Grid(1, 2), (0, 1), 2, filters=(0, 1))
+    found = step(PLAIN, plan, cluster(2, 2), images=2)
+    # Both devices have the same slices: 9 + 1 and 18 + 1 numbers a rank, which share the link.
+    size = 2 * 29 * 4 / 2
+    total = 2 * (LINK.latency + size / LINK.bandwidth)
+    assert found.ranks[0].reduce == pytest.approx(total, rel=0.05)
+    assert step(PLAIN, replace(plan, replicas=1), cluster(2)).ranks[0].reduce == 0
+
+
+def test_batch_norm_of_slices_needs_no_sums():
+    def reduce(text):
+        return step(text, Plan(Grid(1, 2), (0, 1), filters=(0, 1)), cluster(1, 1)).ranks[0].reduce
+
+    assert reduce(NORMALIZED) == reduce(PLAIN) == 0
+
+
 def test_a_fused_group_computes_more_and_sends_nothing():
     apart = step(PLAIN, Plan(Grid(1, 2), (0, 1)), cluster(1, 1))
     fused = step(PLAIN, Plan(Grid(1, 2), (0,)), cluster(1, 1))

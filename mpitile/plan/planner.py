@@ -99,6 +99,7 @@ class Planner:
                 request.passes * request.demand.images,
                 request.optimizer,
                 request.passes,
+                request.overlap,
             )
         return self._predicted[plan]
 
@@ -159,10 +160,10 @@ class Planner:
         """Whether what the request settles leaves this group, to teams of so many tiles."""
         if self.ranges is not None and group[:2] not in self.ranges:
             return False
-        # A team of one rank divides nothing, whatever layers are named.
-        wanted = self.request.filters if tiles > 1 else "none"
+        wanted = self.request.filters
         if isinstance(wanted, str):
-            return wanted == AUTO or not group.filters
+            # One rank of a team has nothing to divide.
+            return not group.filters or (wanted == AUTO and tiles > 1)
         inside = [layer in wanted for layer in range(group.first, group.stop)]
         if not group.filters:
             return not any(inside)

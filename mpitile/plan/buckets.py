@@ -16,6 +16,10 @@ from mpitile.network.parameters import ParameterSpec, parameter_specs
 from mpitile.network.spec import Network
 from mpitile.plan.slices import BUCKET_BYTES, Span, bucket_elements
 
+# Of a bucket, and how many of them there should be at least.
+_LEAST_BYTES = 1 << 16
+_BUCKETS = 16
+
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
@@ -24,7 +28,7 @@ class Bucket:
     Attributes
     ----------
     span : from where up to where, in elements.
-    layer : the first layer that has parameters there: with it the bucket is complete.
+    layer : with this layer the bucket is complete, at the latest.
     """
 
     span: Span
@@ -61,7 +65,14 @@ def layer_buckets(
 
 def network_buckets(network: Network, itemsize: int) -> tuple[Bucket, ...]:
     """Of all parameters of a network."""
-    return layer_buckets(parameter_specs(network), itemsize, BUCKET_BYTES)
+    return layer_buckets(parameter_specs(network), itemsize, _bucket_bytes(network, itemsize))
+
+
+def _bucket_bytes(network: Network, itemsize: int) -> int:
+    """Some buckets for a small network as well, as long as messages are worth their latency."""
+    specs = parameter_specs(network)
+    total = itemsize * sum(prod(spec.shape) for spec in specs if spec.trained)
+    return min(BUCKET_BYTES, max(_LEAST_BYTES, total // _BUCKETS))
 
 
 def _pieces(start: int, stop: int, step: int, layer: int) -> list[Bucket]:

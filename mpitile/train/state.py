@@ -15,7 +15,7 @@ from mpitile.comm.progress import Beside
 from mpitile.comm.topology import Topology
 from mpitile.network.parameters import ParameterSpec, parameter_specs
 from mpitile.network.spec import Network
-from mpitile.plan.buckets import layer_buckets
+from mpitile.plan.buckets import usual_buckets
 from mpitile.plan.bytes import parameter_elements, tile_elements
 from mpitile.plan.filters import tile_spans
 from mpitile.plan.plan import Plan
@@ -35,8 +35,8 @@ class TrainState:
     optimizer : "sgd" or "adam".
     topology : this rank's place.
     ranks_per_device : see `mpitile.comm.devices.make_devices`.
-    overlap : whether gradients are to be summed while others are still being computed.
     staged : bytes that each rank will share beside its state, the same on all ranks.
+    overlap : whether gradients are to be summed while others are still being computed.
 
     Attributes
     ----------
@@ -53,8 +53,8 @@ class TrainState:
         optimizer: str,
         topology: Topology,
         ranks_per_device: int | str = "auto",
-        overlap: bool = False,
         staged: int = 0,
+        overlap: bool = False,
     ) -> None:
         self._network, self._topology = network, topology
         each, once = _shared_bytes(network, plan, np.dtype(dtype))
@@ -64,7 +64,7 @@ class TrainState:
 
         def divided(group: DeviceGroup, specs: Sequence[ParameterSpec]) -> DividedState:
             size, decaying = trained_elements(specs)
-            buckets = layer_buckets(specs, np.dtype(dtype).itemsize)
+            buckets = usual_buckets(specs, np.dtype(dtype).itemsize)
             return DividedState(
                 group, size, decaying, dtype, optimizer, network.options, buckets, overlap
             )

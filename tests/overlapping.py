@@ -26,7 +26,12 @@ PLACES = [
 ]
 
 
-def tiling_of(place, groups=(0, 2), recompute="none"):
+# Filter-parallel layers; the first of these places' ranks sum nothing of them.
+SLICED_PLACES = [(2, "1x2", 1, "auto"), (4, "1x2", 2, 1), (6, "1x3", 2, 4), (6, "1x3", 2, 3)]
+FILTERS = [2, 4]
+
+
+def tiling_of(place, groups=(0, 2), recompute="none", filters="none"):
     _, grid, replicas, per_device = place
     return {
         "grid": grid,
@@ -34,6 +39,7 @@ def tiling_of(place, groups=(0, 2), recompute="none"):
         "ranks_per_device": per_device,
         "groups": list(groups),
         "recompute": recompute,
+        "filters": filters,
     }
 
 
@@ -53,9 +59,8 @@ def trained(settings, comm, steps=STEPS, prepare=lambda trainer: None):
     with training_feeder(job, topology, trainer.program, images, passes, print) as feeder:
         losses = [trainer.step(feeder)[0].loss for _ in range(steps)]
     moments = {
-        f"{name} {number}": part.array.copy()
+        name: np.concatenate([part.array for part in kept.parts])
         for name, kept in trainer.arrays.items()
-        for number, part in enumerate(kept.parts)
     }
     trainer.close()
     return losses, moments

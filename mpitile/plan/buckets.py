@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
 
-from mpitile.network.parameters import ParameterSpec, parameter_specs
-from mpitile.network.spec import Network
-from mpitile.plan.plan import Plan
+from mpitile.network.parameters import ParameterSpec
 from mpitile.plan.slices import BUCKET_BYTES, Span, bucket_elements
+
+# Of a bucket, and how many of them there should be at least.
+_LEAST_BYTES = 1 << 16
+_BUCKETS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,7 @@ class Bucket:
     Attributes
     ----------
     span : from where up to where, in elements.
-    layer : the first layer that has parameters there: with it the bucket is complete.
+    layer : with this layer the bucket is complete, at the latest.
     """
 
     span: Span
@@ -33,7 +35,7 @@ class Bucket:
 
 
 def layer_buckets(
-    specs: Sequence[ParameterSpec], itemsize: int, bucket_bytes: int | None = None
+    specs: Sequence[ParameterSpec], itemsize: int, bucket_bytes: int
 ) -> tuple[Bucket, ...]:
     """Buckets of at most `bucket_bytes`, in the order in which backward completes them.
 
@@ -41,11 +43,12 @@ def layer_buckets(
     ----------
     specs : in the order of layers; of those that are trained, the ones that decay come first
         in the flat array.
-    bucket_bytes : `BUCKET_BYTES` if left out.
     """
-    step = bucket_elements(itemsize, bucket_bytes or BUCKET_BYTES)
-    weights = [spec for spec in specs if spec.trained and spec.decays]
-    vectors = [spec for spec in specs if spec.trained and not spec.decays]
+    step = bucket_elements(itemsize, bucket_bytes)
+    # A slice of filters may have none of them; nobody completes it then.
+    trained = [spec for spec in specs if spec.trained and prod(spec.shape)]
+    weights = [spec for spec in trained if spec.decays]
+    vectors = [spec for spec in trained if not spec.decays]
     decaying = sum(prod(spec.shape) for spec in weights)
     found: list[Bucket] = []
     stop = start = decaying
@@ -61,16 +64,14 @@ def layer_buckets(
     return tuple(found)
 
 
-def shared_buckets(network: Network, plan: Plan, itemsize: int) -> tuple[Bucket, ...]:
-    """Of the parameters that all ranks have: those of layers that are not filter-parallel."""
-    specs = parameter_specs(network)
-    return layer_buckets([spec for spec in specs if spec.layer not in plan.filters], itemsize)
+def usual_buckets(specs: Sequence[ParameterSpec], itemsize: int) -> tuple[Bucket, ...]:
+    """Of a size that makes some of a small array as well, as long as messages are worth it."""
+    total = itemsize * sum(prod(spec.shape) for spec in specs if spec.trained)
+    return layer_buckets(specs, itemsize, min(BUCKET_BYTES, max(_LEAST_BYTES, total // _BUCKETS)))
 
 
 def _pieces(start: int, stop: int, step: int, layer: int) -> list[Bucket]:
-    """Equal parts of no more than a step, the last one first; none of nothing."""
-    if start == stop:
-        return []
+    """Equal parts of no more than a step, the last one first."""
     count = -(-(stop - start) // step)
     lines = [start + (stop - start) * n // count for n in range(count + 1)]
     return [Bucket((a, b), layer) for a, b in pairwise(lines)][::-1]

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
+from mpitile.network.parameters import parameter_specs
 from mpitile.network.spec import Network
-from mpitile.plan.buckets import shared_buckets
+from mpitile.plan.buckets import usual_buckets
 from mpitile.plan.cost import Cost
 from mpitile.plan.devices import first_devices
-from mpitile.plan.plan import Plan
 from mpitile.plan.slices import covered, share
 from mpitile.plan.tasks import Task
 
 
 class Completion:
-    """Follows one backward pass, and tells the bytes of each bucket that becomes complete."""
+    """Follows one backward pass, and tells the bytes of each bucket that becomes complete.
 
-    def __init__(self, network: Network, plan: Plan, itemsize: int) -> None:
-        self._buckets = shared_buckets(network, plan, itemsize)
+    Parameters
+    ----------
+    filters : layers whose gradients not all ranks add up.
+    """
+
+    def __init__(self, network: Network, filters: Collection[int], itemsize: int) -> None:
+        specs = [spec for spec in parameter_specs(network) if spec.layer not in filters]
+        self._buckets = usual_buckets(specs, itemsize)
         self._itemsize = itemsize
         self._next = 0
 
@@ -38,9 +44,9 @@ class BesideBackward:
     before it is back. Halos and buckets share what a link carries while both are there.
     """
 
-    def __init__(self, network: Network, plan: Plan, cost: Cost) -> None:
-        self._completion = Completion(network, plan, cost.itemsize)
-        self._cost, self._ranks = cost, plan.ranks
+    def __init__(self, network: Network, filters: Collection[int], cost: Cost, ranks: int) -> None:
+        self._completion = Completion(network, filters, cost.itemsize)
+        self._cost, self._ranks = cost, ranks
         self._free = 0.0
 
     def after(self, task: Task, clock: Sequence[float]) -> None:

@@ -21,6 +21,7 @@ from mpitile.plan.group_bytes import GroupBytes
 from mpitile.plan.group_lives import Lives
 from mpitile.plan.group_times import GroupTimes
 from mpitile.plan.partition import Partition
+from mpitile.plan.placement import placed
 from mpitile.plan.plan import Plan
 from mpitile.plan.predict import Prediction, predict
 from mpitile.plan.request import AUTO, Planned, Request, first_ranks
@@ -159,10 +160,10 @@ class Planner:
         """Whether what the request settles leaves this group, to teams of so many tiles."""
         if self.ranges is not None and group[:2] not in self.ranges:
             return False
-        # A team of one rank divides nothing, whatever layers are named.
-        wanted = self.request.filters if tiles > 1 else "none"
+        wanted = self.request.filters
         if isinstance(wanted, str):
-            return wanted == AUTO or not group.filters
+            # One rank of a team has nothing to divide.
+            return not group.filters or (wanted == AUTO and tiles > 1)
         inside = [layer in wanted for layer in range(group.first, group.stop)]
         if not group.filters:
             return not any(inside)
@@ -209,7 +210,9 @@ class Planner:
             return [grid]
         grids = [Grid(rows, tiles // rows) for rows in range(1, tiles + 1) if tiles % rows == 0]
         fitting = [g for g in grids if g.rows <= shape.height and g.columns <= shape.width]
-        return fitting or [squarest_grid(tiles, shape.height, shape.width)]
+        grids = fitting or [squarest_grid(tiles, shape.height, shape.width)]
+        device_of, ranks = self.cost.cluster.device_of, self.request.ranks
+        return [placed(grid, device_of, ranks, shape.height, shape.width) for grid in grids]
 
     def _weighted(self, base: Plan) -> Plan:
         request = self.request

@@ -86,12 +86,13 @@ class _Step:
         self._peers = [range(tile, ranks, tiles) for tile in range(tiles)]
 
     def run(self, optimizer: str, subdivisions: int, overlap: bool) -> Prediction:
+        ranks = len(self._clock)
         for number in range(subdivisions):
             if overlap and number == subdivisions - 1:
-                self._beside = BesideBackward(self._network, self._plan, self._cost)
+                self._beside = BesideBackward(self._network, self._plan.filters, self._cost, ranks)
             self._pass()
         self._sum_gradients()
-        own = own_elements(self._cost.cluster, len(self._clock), self._elements)
+        own = own_elements(self._cost.cluster, ranks, self._elements)
         for rank, device in enumerate(self._devices):
             sliced = self._sliced[rank % self._plan.grid.tiles] / self._plan.replicas
             self._work(
@@ -109,13 +110,13 @@ class _Step:
         )
 
     def _sum_gradients(self) -> None:
-        size, ranks = self._cost.itemsize, len(self._clock)
+        size, elements, ranks = self._cost.itemsize, self._elements, len(self._clock)
         if self._beside:
             for rank in range(ranks):
-                self._work(rank, adding_seconds(self._cost, rank, ranks, self._elements))
+                self._work(rank, adding_seconds(self._cost, rank, ranks, elements))
             self._meet(self._everyone, self._beside.left(self._clock))
-        elif self._elements:
-            self._meet(self._everyone, self._cost.gradient_sum(self._elements * size, ranks))
+        elif elements:
+            self._meet(self._everyone, self._cost.gradient_sum(elements * size, ranks))
         sizes = [size * elements for elements in self._sliced]
         if self._plan.replicas > 1 and any(sizes):
             self._meet(self._peers, peer_sum(self._cost, self._plan, sizes))

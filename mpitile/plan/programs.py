@@ -108,7 +108,7 @@ class _Step:
         buckets = None
         for number in range(self._size.passes):
             if self._overlap and number == self._size.passes - 1:
-                buckets = Completion(self._network, self._plan, self._cost.itemsize)
+                buckets = Completion(self._network, self._plan.filters, self._cost.itemsize)
             # Whether any rank could not read an image.
             yield from _sum(8 * self._size.images, "images")
             for group in groups:
@@ -178,16 +178,17 @@ class _Step:
             yield EndExchange(group, direction)
 
     def _update(self, rank: int) -> Iterator[Event]:
-        cost, sizes = self._cost, [self._cost.itemsize * elements for elements in self._sliced]
-        own = self._own[rank] + self._sliced[rank % len(sizes)] / self._plan.replicas
-        device = cost.cluster.device_of(rank)
-        seconds = cost.update(device, own, self._size.optimizer) + cost.overhead(device)
-        if self._overlap:
-            seconds += adding_seconds(cost, rank, self._plan.ranks, self._elements)
-        elif self._elements:
-            yield from _sum(self._elements * cost.itemsize, GRADIENTS)
-        sums = peer_adding(cost, self._plan, rank, sizes)
+        device = self._cost.cluster.device_of(rank)
+        if self._elements and not self._overlap:
+            yield from _sum(self._elements * self._cost.itemsize, GRADIENTS)
+        sizes = [self._cost.itemsize * elements for elements in self._sliced]
+        sums = peer_adding(self._cost, self._plan, rank, sizes)
         yield from self._over_peers(rank, self._peers, sums)
+        own = self._own[rank] + self._sliced[rank % len(sizes)] / self._plan.replicas
+        seconds = self._cost.update(device, own, self._size.optimizer)
+        seconds += self._cost.overhead(device)
+        if self._overlap:
+            seconds += adding_seconds(self._cost, rank, self._plan.ranks, self._elements)
         yield Compute(seconds, "update")
         if self._overlap:
             yield EndBuckets()

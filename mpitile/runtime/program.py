@@ -205,8 +205,8 @@ class Program:
             flat.gradients[flat.decaying :] = 0
         self._arrays.clear_deltas({self._time.loss})
         for number in reversed(range(len(self._groups))):
-            step = steps[self._groups[number].sliced]
-            self._backward_group(number, step, observe, complete or _ignore)
+            sliced = self._groups[number].sliced
+            self._backward_group(number, steps[sliced], observe, complete or _ignore)
         if observe and 0 in self.deltas:
             observe(0, self.deltas[0])
 

@@ -54,14 +54,14 @@ class DividedState:
         overlap: bool = False,
     ) -> None:
         self.group = group
-        self._buckets, self._complete = buckets, 0
-        spans = [bucket.span for bucket in buckets]
         self._value_memory, self.values = one_array(group, size, np.dtype(dtype))
         self._gradient_memory, gradients = own_arrays(group, size, np.dtype(dtype))
         self.gradients = gradients[group.inside.rank]
-        self._sum = SlicedSum(group, self._gradient_memory, gradients, spans)
+        self._buckets, self._complete = buckets, 0
+        self._spans = [bucket.span for bucket in buckets]
+        self._sum = SlicedSum(group, self._gradient_memory, gradients, self._spans)
         self.total, self.own = self._sum.total, self._sum.own
-        self._shared = SlicedGather(group, self._value_memory, self.values, spans)
+        self._shared = SlicedGather(group, self._value_memory, self.values, self._spans)
         self._totals: SlicedGather | None = None
         self.flow = BucketFlow(group, self._sum, self._shared) if overlap else None
         trained = Trained(self.values, self.total, decaying, self.own)
@@ -82,8 +82,7 @@ class DividedState:
     def gather_gradients(self) -> None:
         """Make `total` whole on every device."""
         if self._totals is None:
-            spans = [bucket.span for bucket in self._buckets]
-            self._totals = SlicedGather(self.group, self._gradient_memory, self.total, spans)
+            self._totals = SlicedGather(self.group, self._gradient_memory, self.total, self._spans)
         self._totals.begin()
         self._totals.end()
 
@@ -92,12 +91,12 @@ class DividedState:
         self._optimizer.update(rate, images, step)
 
     def begin_flow(self, rate: float, images: int, step: int) -> None:
-        """Begin to do all of this bucket by bucket, as `complete` says that they are complete."""
+        """Begin to do all of this bucket by bucket, as `flow` is told that they are complete."""
         self._complete = 0
         self.flow.begin(lambda span: self._optimizer.update(rate, images, step, span))
 
     def complete(self, layers: Collection[int]) -> list[int]:
-        """This rank's gradients of these layers are complete, and their values done with.
+        """Tell `flow` that this rank has completed these layers, and is done with their values.
 
         Layers come in descending order.
 
@@ -112,8 +111,7 @@ class DividedState:
             self._complete += 1
         if self._complete > first:
             self.flow.complete(self._complete)
-        spans = [bucket.span for bucket in self._buckets[first : self._complete]]
-        return [stop - start for start, stop in spans]
+        return [stop - start for start, stop in self._spans[first : self._complete]]
 
     def begin_share(self) -> None:
         """Begin to hand out the changed values."""

@@ -15,7 +15,7 @@ from mpitile.comm.progress import Beside
 from mpitile.comm.topology import Topology
 from mpitile.network.parameters import ParameterSpec, divided_specs, parameter_specs
 from mpitile.network.spec import Network
-from mpitile.plan.buckets import layer_buckets
+from mpitile.plan.buckets import usual_buckets
 from mpitile.plan.bytes import parameter_elements, tile_elements
 from mpitile.plan.filters import tile_spans
 from mpitile.plan.plan import Plan
@@ -64,9 +64,10 @@ class TrainState:
 
         def divided(group: DeviceGroup, specs: Sequence[ParameterSpec]) -> DividedState:
             size, decaying = trained_elements(specs)
-            buckets = layer_buckets(specs, np.dtype(dtype).itemsize)
-            options = network.options
-            return DividedState(group, size, decaying, dtype, optimizer, options, buckets, overlap)
+            buckets = usual_buckets(specs, np.dtype(dtype).itemsize)
+            return DividedState(
+                group, size, decaying, dtype, optimizer, network.options, buckets, overlap
+            )
 
         whole = divided(self.group, shared)
         self._divided = [whole]
@@ -76,11 +77,9 @@ class TrainState:
             own = divided(peers, slices)
             self._divided.append(own)
             flat += [spans, own.values, own.gradients]
+        self._beside = Beside(self._advance) if overlap and topology.world.threaded else None
         self.total = whole.total
         self.parameters = Parameters(network, dtype, *flat)
-        self._beside: Beside | None = None
-        if overlap and topology.world.threaded:
-            self._beside = Beside(self._advance)
 
     def draw(self, seed: int) -> None:
         """Initial values from the seed."""
@@ -128,15 +127,15 @@ class TrainState:
 
         Returns
         -------
-        The elements of each bucket of all ranks' gradients that became complete.
+        The elements of each bucket of what all ranks have alike that became complete.
         """
-        found, *_ = [divided.complete(layers) for divided in self._divided]
+        whole, *_ = [divided.complete(layers) for divided in self._divided]
         if not self._beside:
             self._advance()
-        return found
+        return whole
 
     def end_overlap(self) -> BucketFlow:
-        """Return when the device's values are whole, with what the way of all ranks' was like."""
+        """Return when the device's values are whole, with what the buckets' way was like."""
         if self._beside:
             self._beside.stop()
         for divided in self._divided:
@@ -144,7 +143,7 @@ class TrainState:
         return self._divided[0].flow
 
     def _advance(self) -> bool:
-        """Do what can be done at once for all buckets; whether nothing is left."""
+        """Do what can be done at once for buckets under way; whether nothing is left."""
         return all([divided.flow.advance() for divided in self._divided])
 
     def begin_share(self) -> None:

@@ -78,18 +78,6 @@ def test_what_is_settled_stays():
     assert chosen == Plan(Grid(1, 2), (0, 2), 2)
 
 
-@pytest.mark.parametrize("groups", ["auto", [0, 2]])
-def test_teams_of_one_rank_divide_no_filters_whatever_is_named(groups):
-    """So that a run file for several ranks is one for a single rank, too."""
-    for ranks, replicas in ((1, 1), (2, 2)):
-        options = {"replicas": replicas, "filters": [2, 3], "groups": groups}
-        request = Request(small(), generic_cluster(["a"] * ranks), ranks, Demand(2), **options)
-        assert Planner(request).best().plan.filters == ()
-    options = {"grid": "1x2", "filters": [2, 3], "groups": groups}
-    request = Request(small(), generic_cluster(["a"] * 2), 2, Demand(2), **options)
-    assert Planner(request).best().plan.filters == (2, 3)
-
-
 def test_all_may_be_told_to_recompute():
     where = generic_cluster(["a"] * 2)
     request = Request(small(), where, 2, Demand(2), groups=[0, 2], recompute="all")

@@ -88,8 +88,8 @@ def test_where_links_are_fast_and_images_many_layers_stay_tiled():
 
 def test_a_team_of_one_rank_divides_nothing_by_itself():
     assert plan(cluster((1, 1))).filters == ()
-    # A run that names layers for more ranks can go on with one.
-    assert plan(cluster((1, 1)), filters=[2, 4]).filters == ()
+    # But a run that was begun with more ranks can go on.
+    assert plan(cluster((1, 1)), filters=[2, 4]).filters == (2, 4)
 
 
 @pytest.mark.parametrize("wanted", [[2], [4, 2, 3], [0, 1], [5]])
@@ -148,8 +148,10 @@ def test_what_the_switch_gains_is_said():
 def test_the_groups_tell_mixed_plans_apart_as_the_whole_step_does(replicas):
     """What the sum of groups leaves out of a step is about the same for every choice."""
     where = cluster((4, 1), (4, 1), between=(1e-4, 1e8))
-    request = Request(heavy(), where, 8, Demand(4), grid="2x2" if replicas == 2 else "2x4")
-    planner = Planner(replace(request, replicas=replicas, overlap=False))
+    grid = "2x2" if replicas == 2 else "2x4"
+    # Groups know nothing of sums beside the backward pass.
+    request = Request(heavy(), where, 8, Demand(4), grid=grid, overlap=False)
+    planner = Planner(replace(request, replicas=replicas))
     (layout,) = planner.layouts
     rest = []
     for groups in mixed_groupings(heavy()):

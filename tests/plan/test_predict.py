@@ -87,7 +87,8 @@ def test_two_devices_by_hand():
 
 
 def test_a_filter_parallel_layer_by_hand():
-    found = step(PLAIN, Plan(Grid(1, 2), (0, 1), filters=(1,)), cluster(1, 1))
+    plan = Plan(Grid(1, 2), (0, 1), filters=(1,))
+    found = step(PLAIN, plan, cluster(1, 1), overlap=False)
     # The first layer on half of the cells, the second with half of the filters.
     compute = (32 * 18 * 2 * 2 + 64 * 36 * 3) / FLOPS + 1e-5 * (10 + 19)
     # Half of the 512 bytes of the whole is sent, all of it is copied.

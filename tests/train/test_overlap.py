@@ -4,7 +4,16 @@ import random
 import time
 
 import pytest
-from overlapping import PLACES, STEPS, assert_same_bits, small_buckets, tiling_of, trained
+from overlapping import (
+    FILTERS,
+    PLACES,
+    SLICED_PLACES,
+    STEPS,
+    assert_same_bits,
+    small_buckets,
+    tiling_of,
+    trained,
+)
 from small_jobs import box_images, detector, small_settings
 
 from mpitile.comm.flow import BucketFlow
@@ -55,11 +64,12 @@ def test_values_may_change_while_others_are_computed_again(tmp_path, boxes, monk
         assert_same_bits(overlapped, apart)
 
 
-@pytest.mark.parametrize("place", PLACES[1:])
-def test_slices_of_filters_overlap_too(tmp_path, boxes, monkeypatch, place):
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("place", SLICED_PLACES)
+def test_slices_of_filters_stay_the_same_bits(tmp_path, boxes, monkeypatch, place, optimizer):
     small_buckets(monkeypatch)
-    tiling = {**tiling_of(place), "filters": [2]}
-    for apart, overlapped in both(tmp_path, boxes, place, tiling=tiling):
+    tiling = tiling_of(place, filters=FILTERS)
+    for apart, overlapped in both(tmp_path, boxes, place, tiling=tiling, optimizer=optimizer):
         assert_same_bits(overlapped, apart)
 
 

@@ -287,7 +287,9 @@ def plans(draw, network, replicas=1, filters=False):
     With `filters` some layers are filter-parallel, in three of four plans.
     """
     side = 2 if replicas == 3 else 3
-    grid = Grid(draw(st.integers(1, side)), draw(st.integers(1, side)))
+    sides = draw(st.integers(1, side)), draw(st.integers(1, side))
+    block = (draw(st.sampled_from([n for n in range(1, s + 1) if s % n == 0])) for s in sides)
+    grid = Grid(*sides, tuple(block))
 
     def weights(parts):
         if draw(st.integers(0, 3)):

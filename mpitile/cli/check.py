@@ -130,7 +130,7 @@ def _prepare(options: argparse.Namespace, ranks: int) -> tuple[Network, Plan]:
     network = read_network(options.cfg)
     if options.size:
         network = resize(network, *pair(options.size))
-    rows, columns = pair(options.grid, "--grid")
+    rows, columns = pair(options.grid.partition("/")[0], "--grid")
     wanted = rows * columns * options.replicas
     if ranks not in (1, wanted):
         raise InputError(

@@ -14,14 +14,27 @@ from mpitile.geometry.receptive import LayerGeometry
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """``rows x columns`` tiles, numbered row by row."""
+    """``rows x columns`` tiles, numbered row by row.
+
+    Attributes
+    ----------
+    block : rows and columns of the blocks in which tiles are numbered: one block after the other
+        row by row, and the tiles of each likewise. Tiles whose numbers follow each other are
+        the ranks of one device: a compact block has shorter borders than a row of tiles.
+    """
 
     rows: int
     columns: int
+    block: tuple[int, int] = (1, 1)
 
     def __post_init__(self) -> None:
         if self.rows < 1 or self.columns < 1:
             raise InputError(f"grid {self}: expected at least 1x1 tiles")
+        high, wide = self.block
+        if high < 1 or wide < 1 or self.rows % high or self.columns % wide:
+            raise InputError(
+                f"grid {self}: expected blocks that divide {self.rows}x{self.columns} tiles"
+            )
 
     @property
     def tiles(self) -> int:
@@ -29,18 +42,40 @@ class Grid:
 
     def position(self, tile: int) -> tuple[int, int]:
         """Row and column of a tile."""
-        return divmod(tile, self.columns)
+        high, wide = self.block
+        number, inside = divmod(tile, high * wide)
+        down, across = divmod(number, self.columns // wide)
+        row, column = divmod(inside, wide)
+        return down * high + row, across * wide + column
+
+    def tile(self, row: int, column: int) -> int:
+        """The number of the tile in this row and column."""
+        high, wide = self.block
+        (down, inner_row), (across, inner_column) = divmod(row, high), divmod(column, wide)
+        number = down * (self.columns // wide) + across
+        return (number * high + inner_row) * wide + inner_column
 
     def __str__(self) -> str:
-        return f"{self.rows}x{self.columns}"
+        text = f"{self.rows}x{self.columns}"
+        return text if self.block == (1, 1) else f"{text}/{self.block[0]}x{self.block[1]}"
 
 
 def parse_grid(text: str) -> Grid:
-    """The grid written as ``ROWSxCOLUMNS``."""
+    """The grid written as ``ROWSxCOLUMNS``, or ``ROWSxCOLUMNS/ROWSxCOLUMNS`` with its blocks."""
+    size, separator, block = text.partition("/")
+    pairs = [_pair(size), _pair(block)] if separator else [_pair(size), (1, 1)]
+    if pairs[0] is None or pairs[1] is None:
+        raise InputError(
+            f"grid {text!r}: expected ROWSxCOLUMNS, such as 2x2, or with blocks, such as 4x6/2x2"
+        )
+    return Grid(*pairs[0], pairs[1])
+
+
+def _pair(text: str) -> tuple[int, int] | None:
     rows, separator, columns = text.lower().partition("x")
     if not (separator and rows.strip().isdecimal() and columns.strip().isdecimal()):
-        raise InputError(f"grid {text!r}: expected ROWSxCOLUMNS, such as 2x2")
-    return Grid(int(rows), int(columns))
+        return None
+    return int(rows), int(columns)
 
 
 def cut_lines(length: int, weights: Sequence[float]) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ from mpitile.network.merging import merged_pools
 from mpitile.network.parameters import ParameterSpec, local_specs, parameter_specs
 from mpitile.network.spec import Network
 from mpitile.plan.bands import band_elements
+from mpitile.plan.buckets import layer_buckets
 from mpitile.plan.devices import Devices, expected_devices, peer_devices, team_devices
 from mpitile.plan.filters import tile_spans
 from mpitile.plan.gathers import part_sizes, staging_bytes
@@ -19,7 +20,7 @@ from mpitile.plan.memory import in_use, lay_out
 from mpitile.plan.partition import Partition, TilePart
 from mpitile.plan.plan import Plan
 from mpitile.plan.recomputation import stages
-from mpitile.plan.slices import bytes_in_flight, covered, spans_of
+from mpitile.plan.slices import bytes_in_flight, covered, own_spans
 from mpitile.plan.timeline import make_timeline
 from mpitile.plan.traffic import group_traffic, whole_parts
 
@@ -103,15 +104,32 @@ def plan_bytes(partition: Partition, demand: Demand) -> tuple[dict[str, int], ..
 
 def _staging(partition: Partition, devices: Devices, images: int, itemsize: int) -> tuple[int, ...]:
     """For each rank, its part of the memory by way of which whole tensors are gathered."""
-    groups = range(len(partition.ranges))
-    parts = [whole_parts(partition, group) for group in groups if partition.gathers(group)]
-    sizes = [part_sizes(found, images) for found in parts]
-    tiles = partition.plan.grid.tiles
+    sizes, tiles = _gathered(partition, images), partition.plan.grid.tiles
     found: list[int] = []
     for first in range(0, partition.plan.ranks, tiles):
         team = team_devices(devices, range(first, first + tiles))
         found += [staging_bytes(team, sizes, tile, itemsize, True) for tile in range(tiles)]
     return tuple(found)
+
+
+def most_staged(partition: Partition, images: int, itemsize: int) -> int:
+    """The most that any rank adds to the memory of gathers, whatever ranks share it.
+
+    Parameters
+    ----------
+    images : of one pass of one replica.
+    """
+    sizes, tiles = _gathered(partition, images), range(partition.plan.grid.tiles)
+    # Nowhere more than where no rank shares with any other.
+    apart = Devices(tuple((tile,) for tile in tiles))
+    return max(staging_bytes(apart, sizes, tile, itemsize, True) for tile in tiles)
+
+
+def _gathered(partition: Partition, images: int) -> list[tuple[int, ...]]:
+    """The sizes of each gather's parts."""
+    groups = range(len(partition.ranges))
+    parts = [whole_parts(partition, group) for group in groups if partition.gathers(group)]
+    return [part_sizes(found, images) for found in parts]
 
 
 def tile_bytes(partition: Partition, demand: Demand, tile: int) -> dict[str, int]:
@@ -133,24 +151,30 @@ def state_bytes(
     "sums" are the buffers for what other devices send while gradients are added up.
     """
     replica, tile = divmod(rank, plan.grid.tiles)
-    whole, sliced = tile_elements(network, plan, tile)
-    shared = _divided_bytes(devices, rank, *whole, itemsize, optimizer_arrays)
+    whole, sliced = _tile_specs(network, plan, tile)
+    shared = _divided_bytes(devices, rank, whole, itemsize, optimizer_arrays)
     peers = peer_devices(devices, plan.grid.tiles, tile)
-    slices = _divided_bytes(peers, replica, *sliced, itemsize, optimizer_arrays)
+    slices = _divided_bytes(peers, replica, sliced, itemsize, optimizer_arrays)
     return {kind: size + slices[kind] for kind, size in shared.items()}
 
 
 def _divided_bytes(
-    devices: Devices, rank: int, trained: int, running: int, itemsize: int, optimizer_arrays: int
+    devices: Devices,
+    rank: int,
+    specs: Sequence[ParameterSpec],
+    itemsize: int,
+    optimizer_arrays: int,
 ) -> dict[str, int]:
-    """The same of arrays that all ranks of some devices have alike."""
+    """The same of parameters that all ranks of some devices have alike."""
+    trained, running = _elements(specs)
     _, position = devices.place(rank)
-    own = covered(spans_of(devices, rank, trained, itemsize))
+    buckets = [bucket.span for bucket in layer_buckets(specs, itemsize)]
+    own = covered(own_spans(devices, rank, buckets))
     return {
         "weights": (running + (0 if position else trained)) * itemsize,
         "gradients": trained * itemsize,
         "optimizer": own * optimizer_arrays * itemsize,
-        "sums": bytes_in_flight(devices, rank, trained, itemsize),
+        "sums": bytes_in_flight(devices, rank, buckets, itemsize),
     }
 
 
@@ -208,10 +232,18 @@ def tile_elements(
     network: Network, plan: Plan, tile: int
 ) -> tuple[tuple[int, int], tuple[int, int]]:
     """The same of what all ranks have alike, and of a tile's slices of filter-parallel layers."""
+    whole, sliced = _tile_specs(network, plan, tile)
+    return _elements(whole), _elements(sliced)
+
+
+def _tile_specs(
+    network: Network, plan: Plan, tile: int
+) -> tuple[list[ParameterSpec], list[ParameterSpec]]:
+    """The parameters that all ranks have alike, and a tile's slices."""
     spans = tile_spans(network, plan, tile)
     specs = local_specs(network, spans)
-    whole = _elements([spec for spec in specs if spec.layer not in spans])
-    return whole, _elements([spec for spec in specs if spec.layer in spans])
+    whole = [spec for spec in specs if spec.layer not in spans]
+    return whole, [spec for spec in specs if spec.layer in spans]
 
 
 def _elements(specs: Sequence[ParameterSpec]) -> tuple[int, int]:

@@ -110,11 +110,10 @@ def filter_spans(network: Network, plan: Plan) -> Mapping[int, tuple[Channels, .
 
 def tile_shares(plan: Plan) -> tuple[float, ...]:
     """Relative sizes of all tiles, and so of their ranks' slices."""
-    return tuple(
-        row * column
-        for row in plan.row_weights or (1.0,) * plan.grid.rows
-        for column in plan.column_weights or (1.0,) * plan.grid.columns
-    )
+    rows = plan.row_weights or (1.0,) * plan.grid.rows
+    columns = plan.column_weights or (1.0,) * plan.grid.columns
+    places = map(plan.grid.position, range(plan.grid.tiles))
+    return tuple(rows[row] * columns[column] for row, column in places)
 
 
 @lru_cache(256)

@@ -21,6 +21,7 @@ from mpitile.plan.group_bytes import GroupBytes
 from mpitile.plan.group_lives import Lives
 from mpitile.plan.group_times import GroupTimes
 from mpitile.plan.partition import Partition
+from mpitile.plan.placement import placed
 from mpitile.plan.plan import Plan
 from mpitile.plan.predict import Prediction, predict
 from mpitile.plan.request import AUTO, Planned, Request, first_ranks
@@ -98,6 +99,7 @@ class Planner:
                 request.passes * request.demand.images,
                 request.optimizer,
                 request.passes,
+                request.overlap,
             )
         return self._predicted[plan]
 
@@ -208,7 +210,9 @@ class Planner:
             return [grid]
         grids = [Grid(rows, tiles // rows) for rows in range(1, tiles + 1) if tiles % rows == 0]
         fitting = [g for g in grids if g.rows <= shape.height and g.columns <= shape.width]
-        return fitting or [squarest_grid(tiles, shape.height, shape.width)]
+        grids = fitting or [squarest_grid(tiles, shape.height, shape.width)]
+        device_of, ranks = self.cost.cluster.device_of, self.request.ranks
+        return [placed(grid, device_of, ranks, shape.height, shape.width) for grid in grids]
 
     def _weighted(self, base: Plan) -> Plan:
         request = self.request

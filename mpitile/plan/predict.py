@@ -9,6 +9,7 @@ from mpitile.network.spec import Network
 from mpitile.plan.bytes import tile_elements
 from mpitile.plan.cost import Cost, Message
 from mpitile.plan.group_moves import GroupMoves
+from mpitile.plan.overlap import BesideBackward, adding_seconds
 from mpitile.plan.partition import Partition
 from mpitile.plan.plan import Plan
 from mpitile.plan.recording import ADJOINT, FORWARD
@@ -46,6 +47,7 @@ def predict(
     images: int,
     optimizer: str = "sgd",
     subdivisions: int = 1,
+    overlap: bool = True,
 ) -> Prediction:
     """The time of a step, in the order of `mpitile.runtime.program`'s and the trainer's work.
 
@@ -56,10 +58,10 @@ def predict(
     ----------
     images : of a step over all replicas.
     subdivisions : passes of a step.
+    overlap : whether gradients are summed beside the last backward pass.
     """
-    return _Step(Partition(network, plan), cost, images // subdivisions).run(
-        optimizer, subdivisions
-    )
+    step = _Step(Partition(network, plan), cost, images // subdivisions)
+    return step.run(optimizer, subdivisions, overlap and plan.ranks > 1)
 
 
 class _Step:
@@ -78,15 +80,19 @@ class _Step:
         self._devices = [cost.cluster.device_of(rank) for rank in range(ranks)]
         self._moves = GroupMoves(partition, cost, self._images)
         self._messages = [self._moves.messages(group) for group in range(len(partition.ranges))]
+        self._beside: BesideBackward | None = None
         self._clock, self._compute, self._halo, self._reduce = ([0.0] * ranks for _ in range(4))
         self._everyone = [range(ranks)]
         self._peers = [range(tile, ranks, tiles) for tile in range(tiles)]
 
-    def run(self, optimizer: str, subdivisions: int) -> Prediction:
-        for _ in range(subdivisions):
+    def run(self, optimizer: str, subdivisions: int, overlap: bool) -> Prediction:
+        ranks = len(self._clock)
+        for number in range(subdivisions):
+            if overlap and number == subdivisions - 1:
+                self._beside = BesideBackward(self._network, self._plan.filters, self._cost, ranks)
             self._pass()
         self._sum_gradients()
-        own = own_elements(self._cost.cluster, len(self._clock), self._elements)
+        own = own_elements(self._cost.cluster, ranks, self._elements)
         for rank, device in enumerate(self._devices):
             sliced = self._sliced[rank % self._plan.grid.tiles] / self._plan.replicas
             self._work(
@@ -104,9 +110,13 @@ class _Step:
         )
 
     def _sum_gradients(self) -> None:
-        size, ranks = self._cost.itemsize, len(self._clock)
-        if self._elements:
-            self._meet(self._everyone, self._cost.gradient_sum(self._elements * size, ranks))
+        size, elements, ranks = self._cost.itemsize, self._elements, len(self._clock)
+        if self._beside:
+            for rank in range(ranks):
+                self._work(rank, adding_seconds(self._cost, rank, ranks, elements))
+            self._meet(self._everyone, self._beside.left(self._clock))
+        elif elements:
+            self._meet(self._everyone, self._cost.gradient_sum(elements * size, ranks))
         sizes = [size * elements for elements in self._sliced]
         if self._plan.replicas > 1 and any(sizes):
             self._meet(self._peers, peer_sum(self._cost, self._plan, sizes))
@@ -140,6 +150,8 @@ class _Step:
                 self._begin(group, ADJOINT)
             begun = list(self._clock)
             self._task(group, task, "backward_weights")
+            if self._beside:
+                self._beside.after(task, self._clock)
         # The adjoint travels while the first layer's weight gradient is computed.
         self._finish(group, ADJOINT, begun)
 
@@ -188,7 +200,13 @@ class _Step:
             for rank in (source, target):
                 starts[rank] = max(starts.get(rank, 0.0), start)
         before = list(self._clock)
-        for rank, seconds in self._cost.exchange(messages).items():
+        found = self._cost.exchange(messages)
+        if found and self._beside:
+            # What the slowest waits longer, all do: they go on together soon.
+            slowest = max(found.values())
+            longer = self._beside.halo(min(starts.values()), slowest) / slowest
+            found = {rank: longer * seconds for rank, seconds in found.items()}
+        for rank, seconds in found.items():
             end = max(before[rank], starts[rank] + seconds)
             self._halo[rank] += min(seconds, end - before[rank])
             self._clock[rank] = end

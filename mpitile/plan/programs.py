@@ -10,14 +10,17 @@ from mpitile.plan.bytes import tile_elements
 from mpitile.plan.collectives import MEETING_BYTES
 from mpitile.plan.cost import Cost, Message
 from mpitile.plan.group_moves import GroupMoves
+from mpitile.plan.overlap import Completion, adding_seconds
 from mpitile.plan.partition import Partition
 from mpitile.plan.recording import (
     ADJOINT,
     FORWARD,
     GRADIENTS,
+    BeginBucket,
     BeginExchange,
     BeginSum,
     Compute,
+    EndBuckets,
     EndExchange,
     EndSum,
     Event,
@@ -37,11 +40,20 @@ Exchanged = tuple[dict[int, Parcels], dict[int, Parcels]]
 
 @dataclass(frozen=True, slots=True)
 class StepSize:
-    """Attributes: images of a pass over all replicas, passes of a step, and the optimiser."""
+    """What a step consists of.
+
+    Attributes
+    ----------
+    images : of a pass over all replicas.
+    passes : of a step.
+    optimizer : "sgd" or "adam".
+    overlap : whether gradients are summed beside the last backward pass.
+    """
 
     images: int
     passes: int = 1
     optimizer: str = "sgd"
+    overlap: bool = True
 
 
 def step_programs(partition: Partition, cost: Cost, size: StepSize) -> tuple[Program, ...]:
@@ -66,6 +78,7 @@ class _Step:
         # Trained numbers that all ranks have alike, and those of each tile's slices.
         self._elements = elements[0][0][0]
         self._sliced = [sliced for _, (sliced, _) in elements]
+        self._overlap = size.overlap and self._plan.ranks > 1
         self._own = own_elements(cost.cluster, self._plan.ranks, self._elements)
         self._moves = GroupMoves(partition, cost, self._images)
 
@@ -92,7 +105,10 @@ class _Step:
     def events(self, rank: int) -> Iterator[Event]:
         """A whole step of a rank."""
         groups = range(len(self._partition.ranges))
-        for _ in range(self._size.passes):
+        buckets = None
+        for number in range(self._size.passes):
+            if self._overlap and number == self._size.passes - 1:
+                buckets = Completion(self._network, self._plan.filters, self._cost.itemsize)
             # Whether any rank could not read an image.
             yield from _sum(8 * self._size.images, "images")
             for group in groups:
@@ -100,7 +116,7 @@ class _Step:
                 yield from self._end(rank, group, FORWARD)
                 yield from self._forward_group(rank, group)
             for group in reversed(groups):
-                yield from self._backward_group(rank, group)
+                yield from self._backward_group(rank, group, buckets)
         yield from self._update(rank)
 
     def _forward_group(self, rank: int, group: int) -> Iterator[Event]:
@@ -110,7 +126,7 @@ class _Step:
                 for _ in range(2):
                     yield from self._statistics(rank, task, 1)
 
-    def _backward_group(self, rank: int, group: int) -> Iterator[Event]:
+    def _backward_group(self, rank: int, group: int, buckets: Completion | None) -> Iterator[Event]:
         tasks = self._tasks[group]
         for task in reversed(tasks):
             for again in task.again:
@@ -123,6 +139,8 @@ class _Step:
             if task is tasks[0]:
                 yield from self._begin(rank, group, ADJOINT)
             yield self._compute(rank, group, task, "backward_weights")
+            if buckets:
+                yield from (BeginBucket(size) for size in buckets.after(task))
         yield from self._end(rank, group, ADJOINT)
 
     def _begin(self, rank: int, group: int, direction: str) -> Iterator[Event]:
@@ -162,14 +180,19 @@ class _Step:
 
     def _update(self, rank: int) -> Iterator[Event]:
         device = self._cost.cluster.device_of(rank)
-        if self._elements:
+        if self._elements and not self._overlap:
             yield from _sum(self._elements * self._cost.itemsize, GRADIENTS)
         sizes = [self._cost.itemsize * elements for elements in self._sliced]
         sums = peer_adding(self._cost, self._plan, rank, sizes)
         yield from self._over_peers(rank, self._peers, sums)
         own = self._own[rank] + self._sliced[rank % len(sizes)] / self._plan.replicas
         seconds = self._cost.update(device, own, self._size.optimizer)
-        yield Compute(seconds + self._cost.overhead(device), "update")
+        seconds += self._cost.overhead(device)
+        if self._overlap:
+            seconds += adding_seconds(self._cost, rank, self._plan.ranks, self._elements)
+        yield Compute(seconds, "update")
+        if self._overlap:
+            yield EndBuckets()
         for metric in _METRIC_BYTES:
             yield from _sum(metric, "metrics")
 

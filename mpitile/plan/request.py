@@ -31,6 +31,7 @@ class Request:
     filters : "auto", "none", or numbers of the filter-parallel layers.
     row_weights, column_weights : None for equal ones, or by speed on a mixed cluster.
     memory_limit : bytes that the ranks of a device may take, beside the device's memory.
+    overlap : whether gradients are summed beside the last backward pass of a step.
     """
 
     network: Network
@@ -47,6 +48,7 @@ class Request:
     row_weights: tuple[float, ...] | None = None
     column_weights: tuple[float, ...] | None = None
     memory_limit: int | None = None
+    overlap: bool = True
 
     def room(self, device: int) -> float:
         """Bytes that the arrays of a device's ranks may take."""

@@ -34,7 +34,7 @@ def tile_weights(
     rates = [
         [
             min(
-                speeds[places(replica * grid.tiles + row * grid.columns + column)]
+                speeds[places(replica * grid.tiles + grid.tile(row, column))]
                 for replica in range(plan.replicas)
             )
             for column in range(grid.columns)

@@ -61,7 +61,7 @@ def _touched(partition: Partition, tensor: int, box: Box) -> Iterator[int]:
     columns = _between(tiling.columns[tensor], box.x0, box.x1)
     for row in rows:
         for column in columns:
-            yield row * tiling.grid.columns + column
+            yield tiling.grid.tile(row, column)
 
 
 def _between(cuts: Sequence[int], start: int, stop: int) -> range:

@@ -123,8 +123,7 @@ class _TimedProgram(Program):
 
 def middle_tile(plan: Plan) -> int:
     """A tile with as many neighbours as any."""
-    rows, columns = plan.grid.rows, plan.grid.columns
-    return rows // 2 * columns + columns // 2
+    return plan.grid.tile(plan.grid.rows // 2, plan.grid.columns // 2)
 
 
 def time_tile(

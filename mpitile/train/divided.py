@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
 from mpitile.checkpoint.pieces import Field
 from mpitile.checkpoint.shards import Part
 from mpitile.comm.devices import DeviceGroup, one_array, own_arrays
+from mpitile.comm.flow import BucketFlow
 from mpitile.comm.reduce import SlicedGather, SlicedSum
 from mpitile.network.spec import NetOptions
+from mpitile.plan.buckets import Bucket
 from mpitile.train.optimizer import Trained, optimizer_of
 
 
@@ -27,6 +29,9 @@ class DividedState:
     decaying : how many of them decay; they come first.
     optimizer : "sgd" or "adam".
     options : the optimiser's constants.
+    buckets : parts of the array that are dealt with at a time, in the order in which they are
+        complete.
+    overlap : whether parts are to be summed, updated and handed out before others are complete.
 
     Attributes
     ----------
@@ -34,6 +39,7 @@ class DividedState:
     gradients : this rank's own, flat as the values.
     total : the sums of all ranks' gradients, in this rank's spans; see `gather_gradients`.
     own : the spans that this rank completes and updates.
+    flow : of buckets, to be advanced while it is under way; None without overlap.
     """
 
     def __init__(
@@ -44,15 +50,20 @@ class DividedState:
         dtype: np.dtype | type,
         optimizer: str,
         options: NetOptions,
+        buckets: Sequence[Bucket],
+        overlap: bool = False,
     ) -> None:
         self.group = group
         self._value_memory, self.values = one_array(group, size, np.dtype(dtype))
         self._gradient_memory, gradients = own_arrays(group, size, np.dtype(dtype))
         self.gradients = gradients[group.inside.rank]
-        self._sum = SlicedSum(group, self._gradient_memory, gradients)
+        self._buckets, self._complete = buckets, 0
+        self._spans = [bucket.span for bucket in buckets]
+        self._sum = SlicedSum(group, self._gradient_memory, gradients, self._spans)
         self.total, self.own = self._sum.total, self._sum.own
-        self._shared = SlicedGather(group, self._value_memory, self.values)
+        self._shared = SlicedGather(group, self._value_memory, self.values, self._spans)
         self._totals: SlicedGather | None = None
+        self.flow = BucketFlow(group, self._sum, self._shared) if overlap else None
         trained = Trained(self.values, self.total, decaying, self.own)
         self._optimizer = optimizer_of(optimizer, trained, options)
 
@@ -71,13 +82,36 @@ class DividedState:
     def gather_gradients(self) -> None:
         """Make `total` whole on every device."""
         if self._totals is None:
-            self._totals = SlicedGather(self.group, self._gradient_memory, self.total)
+            self._totals = SlicedGather(self.group, self._gradient_memory, self.total, self._spans)
         self._totals.begin()
         self._totals.end()
 
     def update(self, rate: float, images: int, step: int) -> None:
         """Change this rank's spans of the values, with gradients summed over `images`."""
         self._optimizer.update(rate, images, step)
+
+    def begin_flow(self, rate: float, images: int, step: int) -> None:
+        """Begin to do all of this bucket by bucket, as `flow` is told that they are complete."""
+        self._complete = 0
+        self.flow.begin(lambda span: self._optimizer.update(rate, images, step, span))
+
+    def complete(self, layers: Collection[int]) -> list[int]:
+        """Tell `flow` that this rank has completed these layers, and is done with their values.
+
+        Layers come in descending order.
+
+        Returns
+        -------
+        The elements of each bucket that became complete.
+        """
+        first = self._complete
+        while self._complete < len(self._buckets) and (
+            self._buckets[self._complete].layer in layers
+        ):
+            self._complete += 1
+        if self._complete > first:
+            self.flow.complete(self._complete)
+        return [stop - start for start, stop in self._spans[first : self._complete]]
 
     def begin_share(self) -> None:
         """Begin to hand out the changed values."""
@@ -121,7 +155,7 @@ class DividedState:
 
     def close(self) -> None:
         """Give back memory and requests; the arrays must not be touched afterwards."""
-        for reduction in (self._sum, self._shared, self._totals):
+        for reduction in (self.flow, self._sum, self._shared, self._totals):
             if reduction:
                 reduction.close()
         for memory in (self._value_memory, self._gradient_memory):

@@ -16,6 +16,7 @@ from mpitile.kernels.tile import Tile
 from mpitile.layers.base import Step
 from mpitile.network.heads import heads
 from mpitile.network.spec import Network, Region, Yolo
+from mpitile.plan.bytes import most_staged
 from mpitile.plan.partition import Partition
 from mpitile.plan.plan import Plan
 from mpitile.runtime.parameters import Parameters
@@ -134,15 +135,21 @@ def run_tile_by_tile(problem: Problem, plan: Plan) -> Record:
 def run_tiled(problem: Problem, plan: Plan, world: Communicator) -> Record | None:
     """The steps of this rank of a plan; everything, put together, on rank 0. Collective."""
     topology = make_topology(world, plan)
+    passes = Passes(len(problem.images), plan.replicas)
+    own = passes.positions(0, topology.replica)
+    partition = Partition(problem.network, plan)
     state = TrainState(
-        problem.network, plan, problem.dtype, "sgd", topology, problem.ranks_per_device
+        problem.network,
+        plan,
+        problem.dtype,
+        "sgd",
+        topology,
+        problem.ranks_per_device,
+        most_staged(partition, len(own), problem.dtype.itemsize),
     )
     state.draw(problem.seed)
     parameters = state.parameters
     draw_vectors(parameters, problem.seed)
-    passes = Passes(len(problem.images), plan.replicas)
-    own = passes.positions(0, topology.replica)
-    partition = Partition(problem.network, plan)
     program = Program(
         partition,
         topology,

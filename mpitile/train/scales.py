@@ -81,8 +81,22 @@ class Scales:
         if not last or number * STRETCH_STEPS + FINAL_STEPS <= last:
             draw = np.random.default_rng([_STREAM, self.seed, number])
             cells = int(draw.integers(LEAST_CELLS, MOST_CELLS + 1))
+        return self._resized(cells)
+
+    @property
+    def largest(self) -> Network:
+        """The network at the largest size of any step.
+
+        Raises
+        ------
+        InputError : the network cannot change its size.
+        """
+        return self._resized(MOST_CELLS) if self._varies else self.network
+
+    def _resized(self, cells: int) -> Network:
+        """The network with so many cells of its coarsest tensor on the longer side."""
         shape = self.network.shape(0)
-        # The longer side gets that many cells, the other keeps the proportion.
+        # The other side keeps the proportion.
         unit = cells / max(shape.height, shape.width)
         height = max(1, round(unit * shape.height)) * self._cell
         width = max(1, round(unit * shape.width)) * self._cell

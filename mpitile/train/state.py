@@ -10,9 +10,12 @@ import numpy as np
 from mpitile.checkpoint.pieces import Field
 from mpitile.checkpoint.shards import Part, Sliced, replicated
 from mpitile.comm.devices import DeviceGroup, make_devices, peer_group
+from mpitile.comm.flow import BucketFlow
+from mpitile.comm.progress import Beside
 from mpitile.comm.topology import Topology
 from mpitile.network.parameters import ParameterSpec, parameter_specs
 from mpitile.network.spec import Network
+from mpitile.plan.buckets import layer_buckets
 from mpitile.plan.bytes import parameter_elements, tile_elements
 from mpitile.plan.filters import tile_spans
 from mpitile.plan.plan import Plan
@@ -32,6 +35,8 @@ class TrainState:
     optimizer : "sgd" or "adam".
     topology : this rank's place.
     ranks_per_device : see `mpitile.comm.devices.make_devices`.
+    overlap : whether gradients are to be summed while others are still being computed.
+    staged : bytes that each rank will share beside its state, the same on all ranks.
 
     Attributes
     ----------
@@ -48,16 +53,21 @@ class TrainState:
         optimizer: str,
         topology: Topology,
         ranks_per_device: int | str = "auto",
+        overlap: bool = False,
+        staged: int = 0,
     ) -> None:
         self._network, self._topology = network, topology
         each, once = _shared_bytes(network, plan, np.dtype(dtype))
-        self.group = make_devices(topology.world, ranks_per_device, each, once)
+        self.group = make_devices(topology.world, ranks_per_device, each + staged, once)
         spans = tile_spans(network, plan, topology.tile)
         shared, slices = divided_specs(network, spans)
 
         def divided(group: DeviceGroup, specs: Sequence[ParameterSpec]) -> DividedState:
             size, decaying = trained_elements(specs)
-            return DividedState(group, size, decaying, dtype, optimizer, network.options)
+            buckets = layer_buckets(specs, np.dtype(dtype).itemsize)
+            return DividedState(
+                group, size, decaying, dtype, optimizer, network.options, buckets, overlap
+            )
 
         whole = divided(self.group, shared)
         self._divided = [whole]
@@ -67,6 +77,7 @@ class TrainState:
             own = divided(peers, slices)
             self._divided.append(own)
             flat += [spans, own.values, own.gradients]
+        self._beside = Beside(self._advance) if overlap and topology.world.threaded else None
         self.total = whole.total
         self.parameters = Parameters(network, dtype, *flat)
 
@@ -96,6 +107,44 @@ class TrainState:
         """Change this rank's spans of the values, with gradients summed over `images`."""
         for divided in self._divided:
             divided.update(rate, images, step)
+
+    def begin_overlap(self, rate: float, images: int, step: int) -> None:
+        """Begin to add up, update and hand out what `complete` says is complete.
+
+        In place of `begin_sum` to `end_share`, and before the backward pass; the result is the
+        same.
+        """
+        for divided in self._divided:
+            divided.begin_flow(rate, images, step)
+        if self._beside:
+            self._beside.start()
+
+    def complete(self, layers: Sequence[int]) -> Sequence[int]:
+        """This rank's gradients of these layers are complete, and their values done with.
+
+        Layers come in descending order. Where no thread does it, this is when sums advance,
+        too.
+
+        Returns
+        -------
+        The elements of each bucket of what all ranks have alike that became complete.
+        """
+        whole, *_ = [divided.complete(layers) for divided in self._divided]
+        if not self._beside:
+            self._advance()
+        return whole
+
+    def end_overlap(self) -> BucketFlow:
+        """Return when the device's values are whole, with what the buckets' way was like."""
+        if self._beside:
+            self._beside.stop()
+        for divided in self._divided:
+            divided.flow.end()
+        return self._divided[0].flow
+
+    def _advance(self) -> bool:
+        """Do what can be done at once for buckets under way; whether nothing is left."""
+        return all([divided.flow.advance() for divided in self._divided])
 
     def begin_share(self) -> None:
         """Begin to hand out the changed values."""
@@ -154,6 +203,8 @@ class TrainState:
 
     def close(self) -> None:
         """Give back memory and requests; the parameters must not be touched afterwards."""
+        if self._beside:
+            self._beside.close()
         for divided in self._divided:
             divided.close()
 

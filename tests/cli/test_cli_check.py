@@ -33,8 +33,10 @@ def differences(result):
         (None, ["--grid", "2x3", "--batch", "2"]),
         (4, ["--grid", "2x2", "--groups", "0,1"]),
         (2, ["--grid", "1x2", "--recompute", "all"]),
+        (None, ["--grid", "1x3", "--filters", "all", "--replicas", "2", "--batch", "2"]),
+        (3, ["--grid", "1x3", "--filters", "0", "--recompute", "all", "--ranks-per-device", "2"]),
     ],
-    ids=["tile-by-tile", "4-ranks", "recomputed"],
+    ids=["tile-by-tile", "4-ranks", "recomputed", "sliced-tile-by-tile", "sliced"],
 )
 def test_tiles_take_the_step_of_one_rank(cfg, ranks, options):
     result = runs.mpitile("check", cfg, *options, ranks=ranks)
@@ -43,6 +45,7 @@ def test_tiles_take_the_step_of_one_rank(cfg, ranks, options):
     assert list(found) == KINDS
     assert all(difference <= 1e-12 for difference in found.values())
     assert "BEYOND" not in result.out
+    assert ("divided by filters" in result.out) == ("--filters" in options)
     assert result.out.count("largest relative differences; allowed 1e-12") == 1
 
 
@@ -78,6 +81,9 @@ def test_beyond_tolerance(detector, tolerance):
         (["--grid", "1x2", "--groups", "0,99"], "groups"),
         (["--grid", "1x2", "--recompute", "0,99"], "no group 99"),
         (["--grid", "1x2", "--recompute", "some"], "--recompute"),
+        (["--grid", "1x2", "--filters", "0,99"], "filters: there is no layer 99"),
+        (["--grid", "1x2", "--filters", "1"], "layer 1 (maxpool) cannot be divided by filters"),
+        (["--grid", "1x2", "--filters", "some"], "--filters some: expected all, none or layers"),
         (["--grid", "1x2", "--size", "0x5"], "--size 0x5"),
         (["--grid", "1x2", "--batch", "0"], "--batch 0: expected at least 1"),
         (["--grid", "1x2", "--tolerance", "-1"], "--tolerance -1"),

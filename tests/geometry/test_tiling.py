@@ -26,6 +26,31 @@ def boxes(tiling, tensor):
     return [tiling.owned(tensor, tile) for tile in range(tiling.grid.tiles)]
 
 
+@given(st.data())
+def test_numbers_run_through_blocks(data):
+    high, wide = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 3))
+    rows, columns = high * data.draw(st.integers(1, 3)), wide * data.draw(st.integers(1, 3))
+    grid = Grid(rows, columns, (high, wide))
+    places = [grid.position(tile) for tile in range(grid.tiles)]
+    assert sorted(places) == [(row, column) for row in range(rows) for column in range(columns)]
+    assert [grid.tile(*place) for place in places] == list(range(grid.tiles))
+    for first in range(0, grid.tiles, high * wide):
+        block = places[first : first + high * wide]
+        assert block == sorted(block)
+        (top, left), (bottom, right) = block[0], block[-1]
+        assert (top % high, left % wide) == (0, 0)
+        assert (bottom - top, right - left) == (high - 1, wide - 1)
+    assert parse_grid(str(grid)) == grid
+    if (high, wide) == (1, 1):
+        assert places == sorted(places)
+
+
+@pytest.mark.parametrize("block", [(0, 1), (2, 5), (3, 2), (1, -1)])
+def test_blocks_divide_the_grid(block):
+    with pytest.raises(InputError, match="expected blocks that divide 4x6 tiles"):
+        Grid(4, 6, block)
+
+
 @given(st.integers(1, 60), st.lists(st.sampled_from([0.5, 1, 2, 7]), min_size=1, max_size=8))
 def test_cut_lines_are_in_proportion(length, weights):
     cuts = cut_lines(length, weights)

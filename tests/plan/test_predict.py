@@ -66,7 +66,7 @@ def test_one_rank_computes_and_updates():
 
 
 def test_two_devices_by_hand():
-    found = step(PLAIN, Plan(Grid(1, 2), (0, 1)), cluster(1, 1))
+    found = step(PLAIN, Plan(Grid(1, 2), (0, 1)), cluster(1, 1), overlap=False)
     # Each updates half of the weights.
     compute = 32 * 18 * 2 * (2 * 1 + 3 * 2) / FLOPS + 1e-5 * 29
     # A column of 8 cells and 2 channels goes each way, forward and back: packed, sent, unpacked.
@@ -87,7 +87,8 @@ def test_two_devices_by_hand():
 
 
 def test_a_filter_parallel_layer_by_hand():
-    found = step(PLAIN, Plan(Grid(1, 2), (0, 1), filters=(1,)), cluster(1, 1))
+    plan = Plan(Grid(1, 2), (0, 1), filters=(1,))
+    found = step(PLAIN, plan, cluster(1, 1), overlap=False)
     # The first layer on half of the cells, the second with half of the filters.
     compute = (32 * 18 * 2 * 2 + 64 * 36 * 3) / FLOPS + 1e-5 * (10 + 19)
     # Half of the 512 bytes of the whole is sent, all of it is copied.

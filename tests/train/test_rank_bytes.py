@@ -30,18 +30,33 @@ def feeder_arrays(feeder):
 @pytest.mark.parametrize("read", ["all", "root"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 @pytest.mark.parametrize(
-    ("ranks", "replicas", "per_device"), [(1, 1, "auto"), (3, 1, 2), (4, 2, "auto"), (4, 2, 1)]
+    ("ranks", "replicas", "per_device", "filters"),
+    [
+        (1, 1, "auto", "none"),
+        (3, 1, 2, "none"),
+        (4, 2, "auto", "none"),
+        (4, 2, 1, "none"),
+        (3, 1, 2, [2, 3, 4]),
+        (4, 2, "auto", [0, 4]),
+        (6, 2, 4, [0, 1, 2]),
+    ],
 )
 def test_every_rank_holds_what_was_predicted(
-    tmp_path, images, ranks, replicas, per_device, read, optimizer
+    tmp_path, images, ranks, replicas, per_device, filters, read, optimizer
 ):
     sections = {
         "train": {"optimizer": optimizer, "batch": 4},
-        "tiling": {"replicas": replicas, "recompute": "all", "ranks_per_device": per_device},
+        "tiling": {
+            "replicas": replicas,
+            "recompute": "all",
+            "ranks_per_device": per_device,
+            "filters": filters,
+        },
         "data": {"read": read},
     }
     settings = small_settings(tmp_path, detector(), images, **sections)
     job = make_job(settings, ranks)
+    assert job.plan.filters == (() if filters == "none" else tuple(filters))
 
     def hold(comm):
         topology = make_topology(comm, job.plan)

@@ -29,17 +29,21 @@ NO_LAYER = -1
 
 def recorded_profile(jobs: list[Job], steps: int) -> DeviceSpeed:
     """The speed of a core, its kernels as these jobs' recordings have them."""
-    network = jobs[0].network
-    (cluster,) = run_ranks(1, lambda world: _rates(world, network))
     points = merged(recorded_points(job, record(job, steps).programs) for job in jobs)
     kernels: dict[str, dict[str, tuple[Point, ...]]] = defaultdict(dict)
     for (name, operation), values in points.items():
         kernels[name][operation] = tuple(values)
-    return replace(cluster.devices[0].speed, kernels=dict(kernels), share=1.0)
+    return replace(core_rates(jobs[0].network), kernels=dict(kernels))
 
 
-def _rates(world: LocalCommunicator, network: Network) -> Cluster:
-    return profile(world, [network], RATES_SECONDS, lambda text: None)
+def core_rates(network: Network) -> DeviceSpeed:
+    """What `mpitile profile` finds of one core in a few seconds, a whole one of it."""
+
+    def measure(world: LocalCommunicator) -> Cluster:
+        return profile(world, [network], RATES_SECONDS, lambda text: None)
+
+    (cluster,) = run_ranks(1, measure)
+    return replace(cluster.devices[0].speed, share=1.0)
 
 
 def recorded_points(job: Job, programs: tuple[Program, ...]) -> Points:

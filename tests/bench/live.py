@@ -1,0 +1,199 @@
+"""Simulated against measured steps on the emulated cluster, at three link rates.
+
+    python tests/bench/live.py [--devices 2,4,6] [--ranks 1] [--rates 50mbit,100mbit,200mbit]
+                               [--core-speed 0.1] [--size 304] [--batch 2] [--steps 5]
+                               [--json FILE]                                       (as root)
+
+Each measured run is one of real ranks over real TCP (jobs/emulate.py): training steps of y16 on
+random images, of which the median counts, and then the links as `mpitile profile` measures them.
+Its prediction is the same job recorded in this process, one rank at a time by CPU time, and
+simulated with these links. Two devices of one rank have a core each here; more share the cores
+by quotas, and what is measured is then multiplied by the pace that emulate.py says. Emulated
+cores are a tenth as fast as this machine's, so that computing and messages take about as long.
+Other programs on the machine disturb the measured runs, and the quotas most: the fastest step
+of each is printed beside the median.
+"""
+
+import argparse
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+from mpitile.plan.cluster import Cluster, Device, DeviceSpeed, Link
+from mpitile.plan.recording import scaled
+from mpitile.plan.simulate import simulate
+from mpitile.train.recording import record
+from mpitile.train.settings import read_settings
+from mpitile.train.setup import Job, make_job
+
+ROOT = Path(__file__).parents[2]
+RUN = ROOT / "jobs" / "y16.toml"
+GRIDS = {2: "1x2", 4: "2x2", 6: "2x3", 8: "2x4", 16: "4x4", 24: "4x6"}
+GROUPINGS = {"by resolution": [0, 2, 4, 8, 12], "every layer": list(range(16))}
+TARGET = 0.08
+WARM_UP = 1
+
+
+@dataclass(frozen=True)
+class Run:
+    """Steps to take on so many devices."""
+
+    devices: int
+    ranks: int
+    rate: str
+    grouping: str
+    size: int
+    batch: int
+    steps: int
+    core_speed: float
+
+    def job(self) -> Job:
+        """The same in every process."""
+        ranks = self.devices * self.ranks
+        overrides = [
+            f"train.batch={self.batch}",
+            f"network.height={self.size}",
+            f"network.width={self.size}",
+            f"tiling.grid={GRIDS[ranks]}",
+            f"tiling.groups={GROUPINGS[self.grouping]}",
+            "tiling.recompute=none",
+        ]
+        return make_job(read_settings(RUN, overrides), ranks)
+
+
+def measure(run: Run) -> None:
+    """Under mpirun: rank 0 prints the slowest rank's seconds of each step, and the links."""
+    from mpi4py import MPI
+
+    from mpitile.comm.mpi import MpiCommunicator
+    from mpitile.comm.pingpong import measure_links
+    from mpitile.comm.topology import make_topology
+    from mpitile.train.profiling import host_ranks
+    from mpitile.train.recording import RandomFeeder
+    from mpitile.train.trainer import Trainer
+
+    world = MpiCommunicator(MPI.COMM_WORLD)
+    job = run.job()
+    topology = make_topology(world, job.plan)
+    trainer = Trainer(job, topology)
+    feeder = RandomFeeder(job, topology, trainer.program.values[0])
+    seconds = []
+    for _ in range(WARM_UP + run.steps):
+        metrics, _ = trainer.step(feeder)
+        seconds.append(metrics.seconds)
+    trainer.close()
+    inside, between, _ = measure_links(world, host_ranks(world.allgather(socket.gethostname())))
+    if world.rank == 0:
+        links = [[link.latency, link.bandwidth] for link in (inside, between)]
+        print(json.dumps({"seconds": seconds[WARM_UP:], "links": links}))
+
+
+def measured(run: Run) -> tuple[list[float], tuple[Link, Link]]:
+    """Device seconds of each step, and the links by device seconds."""
+    with tempfile.NamedTemporaryFile(suffix=".json") as file:
+        emulate = [sys.executable, str(ROOT / "jobs" / "emulate.py"), "--report", file.name]
+        options = ["--devices", str(run.devices), "--ranks", str(run.ranks), "--rate", run.rate]
+        options += ["--core-speed", str(run.core_speed)]
+        command = [sys.executable, __file__, "--inside", json.dumps(asdict(run))]
+        done = subprocess.run(
+            [*emulate, *options, "--", *command],
+            capture_output=True,
+            text=True,
+            timeout=900,
+            check=False,
+        )
+        if done.returncode != 0:
+            sys.exit(done.stderr)
+        pace = json.loads(Path(file.name).read_text())["device_seconds_per_second"]
+    found = json.loads(done.stdout.splitlines()[-1])
+    inside, between = (Link(pace * wait, rate / pace) for wait, rate in found["links"])
+    return [pace * seconds for seconds in found["seconds"]], (inside, between)
+
+
+def simulated(run: Run, links: tuple[Link, Link], speed: DeviceSpeed):
+    """The timeline of the recorded job on these links."""
+    device = Device("emulated", run.ranks, None, speed.slowed(1 / run.core_speed))
+    cluster = Cluster((device,) * run.devices, *links)
+    job = replace(run.job(), cluster=cluster)
+    programs = scaled(record(job, run.steps).programs, 1 / run.core_speed)
+    return simulate(programs, cluster, keep=False)
+
+
+def compare(runs: list[Run]) -> list[dict]:
+    """Measure, simulate, and print both."""
+    from recorded_profile import core_rates
+
+    speed = core_rates(runs[0].job().network)
+    print(f"{'devices':>7}{'ranks':>6}{'rate':>9}  {'groups':14}{'measured':>10}{'fastest':>10}"
+          f"{'simulated':>11}{'error':>8}   % computing, halos, sums, waiting; link")  # fmt: skip
+    rows = []
+    for run in runs:
+        steps, links = measured(run)
+        seconds = statistics.median(steps)
+        line = simulated(run, links, speed)
+        error = line.seconds / seconds - 1
+        parts = ("compute_s", "halo_s", "reduce_s", "wait_s")
+        shares = [
+            sum(getattr(rank, part) for rank in line.ranks) / len(line.ranks) / line.seconds
+            for part in parts
+        ]
+        text = " ".join(f"{100 * share:3.0f}" for share in shares)
+        link = f"{links[1].latency * 1e6:.0f} us, {links[1].bandwidth / 1e6:.3g} MB/s"
+        print(
+            f"{run.devices:7}{run.ranks:6}{run.rate:>9}  {run.grouping:14}{seconds:8.3f} s"
+            f"{min(steps):8.3f} s{line.seconds:9.3f} s{error:+8.1%}   {text}   {link}",
+            flush=True,
+        )
+        rows.append(
+            {**asdict(run), "measured": seconds, "fastest": min(steps), "simulated": line.seconds}
+        )
+    errors = [abs(row["simulated"] / row["measured"] - 1) for row in rows]
+    print(
+        f"mean error {statistics.mean(errors):.1%}, worst {max(errors):.1%} of {len(errors)} runs "
+        f"(goal: mean {TARGET:.0%})"
+    )
+    return rows
+
+
+def numbers(words: str) -> list[int]:
+    return [int(word) for word in words.split(",")]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--devices", type=numbers, default=[2, 4, 6])
+    parser.add_argument("--ranks", type=int, default=1, help="of each device (1)")
+    parser.add_argument("--rates", default="50mbit,100mbit,200mbit")
+    parser.add_argument("--core-speed", type=float, default=0.1, help="of emulated cores (0.1)")
+    parser.add_argument("--groupings", default=";".join(GROUPINGS))
+    parser.add_argument("--size", type=int, default=304, help="of the square images (304)")
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=5, help="of each run, after one more (5)")
+    parser.add_argument("--json", help="write the rows to this file")
+    parser.add_argument("--inside", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.inside:
+        measure(Run(**json.loads(options.inside)))
+        return
+    sizes = (options.size, options.batch, options.steps, options.core_speed)
+    runs = [
+        Run(devices, options.ranks, rate, grouping, *sizes)
+        for devices in options.devices
+        for rate in options.rates.split(",")
+        for grouping in options.groupings.split(";")
+    ]
+    rows = compare(runs)
+    if options.json:
+        Path(options.json).write_text(json.dumps(rows, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -254,19 +254,57 @@ cdef void winograd_forward(
         count = min(g.block, g.tiles - first)
         derive_for(g, before, x, first + count - 1, g.first_row + g.side)
         transform_input(g, x, first, count)
-        multiply(g, count, g.filters, g.y, False)
+        multiply(g, count, g.filters, g.y, False, NULL)
         transform_output(g, y, first, count, after)
     if before != NULL:
         derive_until(before, x, x.images, 0)
 
 
+cdef struct Coming:
+    # A piece of weights, or of their gradient, that is on its way while products run: a row
+    # after the other of each tap.
+    const float* first
+    Py_ssize_t tap, row  # elements from tap to tap and from row to row
+    Py_ssize_t elements, rows, taps  # of a row; of a tap; left
+    Py_ssize_t work  # stretches of products that it has time for, for each tap
+
+
+cdef Coming coming_piece(
+    const Weights* w, Py_ssize_t channel, Py_ssize_t depth,
+    Py_ssize_t filter, Py_ssize_t filters, Py_ssize_t work,
+) noexcept nogil:
+    """`depth` channels and some filters, as `transform_weights` will read them."""
+    cdef Coming c
+    c.tap = w.channels * w.filters
+    c.row = w.filters
+    c.taps = 9
+    c.work = work // 9
+    if w.adjoint:
+        c.first = w.first + filter * w.filters + channel
+        c.rows, c.elements = filters, depth
+    else:
+        c.first = w.first + channel * w.filters + filter
+        c.rows, c.elements = depth, filters
+    return c
+
+
+cdef inline void continue_with(Ahead* ahead, Coming* coming) noexcept nogil:
+    """The next tap, where one has been asked for."""
+    if ahead.rows == 0 and coming != NULL and coming.taps:
+        ahead[0] = fetched(coming.first, coming.elements, coming.row, coming.rows, coming.work)
+        coming.first += coming.tap
+        coming.taps -= 1
+
+
 cdef void multiply(
-    const Winograd* g, Py_ssize_t tiles, Py_ssize_t filters, float* y, bint add
+    const Winograd* g, Py_ssize_t tiles, Py_ssize_t filters, float* y, bint add,
+    Coming* coming,
 ) noexcept nogil:
     """Place by place, the transforms of x and of so many filters."""
     cdef Py_ssize_t place, column
     cdef Segment segment
     cdef Epilogue store
+    cdef Ahead ahead = fetched(NULL, 0, 0, 0, 0)
     store.biases = NULL
     store.slope = 1
     store.add = add
@@ -275,8 +313,9 @@ cdef void multiply(
         segment.a = g.x + place * g.x_place
         for column from 0 <= column < filters by simd.panel:
             segment.b = g.w + place * g.w_place + column * g.channels
+            continue_with(&ahead, coming)
             simd.rows_product(tiles, simd.panel, &segment, 1, g.x_row, simd.panel,
-                              y + place * g.y_place + column, g.y_row, &store, NULL)
+                              y + place * g.y_place + column, g.y_row, &store, &ahead)
 
 
 cdef void winograd_backward_weights(
@@ -289,14 +328,16 @@ cdef void winograd_backward_weights(
         derive_for(g, before, dy, first + count - 1, g.cells)
         transform_input(g, x, first, count)
         transform_delta(g, dy, first, count)
-        multiply_adjoint(g, count, g.filters, g.y, first > 0)
+        multiply_adjoint(g, count, g.filters, g.y, first > 0, NULL)
 
 
 cdef void multiply_adjoint(
-    const Winograd* g, Py_ssize_t tiles, Py_ssize_t filters, const float* delta, bint add
+    const Winograd* g, Py_ssize_t tiles, Py_ssize_t filters, const float* delta, bint add,
+    Coming* coming,
 ) noexcept nogil:
     """Place by place, the transform of x, transposed, and panels of the delta's."""
     cdef Py_ssize_t place, column, width = up(filters, simd.panel)
+    cdef Ahead ahead = fetched(NULL, 0, 0, 0, 0)
     cdef Segment segment
     cdef Epilogue sum
     sum.biases = NULL
@@ -307,8 +348,9 @@ cdef void multiply_adjoint(
         segment.a = g.x + place * g.x_place
         for column from 0 <= column < filters by simd.panel:
             segment.b = delta + place * g.y_place + column * tiles
+            continue_with(&ahead, coming)
             simd.columns_product(g.channels, simd.panel, &segment, 1, g.x_row, simd.panel,
-                                 g.w + place * g.w_place + column, width, &sum, NULL)
+                                 g.w + place * g.w_place + column, width, &sum, &ahead)
 
 
 cdef void transform_gradient(

@@ -3,8 +3,9 @@
     python tests/bench/kernels.py [--size 608] [--batch 1] [--exact] [--network y16.cfg]
 
 Each convolution's operations alone, then a whole training step (forward, backward, no
-update). A ratio is PyTorch's time over ours, for the better of its two layouts. Where
-others use the machine, `--cpu-time` counts this process's time only.
+update), with the loss where it is ``[region]`` and a sum of squares elsewhere. A ratio is
+PyTorch's time over ours, for the better of its two layouts. Where others use the machine,
+`--cpu-time` counts this process's time only.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import statistics
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
@@ -34,7 +36,7 @@ from mpitile.layers.base import Step
 from mpitile.layers.registry import is_loss
 from mpitile.network.cfg import read_network
 from mpitile.network.shapes import infer, resize
-from mpitile.network.spec import Convolutional
+from mpitile.network.spec import Convolutional, Region
 from mpitile.plan.partition import Partition
 from mpitile.plan.plan import Plan
 from mpitile.runtime.parameters import Parameters
@@ -47,6 +49,8 @@ except ModuleNotFoundError:
     torch_network = None
 
 LAYOUTS = ("NHWC", "NCHW")
+# What a ``[region]`` is shown; beyond SEEN images it no longer pulls towards its anchors.
+TRUTHS, SEEN = 8, 100_000
 Y16 = Path(__file__).parents[2] / "jobs" / "cfg" / "y16.cfg"
 
 
@@ -127,8 +131,12 @@ class OurLayer:
 class OurNetwork:
     """The network on one rank, through the layers that training uses."""
 
-    def __init__(self, network, images, choices):
-        layers = [layer for layer in network.layers if not is_loss(layer.operation)]
+    def __init__(self, network, images, choices, truths):
+        layers = [
+            layer
+            for layer in network.layers
+            if not is_loss(layer.operation) or isinstance(layer.operation, Region)
+        ]
         network = infer(network.options, [(0, layer.operation) for layer in layers], "bench")
         self.parameters = Parameters(network, np.float32)
         self.parameters.draw(1)
@@ -147,8 +155,9 @@ class OurNetwork:
             training=True,
             reduce=lambda array: None,
             images=images,
+            seen=SEEN,
             overwrite=True,
-            truths=[0] * images,
+            truths=truths,
         )
 
     def step(self):
@@ -193,11 +202,24 @@ def report_layers(network, options, clock):
             print(f"{min(times.values()) / mine:7.2f}" if times else "")
 
 
+def draw_truths(network, images):
+    """Eight boxes an image, anywhere and of any class, for a ``[region]``."""
+    random, region = np.random.default_rng(2), network.layers[-1].operation
+    if not isinstance(region, Region):
+        return [0] * images
+    draw = partial(random.uniform, size=(TRUTHS, 2))
+    return [
+        np.hstack([draw(0, 1), draw(0.05, 0.5), random.integers(region.classes, size=(TRUTHS, 1))])
+        for _ in range(images)
+    ]
+
+
 def report_step(network, options, clock):
-    works = {"ours": OurNetwork(network, options.batch, options.choices).step}
+    truths = draw_truths(network, options.batch)
+    works = {"ours": OurNetwork(network, options.batch, options.choices, truths).step}
     if torch_network:
         for layout in LAYOUTS:
-            works[layout] = torch_network.Network(network, options.batch, layout).step
+            works[layout] = torch_network.Network(network, options.batch, layout, truths).step
     times = in_turns(works, options.turns, clock)
     mine = times.pop("ours")
     print(f"\nwhole step: ours {mine * 1e3:.1f} ms", end="")

@@ -2,6 +2,7 @@
 
 import torch
 import torch.nn.functional as F
+from torch_region import RegionLoss
 
 from mpitile.network import spec
 
@@ -54,13 +55,18 @@ class Layer:
 
 
 class Network:
-    """All layers but the loss, whose place a sum of squares takes."""
+    """All layers; a sum of squares takes the place of a loss other than ``[region]``."""
 
-    def __init__(self, network, images, layout):
+    def __init__(self, network, images, layout, truths):
         self.format = LAYOUTS[layout]
         shape = network.shapes[0]
         image = torch.randn(images, shape.channels, shape.height, shape.width)
         self.image = image.to(memory_format=self.format)
+        self.loss = lambda output: (output**2).sum()
+        last = network.layers[-1]
+        if isinstance(last.operation, spec.Region):
+            rows, columns = last.output_shape.height, last.output_shape.width
+            self.loss = RegionLoss(last.operation, rows, columns, truths)
         self.layers = [layer for layer in network.layers if is_timed(layer.operation)]
         self.parameters = {}
         for layer in self.layers:
@@ -92,7 +98,7 @@ class Network:
         for layer in self.layers:
             inputs = [tensors[tensor] for tensor in layer.inputs]
             tensors.append(self._forward(layer, inputs))
-        (tensors[-1] ** 2).sum().backward()
+        self.loss(tensors[-1]).backward()
 
     def _forward(self, layer, inputs):
         operation, x = layer.operation, inputs[0]

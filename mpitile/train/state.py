@@ -59,7 +59,8 @@ class TrainState:
             overlap,
         )
         self._beside: Beside | None = None
-        if overlap and world.threaded:
+        # Inside a device nothing travels: what there is to do is done between layers.
+        if overlap and world.threaded and len(self.group.devices) > 1:
             self._beside = Beside(self._trained.flow.advance)
         self._complete = 0
         self.total = self._trained.total

@@ -173,9 +173,10 @@ class _Step:
 
     def _meet(self, rank: int, group: int, direction: str) -> Iterator[Event]:
         """The ranks of a device wait until all of them have come here."""
-        if mates := self._mates[rank]:
-            yield BeginExchange(group, direction, mates, mates)
-            yield EndExchange(group, direction)
+        # Also where there is one: exchanges are told apart by how many there have been.
+        mates = self._mates[rank]
+        yield BeginExchange(group, direction, mates, mates)
+        yield EndExchange(group, direction)
 
     def _update(self, rank: int) -> Iterator[Event]:
         device = self._cost.cluster.device_of(rank)

@@ -35,18 +35,19 @@ class Bucket:
 
 
 def layer_buckets(
-    specs: Sequence[ParameterSpec], itemsize: int, bucket_bytes: int
+    specs: Sequence[ParameterSpec], itemsize: int, bucket_bytes: int | None = None
 ) -> tuple[Bucket, ...]:
-    """Buckets of at most `bucket_bytes`, in the order in which backward completes them.
+    """Buckets in the order in which backward completes them.
 
     Parameters
     ----------
     specs : in the order of layers; of those that are trained, the ones that decay come first
         in the flat array.
+    bucket_bytes : of a bucket at most; chosen by the size of the array if left out.
     """
-    step = bucket_elements(itemsize, bucket_bytes)
-    # A slice of filters may have none of them; nobody completes it then.
+    # A slice of filters may have no elements of a layer; nobody completes those.
     trained = [spec for spec in specs if spec.trained and prod(spec.shape)]
+    step = bucket_elements(itemsize, bucket_bytes or _bucket_bytes(trained, itemsize))
     weights = [spec for spec in trained if spec.decays]
     vectors = [spec for spec in trained if not spec.decays]
     decaying = sum(prod(spec.shape) for spec in weights)
@@ -64,10 +65,10 @@ def layer_buckets(
     return tuple(found)
 
 
-def usual_buckets(specs: Sequence[ParameterSpec], itemsize: int) -> tuple[Bucket, ...]:
-    """Of a size that makes some of a small array as well, as long as messages are worth it."""
-    total = itemsize * sum(prod(spec.shape) for spec in specs if spec.trained)
-    return layer_buckets(specs, itemsize, min(BUCKET_BYTES, max(_LEAST_BYTES, total // _BUCKETS)))
+def _bucket_bytes(trained: Sequence[ParameterSpec], itemsize: int) -> int:
+    """Some buckets of a small array as well, as long as messages are worth their latency."""
+    total = itemsize * sum(prod(spec.shape) for spec in trained)
+    return min(BUCKET_BYTES, max(_LEAST_BYTES, total // _BUCKETS))
 
 
 def _pieces(start: int, stop: int, step: int, layer: int) -> list[Bucket]:

@@ -11,7 +11,7 @@ from mpitile.network.merging import merged_pools
 from mpitile.network.parameters import ParameterSpec, divided_specs, parameter_specs
 from mpitile.network.spec import Network
 from mpitile.plan.bands import band_elements
-from mpitile.plan.buckets import usual_buckets
+from mpitile.plan.buckets import layer_buckets
 from mpitile.plan.devices import Devices, expected_devices, peer_devices, team_devices
 from mpitile.plan.filters import tile_spans
 from mpitile.plan.gathers import part_sizes, staging_bytes
@@ -168,7 +168,7 @@ def _divided_bytes(
     """The same of parameters that all ranks of some devices have alike."""
     trained, running = _elements(specs)
     _, position = devices.place(rank)
-    buckets = [bucket.span for bucket in usual_buckets(specs, itemsize)]
+    buckets = [bucket.span for bucket in layer_buckets(specs, itemsize)]
     own = covered(own_spans(devices, rank, buckets))
     return {
         "weights": (running + (0 if position else trained)) * itemsize,

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 from mpitile.network.parameters import parameter_specs
 from mpitile.network.spec import Network
-from mpitile.plan.buckets import usual_buckets
+from mpitile.plan.buckets import layer_buckets
 from mpitile.plan.cost import Cost
 from mpitile.plan.devices import first_devices
 from mpitile.plan.slices import covered, share
@@ -23,7 +23,7 @@ class Completion:
 
     def __init__(self, network: Network, filters: Collection[int], itemsize: int) -> None:
         specs = [spec for spec in parameter_specs(network) if spec.layer not in filters]
-        self._buckets = usual_buckets(specs, itemsize)
+        self._buckets = layer_buckets(specs, itemsize)
         self._itemsize = itemsize
         self._next = 0
 

@@ -15,7 +15,7 @@ from mpitile.comm.progress import Beside
 from mpitile.comm.topology import Topology
 from mpitile.network.parameters import ParameterSpec, divided_specs, parameter_specs
 from mpitile.network.spec import Network
-from mpitile.plan.buckets import usual_buckets
+from mpitile.plan.buckets import layer_buckets
 from mpitile.plan.bytes import parameter_elements, tile_elements
 from mpitile.plan.filters import tile_spans
 from mpitile.plan.plan import Plan
@@ -64,7 +64,7 @@ class TrainState:
 
         def divided(group: DeviceGroup, specs: Sequence[ParameterSpec]) -> DividedState:
             size, decaying = trained_elements(specs)
-            buckets = usual_buckets(specs, np.dtype(dtype).itemsize)
+            buckets = layer_buckets(specs, np.dtype(dtype).itemsize)
             return DividedState(
                 group, size, decaying, dtype, optimizer, network.options, buckets, overlap
             )
@@ -77,7 +77,10 @@ class TrainState:
             own = divided(peers, slices)
             self._divided.append(own)
             flat += [spans, own.values, own.gradients]
-        self._beside = Beside(self._advance) if overlap and topology.world.threaded else None
+        self._beside: Beside | None = None
+        # Inside a device nothing travels: what there is to do is done between layers.
+        if overlap and topology.world.threaded and len(self.group.devices) > 1:
+            self._beside = Beside(self._advance)
         self.total = whole.total
         self.parameters = Parameters(network, dtype, *flat)
 

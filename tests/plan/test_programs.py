@@ -106,7 +106,7 @@ def test_layers_divided_by_filters_take_no_part_in_sums():
 
     def gradients(filters):
         partition = Partition(network, Plan(Grid(1, 2), (0, 1), filters=filters))
-        program = step_programs(partition, Cost(network, where), StepSize(1))[0]
+        program = step_programs(partition, Cost(network, where), StepSize(1, overlap=False))[0]
         return [e.size for e in program if isinstance(e, BeginSum) and e.purpose == GRADIENTS]
 
     # 3 x 3 weights and a bias of two filters, of one and of two channels.

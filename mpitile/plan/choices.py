@@ -7,7 +7,7 @@ the last layer's output alone in a chain, a few more where routes and shortcuts 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from mpitile.network.spec import Network
@@ -33,6 +33,7 @@ class Choices:
     Parameters
     ----------
     allowed : whether a group may be chosen.
+    exposed : the part of the sums of gradients that counts, where others go on beside them.
 
     Attributes
     ----------
@@ -46,8 +47,10 @@ class Choices:
         times: GroupTimes,
         divided: FilterTimes,
         allowed: Callable[[Group], bool],
+        exposed: float = 1.0,
     ) -> None:
         self._times, self._divided = times, divided
+        self._exposed = exposed
         self._inputs = [layer.inputs for layer in network.layers]
         self.layers = len(network.layers)
         self._last_reader = [-1] * len(network.shapes)
@@ -65,11 +68,12 @@ class Choices:
     def seconds(self, group: Group, forms: Forms) -> GroupSeconds:
         """Of a group, where these of the tensors before it are divided by channels."""
         sliced = self.read(group, forms)
-        if not group.filters and not sliced:
+        if not group.filters and not sliced and self._exposed == 1:
             return self._times.groups[group[:2]]
         key = (group, sliced)
         if key not in self._known:
-            self._known[key] = self._reading(group, sliced)
+            found = self._reading(group, sliced)
+            self._known[key] = found._replace(sums=self._exposed * found.sums)
         return self._known[key]
 
     def read(self, group: Group, forms: Forms) -> Forms:
@@ -87,7 +91,7 @@ class Choices:
             return forms
         return frozenset(t for t in (*forms, *own) if self._last_reader[t] >= group.stop)
 
-    def total(self, groups: Iterator[Group]) -> float:
+    def total(self, groups: Iterable[Group]) -> float:
         """Seconds of a way to cut the whole network, nothing of it computed again."""
         seconds, forms = 0.0, TILED
         for group in groups:
@@ -98,6 +102,8 @@ class Choices:
     def _reading(self, group: Group, sliced: Forms) -> GroupSeconds:
         if group.filters:
             return self._divided.reading(group.first, group.stop, bool(sliced))
+        if not sliced:
+            return self._times.groups[group[:2]]
         slices: Mapping[int, tuple[int, ...]] = self._divided.slices
         return self._times.reading(
             group.first, group.stop, {tensor: slices[tensor] for tensor in sliced}

@@ -129,6 +129,7 @@ class FilterTimes:
             0.0,
             tuple(map(max, zip(*again, strict=True))),
             self._sums.sliced(first, self.slices[stop]),
+            self._sums.statistics(first, max(self.slices[stop]), self._plan.replicas),
         )
 
     def _layers(

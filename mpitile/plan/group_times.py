@@ -36,7 +36,8 @@ class GroupSeconds(NamedTuple):
     adjoint : those on their way back.
     hidden : of the messages back, while the first layer's weight gradient is computed.
     again : for each of its layers, computing it forward once more.
-    sums : of its gradients and of batch norm, over ranks, with the weights' update.
+    sums : of its gradients over ranks, with the weights' update.
+    statistics : batch norm's sums over ranks.
     """
 
     forward: float
@@ -46,11 +47,12 @@ class GroupSeconds(NamedTuple):
     hidden: float
     again: tuple[float, ...]
     sums: float = 0.0
+    statistics: float = 0.0
 
     @property
     def stored(self) -> float:
         """Of a group that keeps its inner activations."""
-        return self.own + self.sums
+        return self.own + self.sums + self.statistics
 
     @property
     def own(self) -> float:
@@ -112,7 +114,7 @@ class GroupTimes:
         self.groups: dict[tuple[int, int], GroupSeconds] = {}
         # What each of them fetches, by rows and by columns, and the seconds of weight gradients.
         self._fetched: dict[tuple[int, int], tuple[_Fetched, _Fetched, float]] = {}
-        self._layer_sums: dict[int, float] = {}
+        self._layer_sums: dict[int, tuple[float, float]] = {}
         forced = [0, *(layer.index for layer in network.layers if needs_whole_input(layer))]
         for stop in range(1, len(layers) + 1):
             self._add_groups(stop, max(first for first in forced if first < stop))
@@ -128,14 +130,15 @@ class GroupTimes:
         )
         sums = [_Sum(self, tile, least) for tile in tiles]
         # What the layers take in groups of their own, and what their sums do in any group.
-        apart = added = 0.0
+        apart = added = statistics = 0.0
         for first, reached in rows.items():
             across = columns[first]
             for one in sums:
                 one.step(first, reached, across)
             exchange = self.exchanges.seconds(reached.fetched, across.fetched)
             weights = max(one.weights for one in sums)
-            added += self._sums_of(first)
+            own_sums, own_statistics = self._sums_of(first)
+            added, statistics = added + own_sums, statistics + own_statistics
             group = self.groups[first, stop] = GroupSeconds(
                 max(one.forward for one in sums),
                 max(one.backward for one in sums),
@@ -144,6 +147,7 @@ class GroupTimes:
                 min(exchange.link, weights) if exchange.eager else 0.0,
                 tuple(map(max, zip(*(reversed(one.again) for one in sums), strict=True))),
                 added,
+                statistics,
             )
             self._fetched[first, stop] = reached.fetched, across.fetched, weights
             alone = self.groups[first, first + 1]
@@ -173,9 +177,11 @@ class GroupTimes:
         """The tensors that a group of tiles reads from outside."""
         return self._fetched[first, stop][0].keys()
 
-    def _sums_of(self, layer: int) -> float:
+    def _sums_of(self, layer: int) -> tuple[float, float]:
         if layer not in self._layer_sums:
-            self._layer_sums[layer] = self.sums.tiled(layer)
+            channels = self._network.layers[layer].output_shape.channels
+            statistics = self.sums.statistics(layer, channels)
+            self._layer_sums[layer] = self.sums.tiled(layer), statistics
         return self._layer_sums[layer]
 
     def layer(

@@ -24,7 +24,7 @@ from mpitile.plan.partition import Partition
 from mpitile.plan.placement import placed
 from mpitile.plan.plan import Plan
 from mpitile.plan.predict import Prediction, predict
-from mpitile.plan.request import AUTO, Planned, Request, first_ranks
+from mpitile.plan.request import AUTO, Measured, Planned, Request, first_ranks
 from mpitile.plan.search import Grouping, Ways, cheapest_within, fastest
 from mpitile.plan.tile_weights import tile_weights
 
@@ -32,6 +32,8 @@ from mpitile.plan.tile_weights import tile_weights
 _SLACK = 1.05
 # Plans whose passes take longer by less than this are compared step by step.
 _NEAR = 1.03
+# Parts of the sums of gradients that may be seen beside the backward pass.
+_EXPOSED = (0.7, 0.4)
 # Bytes that follow from which layers are filter-parallel, and those that no group changes.
 _TRAINED = ("weights", "gradients", "optimizer")
 _FIXED = ("workspace", "sums")
@@ -81,9 +83,12 @@ class Planner:
         near = [(layout, planned) for layout, planned in found if planned.pass_seconds < limit]
         if not near:
             return None
-        chosen = min(
-            (planned for _, planned in near), key=lambda one: self.predict(one.plan).step_seconds
-        )
+        candidates = [planned for _, planned in near]
+        if self.request.overlap and self.request.ranks > 1:
+            # Sums that are hidden beside the backward pass leave other plans ahead.
+            for exposed in _EXPOSED:
+                candidates += filter(None, (near[0][0].best_exposing(exposed),))
+        chosen = min(candidates, key=lambda one: self.predict(one.plan).step_seconds)
         for layout, _ in near:
             chosen = layout.faster_by_rule(chosen)
         return chosen
@@ -106,17 +111,21 @@ class Planner:
     def evaluate(self, plan: Plan, pass_seconds: float) -> Planned:
         """The bytes of a plan as they are allocated, beside its seconds."""
         if plan not in self._evaluated:
-            request = self.request
-            ranks = plan_bytes(Partition(request.network, plan), request.demand)
-            totals = [sum(kinds.values()) for kinds in ranks]
-            places = request.cluster
-            devices = tuple(
-                sum(totals[rank] for rank in places.ranks_of(device))
-                for device in range(len(places.devices))
+            self._evaluated[plan] = Planned(
+                plan, pass_seconds, lambda: self._measure(plan), self.request.limited
             )
-            excess = max(size - request.room(device) for device, size in enumerate(devices))
-            self._evaluated[plan] = Planned(plan, pass_seconds, ranks, devices, excess)
         return self._evaluated[plan]
+
+    def _measure(self, plan: Plan) -> Measured:
+        request, places = self.request, self.request.cluster
+        ranks = plan_bytes(Partition(request.network, plan), request.demand)
+        totals = [sum(kinds.values()) for kinds in ranks]
+        devices = tuple(
+            sum(totals[rank] for rank in places.ranks_of(device))
+            for device in range(len(places.devices))
+        )
+        excess = max(size - request.room(device) for device, size in enumerate(devices))
+        return Measured(ranks, devices, excess)
 
     def _ranges(self) -> frozenset[Range] | None:
         """The groups that the request names; None where it leaves them open."""
@@ -251,7 +260,15 @@ class Layout:
 
     def best(self, limit: float = inf) -> Planned | None:
         """The fastest plan of this layout that fits and takes less than `limit` seconds a pass."""
-        first = self.planned(self.fastest)
+        return self._fitting(self.planned(self.fastest), self.choices, limit)
+
+    def best_exposing(self, exposed: float) -> Planned | None:
+        """The same where this part of the sums of gradients takes time."""
+        choices = self._wanted(self._times, exposed=exposed)
+        return self._fitting(self.planned(fastest(choices)), choices, inf)
+
+    def _fitting(self, first: Planned, choices: Choices, limit: float) -> Planned | None:
+        """The fastest choice that fits, where `first` is the fastest."""
         if first.fits:
             return first
         device = self._tightest(first)
@@ -260,10 +277,10 @@ class Layout:
         found = None
         if self._planner.request.recompute == AUTO:
             # What fits without recomputation, and is found at once, bounds what else to look at.
-            found = self._within(self.choices, memory, lambda group: (False,), room, limit)
+            found = self._within(choices, memory, lambda group: (False,), room, limit)
             limit = found.pass_seconds if found else limit
         ways = self._planner.ways
-        found = self._within(self.choices, memory, ways, room, limit) or found
+        found = self._within(choices, memory, ways, room, limit) or found
         return found or self._within(self._all_choices, memory, ways, room, limit)
 
     def faster_by_rule(self, chosen: Planned) -> Planned:
@@ -345,7 +362,9 @@ class Layout:
             request.optimizer,
         )
 
-    def _wanted(self, times: GroupTimes, kind: type[Choices] = Choices) -> Choices:
+    def _wanted(
+        self, times: GroupTimes, kind: type[Choices] = Choices, exposed: float = 1.0
+    ) -> Choices:
         planner = self._planner
         tiles = self.base.grid.tiles
         return kind(
@@ -353,6 +372,7 @@ class Layout:
             times,
             self._divided,
             lambda group: planner.allowed(group, tiles),
+            exposed,
         )
 
     def _tightest(self, planned: Planned) -> int:

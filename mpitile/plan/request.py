@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from math import inf
+from typing import NamedTuple
 
 from mpitile.errors import InputError
 from mpitile.network.spec import Network
@@ -61,6 +63,21 @@ class Request:
         return any(self.room(device) < inf for device in range(len(self.cluster.devices)))
 
 
+class Measured(NamedTuple):
+    """What a plan takes in memory.
+
+    Attributes
+    ----------
+    ranks : for each rank, its bytes by kind.
+    devices : for each device, the bytes of its ranks.
+    excess : by how many bytes the worst device's exceed its room; not above 0 where it fits.
+    """
+
+    ranks: tuple[Mapping[str, int], ...]
+    devices: tuple[int, ...]
+    excess: float
+
+
 @dataclass(frozen=True)
 class Planned:
     """A plan with what is predicted of it.
@@ -69,20 +86,34 @@ class Planned:
     ----------
     plan : as it is.
     pass_seconds : of one pass with its share of the step's sums, as groups add up.
-    ranks : for each rank, its bytes by kind.
-    devices : for each device, the bytes of its ranks.
-    excess : by how many bytes the worst device's exceed its room; not above 0 where it fits.
+    measure : finds its bytes, which takes a while, when they are first asked for.
+    limited : whether it could be too large.
     """
 
     plan: Plan
     pass_seconds: float
-    ranks: tuple[Mapping[str, int], ...]
-    devices: tuple[int, ...]
-    excess: float
+    measure: Callable[[], Measured] = field(repr=False, compare=False)
+    limited: bool = True
+
+    @cached_property
+    def measured(self) -> Measured:
+        return self.measure()
+
+    @property
+    def ranks(self) -> tuple[Mapping[str, int], ...]:
+        return self.measured.ranks
+
+    @property
+    def devices(self) -> tuple[int, ...]:
+        return self.measured.devices
+
+    @property
+    def excess(self) -> float:
+        return self.measured.excess
 
     @property
     def fits(self) -> bool:
-        return self.excess <= 0
+        return not self.limited or self.excess <= 0
 
 
 def first_ranks(cluster: Cluster, ranks: int) -> Cluster:

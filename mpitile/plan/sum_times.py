@@ -42,12 +42,7 @@ class SumTimes:
 
     def tiled(self, layer: int) -> float:
         """Of a layer whose gradients are summed over all ranks."""
-        described = self._layers[layer]
-        elements = trained_elements(described)
-        if not elements:
-            return 0.0
-        channels = described.output_shape.channels
-        return elements * self._each / self._passes + self.statistics(layer, channels)
+        return trained_elements(self._layers[layer]) * self._each / self._passes
 
     def sliced(self, layer: int, channels: Sequence[int]) -> float:
         """Of one whose gradients are summed over replicas; `channels` of each tile's rank."""
@@ -69,7 +64,7 @@ class SumTimes:
                 for times in (1, 2)
             )
             added = twice - once
-        return (added + update) / self._passes + self.statistics(layer, max(channels), replicas)
+        return (added + update) / self._passes
 
     def statistics(self, layer: int, channels: int, ranks: int | None = None) -> float:
         """Of batch norm's sums over so many ranks, all if left out."""

@@ -121,7 +121,7 @@ def _devices(cluster: Cluster) -> list[str]:
 
 
 def _predicted(job: Job, cluster: Cluster) -> tuple[Program, ...]:
-    size = StepSize(job.pass_images, job.subdivisions, job.optimizer)
+    size = StepSize(job.pass_images, job.subdivisions, job.optimizer, job.settings.train.overlap)
     cost = Cost(job.network, cluster, ITEMSIZES[job.settings.train.dtype])
     return step_programs(Partition(job.network, job.plan), cost, size)
 

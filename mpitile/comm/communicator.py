@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,11 +21,14 @@ class Channel(Protocol):
 
     ``begin()`` sends the present contents of the send buffers; ``end()`` returns
     when all send buffers may be written and all receive buffers have been filled.
+    ``test()`` says whether it would return at once; where it is true, it stands for ``end()``.
     """
 
     def begin(self) -> None: ...
 
     def end(self) -> None: ...
+
+    def test(self) -> bool: ...
 
     def close(self) -> None:
         """Give back what the communicator keeps for the channel."""
@@ -46,6 +49,10 @@ class SharedMemory(Protocol):
         """What any rank has written before is what all ranks read afterwards. Collective."""
         ...
 
+    def order(self) -> None:
+        """This rank's reads and writes before come before those afterwards. Not collective."""
+        ...
+
     def close(self) -> None:
         """Give the memory back; its arrays must not be touched afterwards. Collective."""
         ...
@@ -55,7 +62,7 @@ class Communicator(Protocol):
     """A group of ranks.
 
     Two implementations exist: `mpitile.comm.mpi` over mpi4py, and
-    `mpitile.comm.local` between threads of one process. All methods but `channel`,
+    `mpitile.comm.local` between threads of one process. All methods but `channel`, `wait_until`,
     `room` and `abort` are collective, and every rank calls them in the same order.
     Methods that take arrays neither pickle nor allocate in proportion to them;
     those that take objects pickle and are meant for set-up and reports.
@@ -65,11 +72,13 @@ class Communicator(Protocol):
     rank, size : this rank's number, and how many there are.
     sent : bytes that this rank has sent through channels to each rank of the outermost
         communicator, by this one and all that were made from the same.
+    threaded : whether a second thread of this rank may use channels while the first is at work.
     """
 
     rank: int
     size: int
     sent: np.ndarray
+    threaded: bool
 
     def team(self, replicas: int, rows: int, columns: int) -> Communicator:
         """The Cartesian ``rows x columns`` part of this ``replicas x rows x columns`` group."""
@@ -95,7 +104,14 @@ class Communicator(Protocol):
         ...
 
     def channel(self, sends: Addressed, receives: Addressed) -> Channel:
-        """Persistent messages to and from peers. Peers make matching channels in one order."""
+        """Persistent messages to and from peers, which may overtake those of other channels.
+
+        All ranks make as many channels, and matching ones in one order.
+        """
+        ...
+
+    def wait_until(self, done: Callable[[], bool]) -> None:
+        """Call `done` until it is true; other ranks may compute meanwhile."""
         ...
 
     def begin_sum(self, array: np.ndarray) -> Pending:

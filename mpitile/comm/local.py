@@ -10,6 +10,7 @@ from __future__ import annotations
 import queue
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
@@ -22,6 +23,9 @@ from mpitile.comm.tally import Tally
 from mpitile.kernels.aligned import aligned_zeros
 
 T = TypeVar("T")
+
+# Seconds between two looks at what others do.
+_PAUSE = 1e-4
 
 
 class Abandoned(RuntimeError):
@@ -98,6 +102,8 @@ class LocalCommunicator:
         self._members = members
         self._channels = 0
         self._teams = 0
+        # Threads stand for ranks here; a second one of a rank would be nobody's turn.
+        self.threaded = False
 
     def _collect(self, value: Any, use: Callable[[Sequence[Any]], T]) -> T:
         """Apply `use` to all ranks' values while none of them can change."""
@@ -147,6 +153,13 @@ class LocalCommunicator:
             [(self._hub.queue(number, peer, self.rank), buffer) for peer, buffer in receives],
             Tally(self.sent, [(self._members[peer], buffer) for peer, buffer in sends]),
         )
+
+    def wait_until(self, done: Callable[[], bool]) -> None:
+        while not done():
+            with self._hub.waiting():
+                time.sleep(_PAUSE)
+            if self._hub.barrier.broken:
+                raise Abandoned("another rank failed")
 
     def begin_sum(self, array: np.ndarray) -> LocalPending:
         return LocalPending(self, array)
@@ -202,6 +215,9 @@ class LocalMemory:
     def fence(self) -> None:
         self._comm._meet()
 
+    def order(self) -> None:
+        """Python's threads see what others write in its order."""
+
     def close(self) -> None:
         self.segments = ()
 
@@ -220,15 +236,28 @@ class LocalChannel:
         self._tally = tally
         self._sends = sends
         self._receives = receives
+        self._missing: list[tuple[queue.SimpleQueue[np.ndarray], np.ndarray]] = []
 
     def begin(self) -> None:
         self._tally.count()
+        self._missing = list(self._receives)
         for target, buffer in self._sends:
             target.put(buffer.copy())
 
     def end(self) -> None:
-        for source, buffer in self._receives:
+        for source, buffer in self._missing:
             buffer[...] = self._take(source)
+        self._missing = []
+
+    def test(self) -> bool:
+        while self._missing:
+            source, buffer = self._missing[-1]
+            try:
+                buffer[...] = source.get_nowait()
+            except queue.Empty:
+                return False
+            self._missing.pop()
+        return True
 
     def close(self) -> None:
         """Nothing is kept."""

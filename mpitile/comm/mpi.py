@@ -14,7 +14,9 @@ from mpitile.comm.tally import Tally
 from mpitile.comm.windows import MPI, PlainMemory, WindowMemory, memory_name, room
 from mpitile.errors import InputError
 
-_TAG = 7
+# Of a communicator's channels, in the order in which they are made: their messages may overtake
+# those of others. The standard promises as many tags.
+_TAGS = 1 << 15
 _FIRST_SLEEP, _LONGEST_SLEEP = 20e-6, 1e-3
 
 
@@ -61,6 +63,8 @@ class MpiCommunicator:
         self._comm = comm
         self._wait = wait
         self._members = members
+        self._channels = 0
+        self.threaded = MPI.Query_thread() == MPI.THREAD_MULTIPLE
         self.rank: int = comm.Get_rank()
         self.size: int = comm.Get_size()
 
@@ -103,7 +107,16 @@ class MpiCommunicator:
 
     def channel(self, sends: Addressed, receives: Addressed) -> MpiChannel:
         tally = Tally(self.sent, [(self._members[peer], buffer) for peer, buffer in sends])
-        return MpiChannel(self._comm, sends, receives, self._wait, tally)
+        self._channels += 1
+        tag = self._channels % _TAGS
+        return MpiChannel(self._comm, sends, receives, tag, self._wait, tally)
+
+    def wait_until(self, done: Callable[[], bool]) -> None:
+        pause = _FIRST_SLEEP
+        while not done():
+            if self._wait is wait_by_sleeping:
+                time.sleep(pause)
+                pause = min(2 * pause, _LONGEST_SLEEP)
 
     def begin_sum(self, array: np.ndarray) -> MpiPending:
         return MpiPending(self._comm.Iallreduce(MPI.IN_PLACE, array, MPI.SUM), self._wait)
@@ -152,13 +165,14 @@ class MpiChannel:
         comm: MPI.Intracomm,
         sends: Addressed,
         receives: Addressed,
+        tag: int,
         wait: Callable[[Sequence[MPI.Request]], None],
         tally: Tally,
     ) -> None:
         self._wait = wait
         self._tally = tally
-        self._requests = [comm.Recv_init(buffer, peer, _TAG) for peer, buffer in receives]
-        self._requests += [comm.Send_init(buffer, peer, _TAG) for peer, buffer in sends]
+        self._requests = [comm.Recv_init(buffer, peer, tag) for peer, buffer in receives]
+        self._requests += [comm.Send_init(buffer, peer, tag) for peer, buffer in sends]
 
     def begin(self) -> None:
         self._tally.count()
@@ -166,6 +180,9 @@ class MpiChannel:
 
     def end(self) -> None:
         self._wait(self._requests)
+
+    def test(self) -> bool:
+        return MPI.Request.Testall(self._requests)
 
     def close(self) -> None:
         for request in self._requests:

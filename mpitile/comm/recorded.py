@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ class RecordedCommunicator:
         self._first = first
         self.rank = inner.rank
         self.size = inner.size
+        self.threaded = inner.threaded
 
     @property
     def sent(self) -> np.ndarray:
@@ -57,6 +58,10 @@ class RecordedCommunicator:
             tuple((self._first + peer, buffer.nbytes) for peer, buffer in sends),
             tuple((self._first + peer, buffer.nbytes) for peer, buffer in receives),
         )
+
+    def wait_until(self, done: Callable[[], bool]) -> None:
+        with self._recorder.outside():
+            self._inner.wait_until(done)
 
     def begin_sum(self, array: np.ndarray) -> RecordedPending:
         with self._recorder.begin_sum(array.nbytes):
@@ -114,6 +119,9 @@ class OutsideChannel:
         with self._recorder.outside():
             self._inner.end()
 
+    def test(self) -> bool:
+        return self._inner.test()
+
     def close(self) -> None:
         self._inner.close()
 
@@ -129,6 +137,9 @@ class OutsideMemory:
     def fence(self) -> None:
         with self._recorder.outside():
             self._inner.fence()
+
+    def order(self) -> None:
+        self._inner.order()
 
     def close(self) -> None:
         self.segments = ()
@@ -174,6 +185,9 @@ class RecordedChannel:
             return
         with self._recorder.end_exchange():
             self._inner.end()
+
+    def test(self) -> bool:
+        return self._inner.test()
 
     def close(self) -> None:
         self._inner.close()

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
-from mpitile.plan.intervals import COMPUTE, HALO, REDUCE, Interval
+from mpitile.plan.intervals import COMPUTE, FLIGHT, HALO, REDUCE, Interval
 from mpitile.plan.recording import (
     ADJOINT,
     FORWARD,
+    BeginBucket,
     BeginExchange,
     BeginSum,
     Compute,
+    EndBuckets,
     EndExchange,
     EndSum,
     Event,
     Parcels,
     Program,
 )
+
+# From when to when, in the clock's seconds.
+Flights = Sequence[tuple[float, float]]
 
 # Marks under which messages are those of a group's exchange, and work is copying.
 HALOS, PARTIAL_DELTAS = "halos", "partial deltas"
@@ -39,6 +45,22 @@ class Unrecorded:
 
     def reduction(self, size: int) -> None:
         """What now follows adds up so many bytes over all ranks, by messages of its own."""
+
+    def buckets(self, sizes: Sequence[int]) -> None:
+        """Gradients of so many bytes are complete: their sums go on beside what follows."""
+
+    def end_buckets(self, flights: Flights, seconds: float) -> None:
+        """All of them have been waited for.
+
+        Parameters
+        ----------
+        flights : of each, when it was taken up and when its new values were there.
+        seconds : of CPU time that all took.
+        """
+
+    def beside(self) -> AbstractContextManager[None]:
+        """Around work on them, which is not that of the present mark."""
+        return nullcontext()
 
 
 class Recorder(Unrecorded):
@@ -61,6 +83,8 @@ class Recorder(Unrecorded):
 
     def __init__(self, rank: int, first: int, most: int) -> None:
         self._rank = rank
+        # What another thread does is not in the rank's order of work.
+        self._thread = threading.get_ident()
         self._pass, self._most = first, most
         self._active = False
         self._events: list[Event] = []
@@ -71,6 +95,8 @@ class Recorder(Unrecorded):
         self._copying = "pack"
         # Whether something was begun, and nothing done since but to go on to wait for it.
         self._bare = False
+        # CPU seconds of the present mark before it was interrupted.
+        self._carried = 0.0
         self.synchronise()
 
     def synchronise(self) -> None:
@@ -82,7 +108,7 @@ class Recorder(Unrecorded):
         self._active = not self._pass and len(self.steps) < self._most
         self._pass = max(0, self._pass - 1)
         self._events.clear()
-        self._operation, self._number, self._bare = "start", None, False
+        self._operation, self._number, self._bare, self._carried = "start", None, False, 0.0
         self._wall = time.perf_counter()
         self._cpu = time.thread_time()
 
@@ -102,6 +128,29 @@ class Recorder(Unrecorded):
         if self._active:
             self._close()
             self._events += [BeginSum(size, self._name), EndSum()]
+
+    def buckets(self, sizes: Sequence[int]) -> None:
+        if self._active and sizes:
+            self._close()
+            self._events += [BeginBucket(size) for size in sizes]
+
+    def end_buckets(self, flights: Flights, seconds: float) -> None:
+        if self._active:
+            self._interval(REDUCE)
+            self._cpu, self._carried = time.thread_time(), 0.0
+            self._events += [Compute(seconds, "update"), EndBuckets()]
+            for number, (start, end) in enumerate(flights):
+                times = start - self._zero, end - self._zero
+                self.intervals.append(Interval(self._rank, *times, FLIGHT, f"bucket {number}"))
+
+    @contextmanager
+    def beside(self) -> Iterator[None]:
+        self._carried += time.thread_time() - self._cpu
+        # Communicators have nothing to tell meanwhile.
+        active, self._active = self._active, False
+        yield
+        self._active = active
+        self._cpu = time.thread_time()
 
     @contextmanager
     def begin_exchange(self, sends: Parcels, receives: Parcels) -> Iterator[None]:
@@ -150,7 +199,7 @@ class Recorder(Unrecorded):
     @contextmanager
     def _inside(self, kind: str, event: Event | None) -> Iterator[None]:
         """Around a call of the communicator, which is an event or none."""
-        if not self._active:
+        if not self._active or threading.get_ident() != self._thread:
             yield
             return
         self._close()
@@ -162,7 +211,8 @@ class Recorder(Unrecorded):
 
     def _close(self) -> None:
         """What was done since the last event was done under the present mark."""
-        seconds = time.thread_time() - self._cpu
+        seconds = self._carried + time.thread_time() - self._cpu
+        self._carried = 0.0
         copying = self._operation in _DIRECTIONS
         if not self._bare:
             operation = self._copying if copying else self._operation

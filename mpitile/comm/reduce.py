@@ -15,15 +15,13 @@ from mpitile.comm.communicator import Channel, SharedMemory
 from mpitile.comm.devices import DeviceGroup
 from mpitile.plan.devices import Devices
 from mpitile.plan.slices import (
-    BUCKET_BYTES,
     IN_FLIGHT,
     Parcel,
     Share,
     Span,
-    bucket_elements,
-    cut,
+    equal_buckets,
     own_spans,
-    received,
+    places_in_flight,
     share,
 )
 
@@ -70,10 +68,11 @@ class SlicedSum:
     ----------
     group : this rank's place.
     memory, arrays : the summands of the device's ranks, in memory that they share.
-    bucket_bytes : of the array that are dealt with at a time.
+    buckets : what is dealt with at a time, in this order; parts of equal size if left out.
 
     Attributes
     ----------
+    buckets : the sum of each.
     total : where this rank finds its part of the sum: the array of the device's first rank.
         All else in any rank's array is spoilt until it is written anew.
     own : the spans that this rank completes.
@@ -85,27 +84,26 @@ class SlicedSum:
         group: DeviceGroup,
         memory: SharedMemory,
         arrays: Sequence[np.ndarray],
-        bucket_bytes: int = BUCKET_BYTES,
+        buckets: Sequence[Span] | None = None,
     ) -> None:
         self._memory = memory
         self.total = arrays[0]
-        size, step = self.total.size, bucket_elements(self.total.itemsize, bucket_bytes)
+        if buckets is None:
+            buckets = equal_buckets(self.total.size, self.total.itemsize)
         rank, devices = group.world.rank, group.devices
-        self.own = own_spans(devices, rank, size, step)
-        shares = shares_of(group, size, step)
-        elements = max((received(part) for part in shares), default=0)
+        self.own = own_spans(devices, rank, buckets)
+        shares = shares_of(group, buckets)
         sources = _sources(devices, group.number)
         buffers = [
             {source: np.empty(elements, self.total.dtype) for source in sources}
-            for _ in shares[:IN_FLIGHT]
+            for elements in places_in_flight(shares)
         ]
         self.bytes = sum(buffer.nbytes for by_source in buffers for buffer in by_source.values())
-        stages = [
-            _BucketSum(group, part, arrays, buffers[number % IN_FLIGHT])
+        self.buckets = [
+            BucketSum(group, part, arrays, buffers[number % IN_FLIGHT])
             for number, part in enumerate(shares)
         ]
-        self._channels = [stage.channel for stage in stages]
-        self._pipeline = _Pipeline(stages)
+        self._pipeline = _Pipeline(self.buckets)
 
     def begin(self) -> None:
         """Begin to add; no rank may touch its array before `end` and a fence behind it."""
@@ -118,12 +116,17 @@ class SlicedSum:
 
     def close(self) -> None:
         """Free the requests."""
-        for channel in self._channels:
-            channel.close()
+        for bucket in self.buckets:
+            bucket.channel.close()
 
 
-class _BucketSum:
-    """One bucket's sum inside the device, then over devices."""
+class BucketSum:
+    """One bucket's sum inside the device, then over devices.
+
+    Attributes
+    ----------
+    span : what this rank completes.
+    """
 
     def __init__(
         self,
@@ -133,6 +136,7 @@ class _BucketSum:
         buffers: dict[int, np.ndarray],
     ) -> None:
         total, (start, stop) = arrays[0], part.own
+        self.span = part.own
         own = total[start:stop]
         self._inner = [[array[a:b] for array in arrays] for a, b in part.added]
         outer = {source: buffer[: own.size] for source, buffer in buffers.items()}
@@ -158,6 +162,10 @@ class _BucketSum:
 
     def end(self) -> None:
         self.channel.end()
+        self.complete()
+
+    def complete(self) -> None:
+        """Add up what all devices have sent."""
         # Into a buffer up to the own summand, from there on into the array.
         result = self._outer[0]
         for summand in self._outer[1:]:
@@ -174,7 +182,11 @@ class SlicedGather:
     ----------
     group : this rank's place.
     memory, array : an array that exists once on each device, in memory that its ranks share.
-    bucket_bytes : as of the sum that gave each rank its spans.
+    buckets : as of the sum that gave each rank its spans.
+
+    Attributes
+    ----------
+    channels : the messages of each bucket.
     """
 
     def __init__(
@@ -182,10 +194,11 @@ class SlicedGather:
         group: DeviceGroup,
         memory: SharedMemory,
         array: np.ndarray,
-        bucket_bytes: int = BUCKET_BYTES,
+        buckets: Sequence[Span] | None = None,
     ) -> None:
         self._memory = memory
-        step = bucket_elements(array.itemsize, bucket_bytes)
+        if buckets is None:
+            buckets = equal_buckets(array.size, array.itemsize)
 
         def channel(part: Share) -> Channel:
             # What came from a rank for its sum goes back to it whole, and the other way round.
@@ -194,8 +207,8 @@ class SlicedGather:
                 [(parcel.rank, _part(array, parcel.span)) for parcel in part.sends],
             )
 
-        self._channels = [channel(part) for part in shares_of(group, array.size, step)]
-        self._pipeline = _Pipeline(self._channels)
+        self.channels = [channel(part) for part in shares_of(group, buckets)]
+        self._pipeline = _Pipeline(self.channels)
 
     def begin(self) -> None:
         """Begin to send the own spans, and to write other devices' ones."""
@@ -204,17 +217,21 @@ class SlicedGather:
     def end(self) -> None:
         """Return when the array is whole, for all ranks of the device."""
         self._pipeline.end()
+        self.fence()
+
+    def fence(self) -> None:
+        """What any rank of the device has written or received is what all read afterwards."""
         self._memory.fence()
 
     def close(self) -> None:
         """Free the requests."""
-        for channel in self._channels:
+        for channel in self.channels:
             channel.close()
 
 
-def shares_of(group: DeviceGroup, size: int, step: int) -> list[Share]:
+def shares_of(group: DeviceGroup, buckets: Sequence[Span]) -> list[Share]:
     """This rank's part in each bucket."""
-    return [share(group.devices, group.world.rank, bucket) for bucket in cut(size, step)]
+    return [share(group.devices, group.world.rank, bucket) for bucket in buckets]
 
 
 def _sources(devices: Devices, number: int) -> list[int]:

@@ -74,6 +74,9 @@ class WindowMemory:
         self._wait([self._comm.Ibarrier()])
         self._window.Sync()
 
+    def order(self) -> None:
+        self._window.Sync()
+
     def close(self) -> None:
         self.segments = ()
         self._window.Unlock_all()
@@ -88,6 +91,9 @@ class PlainMemory:
 
     def fence(self) -> None:
         """Nobody else reads."""
+
+    def order(self) -> None:
+        """Nobody else looks."""
 
     def close(self) -> None:
         self.segments = ()

@@ -11,13 +11,14 @@ from mpitile.network.merging import merged_pools
 from mpitile.network.parameters import parameter_specs
 from mpitile.network.spec import Network
 from mpitile.plan.bands import band_elements
+from mpitile.plan.buckets import network_buckets
 from mpitile.plan.devices import Devices, expected_devices
 from mpitile.plan.lifetimes import Buffer, pass_buffers
 from mpitile.plan.memory import in_use, lay_out
 from mpitile.plan.partition import Partition, TilePart
 from mpitile.plan.plan import Plan
 from mpitile.plan.recomputation import stages
-from mpitile.plan.slices import bytes_in_flight, covered, spans_of
+from mpitile.plan.slices import bytes_in_flight, covered, own_spans
 from mpitile.plan.timeline import make_timeline
 from mpitile.plan.traffic import group_traffic
 
@@ -111,12 +112,13 @@ def state_bytes(
     """
     trained, running = parameter_elements(network)
     _, position = devices.place(rank)
-    own = covered(spans_of(devices, rank, trained, itemsize))
+    buckets = [bucket.span for bucket in network_buckets(network, itemsize)]
+    own = covered(own_spans(devices, rank, buckets))
     return {
         "weights": (running + (0 if position else trained)) * itemsize,
         "gradients": trained * itemsize,
         "optimizer": own * optimizer_arrays * itemsize,
-        "sums": bytes_in_flight(devices, rank, trained, itemsize),
+        "sums": bytes_in_flight(devices, rank, buckets, itemsize),
     }
 
 

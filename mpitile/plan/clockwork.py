@@ -8,10 +8,12 @@ from collections.abc import Callable, Sequence
 from itertools import count
 
 from mpitile.errors import InputError
+from mpitile.plan.clock_parts import Message, Part, Sum, match
 from mpitile.plan.cluster import Cluster
 from mpitile.plan.collectives import Schedule
 from mpitile.plan.intervals import (
     COMPUTE,
+    FLIGHT,
     HALO,
     REDUCE,
     Interval,
@@ -22,61 +24,22 @@ from mpitile.plan.intervals import (
 from mpitile.plan.recording import (
     COPIES,
     FORWARD,
+    GRADIENTS,
+    BeginBucket,
     BeginExchange,
     BeginSum,
     Compute,
+    EndBuckets,
     EndExchange,
     EndSum,
     Program,
 )
+from mpitile.plan.slices import IN_FLIGHT
 from mpitile.plan.wires import Call, Wires
 
 # Open MPI sends up to here at once, and more only while both ranks wait inside MPI, which
 # is what moves messages (btl_tcp_eager_limit; MPI has no thread of its own for that).
 EAGER_BYTES = 1 << 16
-
-
-class _Message:
-    """Of an exchange or a sum; sides are what waits for it, None until they are there."""
-
-    __slots__ = ("arrived", "ready", "receiver", "sender", "size", "source", "target")
-
-    def __init__(self, source: int, target: int, size: int) -> None:
-        self.source, self.target, self.size = source, target, size
-        self.sender: _Part | None = None
-        self.receiver: _Part | None = None
-        # How many of both ranks wait inside MPI for it.
-        self.ready = 0
-        self.arrived = False
-
-
-class _Part:
-    """A rank's part of an exchange, or of one stage of a sum: complete when nothing is left."""
-
-    __slots__ = ("done", "entered", "latest", "left", "messages", "rank")
-
-    def __init__(self, rank: int, done: Call) -> None:
-        self.rank = rank
-        self.left = 0
-        self.messages: list[_Message] = []
-        self.entered = False
-        # When the last of its messages set out.
-        self.latest = 0.0
-        self.done = done
-
-
-class _Sum:
-    """A reduction: its messages by stage, and who has come."""
-
-    __slots__ = ("complete_from", "ended", "messages", "purpose", "schedule", "size")
-
-    def __init__(self, size: int, purpose: str, schedule: Schedule) -> None:
-        self.size, self.purpose, self.schedule = size, purpose, schedule
-        # By source and target, those of which only one side is there yet, in order.
-        self.messages: dict[tuple[int, int], deque[_Message]] = {}
-        # When the last rank came.
-        self.complete_from = 0.0
-        self.ended: set[int] = set()
 
 
 class _Rank:
@@ -85,6 +48,7 @@ class _Rank:
     __slots__ = (
         "awaited",
         "begun",
+        "buckets",
         "compute",
         "end",
         "exchanges",
@@ -104,12 +68,14 @@ class _Rank:
     def __init__(self, program: Program) -> None:
         self.program = program
         self.place = 0
-        self.exchanges: dict[tuple[int, str], _Part] = {}
+        self.exchanges: dict[tuple[int, str], Part] = {}
         self.times: dict[tuple[int, str], int] = {}
-        self.sums: deque[_Sum] = deque()
-        self.unstarted: list[_Sum] = []
+        self.sums: deque[Sum] = deque()
+        self.unstarted: list[Sum] = []
         self.begun = 0
-        self.awaited: _Sum | _Part | None = None
+        # Those of gradients, and how many of them the rank has waited for.
+        self.buckets: list[Sum] = []
+        self.awaited: Sum | Part | list[Sum] | None = None
         self.since = self.end = 0.0
         self.compute = self.halo = self.reduce = self.wait = 0.0
         self.sent = self.received = 0
@@ -141,8 +107,9 @@ class Clockwork:
         self._wires = Wires(cluster, self._at)
         self._schedule, self._adding, self._eager = schedule, adding, eager
         self._ranks = [_Rank(program) for program in programs]
-        self._flying: dict[tuple, _Message] = {}
-        self._sums: list[_Sum] = []
+        self._flying: dict[tuple, Message] = {}
+        self._sums: list[Sum] = []
+        self._buckets: list[Sum] = []
         self._keep = keep
         self._intervals: list[Interval] = []
         self._transits: list[Transit] = []
@@ -215,6 +182,8 @@ class Clockwork:
                 self._begin_exchange(number, event, now)
             case BeginSum(size=size, purpose=purpose):
                 self._begin_sum(rank, size, purpose)
+            case BeginBucket(size=size):
+                self._begin_bucket(number, size, now)
             case _:
                 self._wait(number, event, now)
                 return
@@ -226,22 +195,22 @@ class Clockwork:
     def _begin_exchange(self, number: int, event: BeginExchange, now: float) -> None:
         rank, key = self._ranks[number], (event.group, event.direction)
         times = rank.times[key] = rank.times.get(key, 0) + 1
-        part = _Part(number, lambda time: self._leave(number, time))
+        part = Part(number, lambda time: self._leave(number, time))
         rank.exchanges[key] = part
         for peer, size in event.receives:
             place = (peer, number, *key, times)
             message = self._flying.pop(place, None)
             if message is None:
-                message = self._flying[place] = _Message(peer, number, size)
+                message = self._flying[place] = Message(peer, number, size)
             self._receive(part, message, now)
         for peer, size in event.sends:
             place = (number, peer, *key, times)
             message = self._flying.pop(place, None)
             if message is None:
-                message = self._flying[place] = _Message(number, peer, size)
+                message = self._flying[place] = Message(number, peer, size)
             self._send(part, message, now)
 
-    def _send(self, part: _Part, message: _Message, now: float) -> None:
+    def _send(self, part: Part, message: Message, now: float) -> None:
         message.sender = part
         if message.size <= self._eager:
             self._set_out(message, now)
@@ -249,14 +218,14 @@ class Clockwork:
             part.left += 1
             part.messages.append(message)
 
-    def _receive(self, part: _Part, message: _Message, now: float) -> None:
+    def _receive(self, part: Part, message: Message, now: float) -> None:
         message.receiver = part
         if not message.arrived:
             part.left += 1
             if message.size > self._eager:
                 part.messages.append(message)
 
-    def _enter(self, part: _Part, now: float) -> None:
+    def _enter(self, part: Part, now: float) -> None:
         """The rank is inside MPI for this part: its large messages can travel."""
         part.entered = True
         for message in part.messages:
@@ -264,7 +233,7 @@ class Clockwork:
             if message.ready == 2:
                 self._set_out(message, now)
 
-    def _set_out(self, message: _Message, now: float) -> None:
+    def _set_out(self, message: Message, now: float) -> None:
         sender, receiver = self._ranks[message.source], self._ranks[message.target]
         sender.sent += message.size
         receiver.received += message.size
@@ -285,16 +254,21 @@ class Clockwork:
 
         self._wires.send(now, message.source, message.target, message.size, arrived)
 
-    def _less(self, part: _Part, now: float) -> None:
+    def _less(self, part: Part, now: float) -> None:
         part.left -= 1
         if not part.left and part.entered:
             part.done(now)
 
     # Waiting
 
-    def _wait(self, number: int, event: EndExchange | EndSum, now: float) -> None:
+    def _wait(self, number: int, event: EndExchange | EndSum | EndBuckets, now: float) -> None:
         rank = self._ranks[number]
         rank.since = now
+        if isinstance(event, EndBuckets):
+            rank.awaited = rank.buckets
+            if all(number in own.ended for own in rank.buckets):
+                self._leave(number, now)
+            return
         if isinstance(event, EndExchange):
             part = rank.exchanges.pop((event.group, event.direction))
             rank.awaited = part
@@ -314,7 +288,12 @@ class Clockwork:
         """What the rank waited for is complete."""
         rank = self._ranks[number]
         awaited, rank.awaited = rank.awaited, None
-        if isinstance(awaited, _Sum):
+        if isinstance(awaited, list):
+            came = max((own.complete_from for own in awaited), default=0.0)
+            late = min(max(came, rank.since), now) - rank.since
+            rank.reduce += now - rank.since - late
+            kind, name = REDUCE, f"sum of {GRADIENTS}"
+        elif isinstance(awaited, Sum):
             late = min(max(awaited.complete_from, rank.since), now) - rank.since
             rank.reduce += now - rank.since - late
             kind, name = REDUCE, f"sum of {awaited.purpose}"
@@ -334,7 +313,7 @@ class Clockwork:
 
     def _begin_sum(self, rank: _Rank, size: int, purpose: str) -> None:
         if rank.begun == len(self._sums):
-            self._sums.append(_Sum(size, purpose, self._schedule(size, purpose)))
+            self._sums.append(Sum(size, purpose, self._schedule(size, purpose)))
         own = self._sums[rank.begun]
         rank.begun += 1
         rank.sums.append(own)
@@ -348,11 +327,38 @@ class Clockwork:
             own.complete_from = now
             self._stage(number, own, 0, now)
 
-    def _stage(self, number: int, own: _Sum, place: int, now: float) -> None:
+    def _begin_bucket(self, number: int, size: int, now: float) -> None:
+        """Buckets make way at once: a thread of their own moves them."""
+        rank = self._ranks[number]
+        if len(rank.buckets) == len(self._buckets):
+            self._buckets.append(Sum(size, GRADIENTS, self._schedule(size, GRADIENTS)))
+        own = self._buckets[len(rank.buckets)]
+        rank.buckets.append(own)
+        own.complete_from = now
+        self._take_up(number, now)
+
+    def _take_up(self, number: int, now: float) -> None:
+        """Begin with the next bucket where few enough are under way."""
+        buckets = self._ranks[number].buckets
+        back = sum(number in own.ended for own in buckets)
+        for own in buckets[: back + IN_FLIGHT]:
+            if number not in own.begun:
+                own.begun[number] = now
+                self._stage(number, own, 0, now)
+
+    def _stage(self, number: int, own: Sum, place: int, now: float) -> None:
         stages = own.schedule[number]
         if place == len(stages):
             own.ended.add(number)
-            if self._ranks[number].awaited is own:
+            if self._keep and number in own.begun:
+                name = f"bucket {self._buckets.index(own)}"
+                self._intervals.append(Interval(number, own.begun[number], now, FLIGHT, name))
+            if number in own.begun:
+                self._take_up(number, now)
+            awaited = self._ranks[number].awaited
+            if awaited is own or (
+                isinstance(awaited, list) and all(number in each.ended for each in awaited)
+            ):
                 self._leave(number, now)
             return
         stage = stages[place]
@@ -364,21 +370,11 @@ class Clockwork:
             else:
                 self._stage(number, own, place + 1, time)
 
-        part = _Part(number, done)
+        part = Part(number, done)
         for peer, size in stage.receives:
-            self._receive(part, _match(own, peer, number, size, "receiver"), now)
+            self._receive(part, match(own, peer, number, size, "receiver"), now)
         for peer, size in stage.sends:
-            self._send(part, _match(own, number, peer, size, "sender"), now)
+            self._send(part, match(own, number, peer, size, "sender"), now)
         self._enter(part, now)
         if not part.left:
             done(now)
-
-
-def _match(own: _Sum, source: int, target: int, size: int, side: str) -> _Message:
-    """The first message of a sum between two ranks that lacks this side."""
-    waiting = own.messages.setdefault((source, target), deque())
-    if waiting and getattr(waiting[0], side) is None:
-        return waiting.popleft()
-    message = _Message(source, target, size)
-    waiting.append(message)
-    return message

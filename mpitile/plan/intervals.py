@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 COMPUTE, HALO, REDUCE = "compute", "halo", "reduce"
+# A bucket of gradients on its way, beside what its rank does.
+FLIGHT = "flight"
 
 
 class Interval(NamedTuple):
     """Something that a rank did, or waited for, from `start` to `end` seconds.
 
-    `kind` is `COMPUTE`, `HALO` or `REDUCE`; `name` says more.
+    `kind` is `COMPUTE`, `HALO` or `REDUCE`, or `FLIGHT` beside these; `name` says more.
     """
 
     rank: int

@@ -85,6 +85,7 @@ class Planner:
                 request.passes * request.demand.images,
                 request.optimizer,
                 request.passes,
+                request.overlap,
             )
         return self._predicted[plan]
 

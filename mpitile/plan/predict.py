@@ -9,6 +9,7 @@ from math import prod
 from mpitile.network.parameters import parameter_specs
 from mpitile.network.spec import Network
 from mpitile.plan.cost import Cost, Message
+from mpitile.plan.overlap import BesideBackward, adding_seconds
 from mpitile.plan.partition import Partition
 from mpitile.plan.plan import Plan
 from mpitile.plan.slices import own_elements
@@ -47,6 +48,7 @@ def predict(
     images: int,
     optimizer: str = "sgd",
     subdivisions: int = 1,
+    overlap: bool = True,
 ) -> Prediction:
     """The time of a step, in the order of `mpitile.runtime.program`'s and the trainer's work.
 
@@ -57,10 +59,10 @@ def predict(
     ----------
     images : of a step over all replicas.
     subdivisions : passes of a step.
+    overlap : whether gradients are summed beside the last backward pass.
     """
-    return _Step(Partition(network, plan), cost, images // subdivisions).run(
-        optimizer, subdivisions
-    )
+    step = _Step(Partition(network, plan), cost, images // subdivisions)
+    return step.run(optimizer, subdivisions, overlap and plan.ranks > 1)
 
 
 class _Step:
@@ -75,15 +77,21 @@ class _Step:
         self._elements = sum(prod(s.shape) for s in parameter_specs(self._network) if s.trained)
         self._devices = [cost.cluster.device_of(rank) for rank in range(ranks)]
         self._messages = [self._group_messages(group) for group in range(len(partition.ranges))]
+        self._beside: BesideBackward | None = None
         self._clock, self._compute, self._halo, self._reduce = ([0.0] * ranks for _ in range(4))
 
-    def run(self, optimizer: str, subdivisions: int) -> Prediction:
-        elements = self._elements
-        for _ in range(subdivisions):
+    def run(self, optimizer: str, subdivisions: int, overlap: bool) -> Prediction:
+        elements, ranks = self._elements, len(self._clock)
+        for number in range(subdivisions):
+            if overlap and number == subdivisions - 1:
+                self._beside = BesideBackward(self._network, self._cost, ranks)
             self._pass()
-        self._wait_for_all(
-            self._cost.gradient_sum(elements * self._cost.itemsize, len(self._clock))
-        )
+        if self._beside:
+            for rank in range(ranks):
+                self._work(rank, adding_seconds(self._cost, rank, ranks, elements))
+            self._wait_for_all(self._beside.left(self._clock))
+        else:
+            self._wait_for_all(self._cost.gradient_sum(elements * self._cost.itemsize, ranks))
         own = own_elements(self._cost.cluster, len(self._clock), elements)
         for rank, device in enumerate(self._devices):
             self._work(
@@ -130,6 +138,8 @@ class _Step:
                 self._pack(adjoint)
             begun = list(self._clock)
             self._task(group, task, "backward_weights")
+            if self._beside:
+                self._beside.after(task, self._clock)
         # The adjoint travels while the first layer's weight gradient is computed.
         self._finish(adjoint, begun)
 
@@ -164,7 +174,13 @@ class _Step:
             for rank in (source, target):
                 starts[rank] = max(starts.get(rank, 0.0), start)
         before = list(self._clock)
-        for rank, seconds in self._cost.exchange(messages).items():
+        found = self._cost.exchange(messages)
+        if found and self._beside:
+            # What the slowest waits longer, all do: they go on together soon.
+            slowest = max(found.values())
+            longer = self._beside.halo(min(starts.values()), slowest) / slowest
+            found = {rank: longer * seconds for rank, seconds in found.items()}
+        for rank, seconds in found.items():
             end = max(before[rank], starts[rank] + seconds)
             self._halo[rank] += min(seconds, end - before[rank])
             self._clock[rank] = end

@@ -8,14 +8,17 @@ from functools import cached_property
 
 from mpitile.plan.bytes import parameter_elements
 from mpitile.plan.cost import Cost
+from mpitile.plan.overlap import Completion, adding_seconds
 from mpitile.plan.partition import Partition
 from mpitile.plan.recording import (
     ADJOINT,
     FORWARD,
     GRADIENTS,
+    BeginBucket,
     BeginExchange,
     BeginSum,
     Compute,
+    EndBuckets,
     EndExchange,
     EndSum,
     Event,
@@ -34,11 +37,20 @@ _METRIC_BYTES = (16, 56)
 
 @dataclass(frozen=True, slots=True)
 class StepSize:
-    """Attributes: images of a pass over all replicas, passes of a step, and the optimiser."""
+    """What a step consists of.
+
+    Attributes
+    ----------
+    images : of a pass over all replicas.
+    passes : of a step.
+    optimizer : "sgd" or "adam".
+    overlap : whether gradients are summed beside the last backward pass.
+    """
 
     images: int
     passes: int = 1
     optimizer: str = "sgd"
+    overlap: bool = True
 
 
 def step_programs(partition: Partition, cost: Cost, size: StepSize) -> tuple[Program, ...]:
@@ -59,6 +71,7 @@ class _Step:
         self._images = size.images // self._plan.replicas
         self._tasks = group_tasks(self._network, self._plan)
         self._elements = parameter_elements(self._network)[0]
+        self._overlap = size.overlap and self._plan.ranks > 1
         self._own = own_elements(cost.cluster, self._plan.ranks, self._elements)
 
     @cached_property
@@ -81,13 +94,16 @@ class _Step:
         replica, tile = divmod(rank, self._plan.grid.tiles)
         base = replica * self._plan.grid.tiles
         groups = range(len(self._partition.ranges))
-        for _ in range(self._size.passes):
+        buckets = None
+        for number in range(self._size.passes):
+            if self._overlap and number == self._size.passes - 1:
+                buckets = Completion(self._network, self._cost.itemsize)
             # Whether any rank could not read an image.
             yield from _sum(8 * self._size.images, "images")
             for group in groups:
                 yield from self._forward_group(device, tile, base, group)
             for group in reversed(groups):
-                yield from self._backward_group(device, tile, base, group)
+                yield from self._backward_group(device, tile, base, group, buckets)
         yield from self._update(device, rank)
 
     def _forward_group(self, device: int, tile: int, base: int, group: int) -> Iterator[Event]:
@@ -103,7 +119,9 @@ class _Step:
                 for _ in range(2):
                     yield from self._statistics(task, 1)
 
-    def _backward_group(self, device: int, tile: int, base: int, group: int) -> Iterator[Event]:
+    def _backward_group(
+        self, device: int, tile: int, base: int, group: int, buckets: Completion | None
+    ) -> Iterator[Event]:
         sends, receives = self._parcels(tile, base, group)
         tasks = self._tasks[group]
         for task in reversed(tasks):
@@ -118,15 +136,23 @@ class _Step:
                 yield self._copy(device, "pack", group, receives)
                 yield BeginExchange(group, ADJOINT, receives, sends)
             yield self._compute(device, tile, group, task, "backward_weights")
+            if buckets:
+                yield from (BeginBucket(size) for size in buckets.after(task))
         if sends or receives:
             yield EndExchange(group, ADJOINT)
             yield self._copy(device, "unpack", group, sends)
 
     def _update(self, device: int, rank: int) -> Iterator[Event]:
         size = self._elements * self._cost.itemsize
-        yield from _sum(size, GRADIENTS)
         seconds = self._cost.update(device, self._own[rank], self._size.optimizer)
-        yield Compute(seconds + self._cost.overhead(device), "update")
+        seconds += self._cost.overhead(device)
+        if self._overlap:
+            seconds += adding_seconds(self._cost, rank, self._plan.ranks, self._elements)
+            yield Compute(seconds, "update")
+            yield EndBuckets()
+        else:
+            yield from _sum(size, GRADIENTS)
+            yield Compute(seconds, "update")
         for metric in _METRIC_BYTES:
             yield from _sum(metric, "metrics")
 

@@ -79,7 +79,23 @@ class EndSum:
     """The rank waits for the first reduction that it has begun and not yet waited for."""
 
 
-Event = Compute | BeginExchange | EndExchange | BeginSum | EndSum
+@dataclass(frozen=True, slots=True)
+class BeginBucket:
+    """This rank's gradients of a bucket of so many bytes are complete.
+
+    Their sum over all ranks and the way back of new values go on beside what the rank does
+    then. The n-th of each rank is the same.
+    """
+
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class EndBuckets:
+    """The rank waits for the new values of all buckets that it has begun."""
+
+
+Event = Compute | BeginExchange | EndExchange | BeginSum | EndSum | BeginBucket | EndBuckets
 Program = tuple[Event, ...]
 
 
@@ -130,7 +146,8 @@ def check_programs(programs: Sequence[Program]) -> None:
 def _check_alone(rank: int, program: Program, sent: dict, received: dict) -> list[int]:
     """Sizes of the rank's reductions; its messages are added to the others'."""
     sums: list[int] = []
-    ended = 0
+    buckets: list[int] = []
+    ended = flying = 0
     begun: dict[tuple[int, str], int] = {}
     current: set[tuple[int, str]] = set()
     for event in program:
@@ -141,6 +158,11 @@ def _check_alone(rank: int, program: Program, sent: dict, received: dict) -> lis
                 ended += 1
                 if ended > len(sums):
                     raise InputError(f"rank {rank} waits for a sum that it has not begun")
+            case BeginBucket(size=size):
+                buckets.append(size)
+                flying += 1
+            case EndBuckets():
+                flying = 0
             case BeginExchange(group=group, direction=direction):
                 key = (group, direction)
                 if key in current:
@@ -160,9 +182,9 @@ def _check_alone(rank: int, program: Program, sent: dict, received: dict) -> lis
                         "has not begun"
                     )
                 current.remove((group, direction))
-    if current or ended < len(sums):
+    if current or flying or ended < len(sums):
         raise InputError(f"rank {rank} begins an exchange or a sum that it never ends")
-    return sums
+    return sums + buckets
 
 
 def scaled(programs: Sequence[Program], factor: float) -> tuple[Program, ...]:

@@ -7,6 +7,8 @@
     {"rank": 0, "do": "end_exchange", "group": 1, "direction": "forward"}
     {"rank": 0, "do": "begin_sum", "purpose": "gradients", "bytes": 4194304}
     {"rank": 0, "do": "end_sum"}
+    {"rank": 0, "do": "begin_bucket", "bytes": 524288}
+    {"rank": 0, "do": "end_buckets"}
 
 Events of one rank stand in the order in which it does them; ranks may alternate.
 """
@@ -23,9 +25,11 @@ from mpitile.errors import InputError
 from mpitile.plan.recording import (
     COPIES,
     DIRECTIONS,
+    BeginBucket,
     BeginExchange,
     BeginSum,
     Compute,
+    EndBuckets,
     EndExchange,
     EndSum,
     Event,
@@ -45,6 +49,8 @@ _KEYS = {
     "end_exchange": {"group", "direction"},
     "begin_sum": {"purpose", "bytes"},
     "end_sum": set(),
+    "begin_bucket": {"bytes"},
+    "end_buckets": set(),
 }
 
 
@@ -145,6 +151,10 @@ def _line(event: Event) -> dict[str, Any]:
             return {"do": "end_exchange", "group": group, "direction": direction}
         case BeginSum(size=size, purpose=purpose):
             return {"do": "begin_sum", "purpose": purpose, "bytes": size}
+        case BeginBucket(size=size):
+            return {"do": "begin_bucket", "bytes": size}
+        case EndBuckets():
+            return {"do": "end_buckets"}
         case _:
             return {"do": "end_sum"}
 
@@ -176,6 +186,10 @@ def _event(line: dict[str, Any], ranks: int) -> Event:
             return EndExchange(_count(line, "group"), _direction(line))
         case "begin_sum":
             return BeginSum(_count(line, "bytes"), _word(line, "purpose"))
+        case "begin_bucket":
+            return BeginBucket(_count(line, "bytes"))
+        case "end_buckets":
+            return EndBuckets()
         case _:
             return EndSum()
 

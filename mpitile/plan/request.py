@@ -30,6 +30,7 @@ class Request:
     recompute : "auto", "none", "all", or numbers of the groups that are named.
     row_weights, column_weights : None for equal ones, or by speed on a mixed cluster.
     memory_limit : bytes that the ranks of a device may take, beside the device's memory.
+    overlap : whether gradients are summed beside the last backward pass of a step.
     """
 
     network: Network
@@ -45,6 +46,7 @@ class Request:
     row_weights: tuple[float, ...] | None = None
     column_weights: tuple[float, ...] | None = None
     memory_limit: int | None = None
+    overlap: bool = True
 
     def room(self, device: int) -> float:
         """Bytes that the arrays of a device's ranks may take."""

@@ -1,6 +1,7 @@
 """Timelines as files for Chrome's tracing page and Perfetto (https://ui.perfetto.dev).
 
-A process stands for a device, a thread for a rank, an arrow for a message. The format:
+A process stands for a device, a thread for a rank, an arrow for a message; buckets of gradients
+on their way have lines of their own. The format:
 "Trace Event Format", Google, 2016.
 """
 
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mpitile.errors import InputError
-from mpitile.plan.intervals import Interval, Transit
+from mpitile.plan.intervals import FLIGHT, Interval, Transit
 
 _MICROSECONDS = 1e6
 
@@ -57,7 +58,13 @@ def _events(
         yield _named("process_name", number, 0, name)
     for rank, place in enumerate(places):
         yield _named("thread_name", place, rank, f"rank {rank}")
-    for rank, start, end, kind, name in intervals:
+    for number, (rank, start, end, kind, name) in enumerate(intervals):
+        if kind == FLIGHT:
+            # Beside what the rank does, and beside each other.
+            flight = {"name": name, "cat": kind, "id": number, "pid": places[rank], "tid": rank}
+            yield {"ph": "b", **flight, "ts": _microseconds(start)}
+            yield {"ph": "e", **flight, "ts": _microseconds(end)}
+            continue
         yield {
             "ph": "X",
             "name": name,

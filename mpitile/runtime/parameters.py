@@ -41,7 +41,7 @@ class Parameters:
         trained = [spec for spec in self.specs if spec.trained]
         trained.sort(key=lambda spec: not spec.decays)
         untrained = [spec for spec in self.specs if not spec.trained]
-        self.decaying = sum(prod(spec.shape) for spec in trained if spec.decays)
+        self.decaying = decaying_elements(network)
         self.values = np.zeros(_size(trained), dtype) if values is None else values
         self.gradients = np.zeros_like(self.values) if gradients is None else gradients
         self.running = np.zeros(_size(untrained), dtype)
@@ -87,6 +87,11 @@ class Parameters:
 def trained_elements(network: Network) -> int:
     """How many parameters of a network are trained."""
     return _size([spec for spec in parameter_specs(network) if spec.trained])
+
+
+def decaying_elements(network: Network) -> int:
+    """How many parameters of a network decay; they stand in front of the other trained ones."""
+    return _size([spec for spec in parameter_specs(network) if spec.trained and spec.decays])
 
 
 def running_elements(network: Network) -> int:

@@ -31,6 +31,7 @@ from mpitile.runtime.shapes import layer_shapes
 from mpitile.runtime.stopwatch import Stopwatch
 
 Observer = Callable[[int, Tile], None]
+Complete = Callable[[Piece], object]
 
 
 @dataclass(frozen=True)
@@ -165,13 +166,17 @@ class Program:
                     tensor = task.layers[-1] + 1
                     observe(tensor, self.values[tensor])
 
-    def backward(self, step: Step, observe: Observer | None = None) -> None:
+    def backward(
+        self, step: Step, observe: Observer | None = None, complete: Complete | None = None
+    ) -> None:
         """Add this rank's part of the gradients of all parameters, after `forward`.
 
         Parameters
         ----------
         observe : called with each tensor's number and partial gradient when it is
             complete; the sum over ranks is the gradient.
+        complete : called after every part of the work with the layers whose parameters'
+            gradients are complete now, and whose values are not read again; often none.
         """
         step = replace(step, reduce=self._timed(step.reduce))
         if step.overwrite:
@@ -179,17 +184,20 @@ class Program:
             self.parameters.gradients[self.parameters.decaying :] = 0
         self._clear_deltas({self._time.loss})
         for number in reversed(range(len(self._groups))):
-            self._backward_group(number, step, observe)
+            self._backward_group(number, step, observe, complete or _ignore)
         if observe and 0 in self.deltas:
             observe(0, self.deltas[0])
 
-    def _backward_group(self, number: int, step: Step, observe: Observer | None) -> None:
+    def _backward_group(
+        self, number: int, step: Step, observe: Observer | None, complete: Complete
+    ) -> None:
         group = self._groups[number]
         again = replace(step, again=True)
         for task in reversed(group.tasks):
             for layers, work in task.again:
                 self._mark("forward", _last(layers))
                 work.forward(again)
+                complete(())
             self._mark("backward_input", _last(task.layers))
             self._clear_deltas({self._time.backward[layer] for layer in task.layers})
             if observe and task.layers:
@@ -201,8 +209,10 @@ class Program:
                 self._mark(PARTIAL_DELTAS, number)
                 with self.stopwatch.measure("halo"):
                     group.exchange.begin_adjoint()
+            complete(())
             self._mark("backward_weights", _last(task.layers))
             task.work.backward_weights(step)
+            complete(task.layers)
         self._mark(PARTIAL_DELTAS, number)
         with self.stopwatch.measure("halo"):
             group.exchange.end_adjoint()
@@ -300,6 +310,10 @@ class Program:
     def _algorithms(self, layer: Layer) -> dict[str, str]:
         shapes = layer_shapes(self.network, layer, self._grid, self.images)
         return {name: self._choices.of(shape, self._dtype) for name, shape in shapes.items()}
+
+
+def _ignore(layers: Piece) -> None:
+    """Nobody wants to know."""
 
 
 def _last(layers: Piece) -> int | None:

@@ -28,4 +28,12 @@ def job_bytes(job: Job, devices: Devices | None = None) -> tuple[dict[str, int],
 def job_seconds(job: Job) -> Prediction:
     """Of a step, on the cluster that was planned for."""
     cost = Cost(job.network, job.cluster, ITEMSIZES[job.settings.train.dtype])
-    return predict(job.network, job.plan, cost, job.batch, job.optimizer, job.subdivisions)
+    return predict(
+        job.network,
+        job.plan,
+        cost,
+        job.batch,
+        job.optimizer,
+        job.subdivisions,
+        job.settings.train.overlap,
+    )

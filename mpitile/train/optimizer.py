@@ -11,6 +11,8 @@ import numpy as np
 from mpitile.network.spec import NetOptions
 from mpitile.runtime.parameters import Parameters
 
+Span = tuple[int, int]
+
 # Blocks of this many elements stay in cache over the few passes of an update.
 _BLOCK = 1 << 15
 
@@ -29,7 +31,7 @@ class Trained:
     values: np.ndarray
     gradients: np.ndarray
     decaying: int
-    spans: Sequence[tuple[int, int]]
+    spans: Sequence[Span]
 
     @property
     def elements(self) -> int:
@@ -52,8 +54,11 @@ class Optimizer(Protocol):
     state: dict[str, np.ndarray]
     scratch: tuple[np.ndarray, ...]
 
-    def update(self, rate: float, images: int, step: int) -> None:
-        """One step with gradients summed over `images`; `step` counts from 1."""
+    def update(self, rate: float, images: int, step: int, part: Span | None = None) -> None:
+        """One step with gradients summed over `images`; `step` counts from 1.
+
+        `part` restricts it to what lies there. The result is the same in any parts.
+        """
         ...
 
 
@@ -70,9 +75,9 @@ class Sgd:
         self.state = {"velocity": trained.zeros()}
         self.scratch = (np.empty(_BLOCK, trained.values.dtype),)
 
-    def update(self, rate: float, images: int, step: int) -> None:
+    def update(self, rate: float, images: int, step: int, part: Span | None = None) -> None:
         velocity = self.state["velocity"]
-        for block, kept, scratch in _blocks(self._trained.spans, self.scratch[0]):
+        for block, kept, scratch in _blocks(self._trained.spans, self.scratch[0], part):
             v = velocity[kept]
             v *= self._momentum
             v += _mean_gradient(self._trained, block, images, self._decay, scratch)
@@ -90,11 +95,11 @@ class Adam:
         dtype = trained.values.dtype
         self.scratch = (np.empty(_BLOCK, dtype), np.empty(_BLOCK, dtype))
 
-    def update(self, rate: float, images: int, step: int) -> None:
+    def update(self, rate: float, images: int, step: int, part: Span | None = None) -> None:
         options = self._options
         correction = np.sqrt(1 - options.beta2**step) / (1 - options.beta1**step)
         first, second = self.state["first_moment"], self.state["second_moment"]
-        for block, kept, scratch in _blocks(self._trained.spans, self.scratch[0]):
+        for block, kept, scratch in _blocks(self._trained.spans, self.scratch[0], part):
             m, v = first[kept], second[kept]
             gradient = _mean_gradient(self._trained, block, images, options.decay, scratch)
             other = self.scratch[1][: len(scratch)]
@@ -126,7 +131,7 @@ def make_optimizer(
     parameters: Parameters,
     options: NetOptions,
     gradients: np.ndarray | None = None,
-    spans: Sequence[tuple[int, int]] | None = None,
+    spans: Sequence[Span] | None = None,
 ) -> Optimizer:
     """The optimiser named "sgd" or "adam", with the cfg's constants.
 
@@ -141,19 +146,27 @@ def make_optimizer(
         parameters.decaying,
         [(0, parameters.values.size)] if spans is None else spans,
     )
+    return optimizer_of(kind, trained, options)
+
+
+def optimizer_of(kind: str, trained: Trained, options: NetOptions) -> Optimizer:
+    """The optimiser named "sgd" or "adam" of these arrays, with the cfg's constants."""
     return {"sgd": Sgd, "adam": Adam}[kind](trained, options)
 
 
 def _blocks(
-    spans: Sequence[tuple[int, int]], scratch: np.ndarray
+    spans: Sequence[Span], scratch: np.ndarray, part: Span | None
 ) -> Iterator[tuple[slice, slice, np.ndarray]]:
     """Where each block stands in the values, where in the state, and scratch for it."""
-    kept = 0
+    low, high = part or (0, spans[-1][1] if spans else 0)
+    # How far behind its place in the values a span's first element stands in the state.
+    ahead = end = 0
     for first, last in spans:
-        for start in range(first, last, _BLOCK):
-            stop = min(last, start + _BLOCK)
-            yield slice(start, stop), slice(kept, kept + stop - start), scratch[: stop - start]
-            kept += stop - start
+        ahead += first - end
+        end = last
+        for start in range(max(first, low), min(last, high), _BLOCK):
+            stop = min(last, high, start + _BLOCK)
+            yield slice(start, stop), slice(start - ahead, stop - ahead), scratch[: stop - start]
 
 
 def _mean_gradient(

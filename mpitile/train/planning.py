@@ -74,6 +74,7 @@ def run_request(
         _tuple(tiling.row_weights),
         _tuple(tiling.column_weights),
         limit,
+        settings.train.overlap,
     )
 
 

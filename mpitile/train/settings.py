@@ -44,7 +44,10 @@ class DataSettings:
 
 @dataclass(frozen=True, slots=True)
 class TrainSettings:
-    """``[train]``; what is left out comes from the cfg."""
+    """``[train]``; what is left out comes from the cfg.
+
+    `overlap` adds up gradients while others are still being computed.
+    """
 
     steps: int | None = None
     epochs: int | None = None
@@ -56,6 +59,7 @@ class TrainSettings:
     dtype: Literal["float32", "float64"] = "float32"
     validate_every: int = 0
     kernels: Literal["fast", "measured", "exact"] = "fast"
+    overlap: bool = True
 
 
 @dataclass(frozen=True, slots=True)

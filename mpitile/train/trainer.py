@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from mpitile.network.spec import Network
 from mpitile.plan.partition import Partition
 from mpitile.plan.recording import GRADIENTS
 from mpitile.runtime.calibrate import choose_kernels
-from mpitile.runtime.program import Program
+from mpitile.runtime.program import Complete, Program
 from mpitile.runtime.stopwatch import Stopwatch
 from mpitile.train.evaluation import Score, score_images
 from mpitile.train.feeding import Feeder, Passes
@@ -52,8 +52,14 @@ class Trainer:
         self.topology = topology
         self.done = 0
         train, tiling = job.settings.train, job.settings.tiling
+        self._overlap = train.overlap and topology.world.size > 1
         self._state = TrainState(
-            job.network, train.dtype, job.optimizer, topology.world, tiling.ranks_per_device
+            job.network,
+            train.dtype,
+            job.optimizer,
+            topology.world,
+            tiling.ranks_per_device,
+            self._overlap,
         )
         self._state.draw(train.seed)
         self.parameters = self._state.parameters
@@ -143,28 +149,54 @@ class Trainer:
         self._clock.reset()
         self.program.stopwatch.reset()
         self._recorder.begin_step()
+        rate = learning_rate(self.job.network.options, self.done + 1)
+        loss = self._overlapped(feeder, rate) if self._overlap else self._apart(feeder, rate)
+        self.done += 1
+        self._recorder.mark("metrics")
+        metrics = self._metrics(loss, rate, start, stop_wanted())
+        self._recorder.end_step()
+        return metrics
+
+    def _apart(self, feeder: Feeder, rate: float) -> float:
+        """Compute all gradients, then their sums, then new values; this rank's part of the loss."""
         loss = self._gradients(feeder)
         self._recorder.mark(GRADIENTS)
         self._recorder.reduction(self.parameters.gradients.nbytes)
         with self._clock.measure("reduce"):
             self._state.begin_sum()
             self._state.end_sum()
-        self.done += 1
         self._recorder.mark("update")
-        rate = learning_rate(self.job.network.options, self.done)
         with self._clock.measure("compute"):
-            self._state.update(rate, self.job.batch, self.done)
+            self._state.update(rate, self.job.batch, self.done + 1)
         self._recorder.mark("values")
         with self._clock.measure("reduce"):
             self._state.begin_share()
             self._state.end_share()
-        self._recorder.mark("metrics")
-        metrics = self._metrics(loss, rate, start, stop_wanted())
-        self._recorder.end_step()
-        return metrics
+        return loss
 
-    def _gradients(self, feeder: Feeder) -> float:
-        """Add up the gradients of this rank's part of the batch; its part of the loss."""
+    def _overlapped(self, feeder: Feeder, rate: float) -> float:
+        """The same, with sums and new values of what is complete beside what is not."""
+        itemsize = self.parameters.gradients.itemsize
+
+        def complete(layers: Sequence[int]) -> None:
+            with self._recorder.beside():
+                elements = self._state.complete(layers)
+            self._recorder.buckets([itemsize * count for count in elements])
+
+        self._state.begin_overlap(rate, self.job.batch, self.done + 1)
+        loss = self._gradients(feeder, complete)
+        self._recorder.mark(GRADIENTS)
+        with self._clock.measure("reduce"), self._recorder.beside():
+            flow = self._state.end_overlap()
+        self._recorder.end_buckets(flow.flights, flow.seconds)
+        return loss
+
+    def _gradients(self, feeder: Feeder, complete: Complete | None = None) -> float:
+        """Add up the gradients of this rank's part of the batch; its part of the loss.
+
+        `complete` is told in the last pass which layers' gradients are.
+        """
+        last = self.job.subdivisions - 1
         loss = 0.0
         for number in range(self.job.subdivisions):
             self._recorder.mark("images")
@@ -174,7 +206,7 @@ class Trainer:
             with self._clock.measure("passes"):
                 self.program.forward(step)
                 loss += self.program.loss
-                self.program.backward(step)
+                self.program.backward(step, complete=complete if number == last else None)
         return loss
 
     def _step(self, number: int, truths: object, first: bool) -> Step:

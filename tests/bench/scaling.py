@@ -64,7 +64,7 @@ def point(options, cluster: Cluster, ranks: int, batch: int) -> Point:
     machine = grown(cluster, ranks)
     job = make_job(read_settings(options.run, overrides), ranks, cluster=machine, limited=False)
     cost = Cost(job.network, machine, ITEMSIZES[job.settings.train.dtype])
-    size = StepSize(job.pass_images, job.subdivisions, job.optimizer)
+    size = StepSize(job.pass_images, job.subdivisions, job.optimizer, job.settings.train.overlap)
     programs = step_programs(Partition(job.network, job.plan), cost, size)
     line = simulate(programs, machine, options.sums, keep=False)
     means = [sum(getattr(rank, part) for rank in line.ranks) / ranks for part in PARTS]

@@ -10,7 +10,7 @@ from mpitile.comm.devices import DeviceGroup, make_devices, one_array, own_array
 from mpitile.comm.local import run_ranks
 from mpitile.comm.reduce import SlicedGather, SlicedSum, shares_of
 from mpitile.plan.devices import Devices
-from mpitile.plan.slices import bytes_in_flight, spans_of
+from mpitile.plan.slices import bytes_in_flight, equal_buckets, own_spans
 
 DTYPES = st.sampled_from([np.float32, np.float64])
 
@@ -25,8 +25,9 @@ def add_up(comm, split, size, dtype, bucket, rounds=2):
     """The sum as each rank finds it on its device, and the spans that were its own."""
     group, dtype = group_of(comm, split), np.dtype(dtype)
     memory, arrays = own_arrays(group, size, dtype)
-    reduction = SlicedSum(group, memory, arrays, bucket)
-    gather = SlicedGather(group, memory, reduction.total, bucket)
+    buckets = equal_buckets(size, dtype.itemsize, bucket)
+    reduction = SlicedSum(group, memory, arrays, buckets)
+    gather = SlicedGather(group, memory, reduction.total, buckets)
     for _ in range(rounds):
         arrays[group.inside.rank][:] = summand(comm.rank, size, dtype)
         reduction.begin()
@@ -97,8 +98,8 @@ def test_spans_and_buffers_are_known_beforehand(split, size):
         return reduction.own, reduction.bytes
 
     for rank, (own, held) in enumerate(run_ranks(3, work)):
-        assert own == spans_of(split, rank, size, 4)
-        assert held == bytes_in_flight(split, rank, size, 4)
+        assert own == own_spans(split, rank, equal_buckets(size, 4))
+        assert held == bytes_in_flight(split, rank, equal_buckets(size, 4), 4)
         assert len(split) > 1 or held == 0
 
 
@@ -109,8 +110,9 @@ def test_one_array_is_written_by_its_owners_and_read_by_all():
     def work(comm):
         group = group_of(comm, split)
         memory, values = one_array(group, size, np.dtype(np.float64))
-        gather = SlicedGather(group, memory, values, 800)
-        for part in shares_of(group, size, 100):
+        buckets = equal_buckets(size, 8, 800)
+        gather = SlicedGather(group, memory, values, buckets)
+        for part in shares_of(group, buckets):
             start, stop = part.own
             values[start:stop] = np.arange(start, stop)
         gather.begin()
@@ -144,7 +146,9 @@ def test_a_failing_rank_leaves_no_other_waiting_in_a_sum(place):
     def work(comm):
         group = group_of(comm, split)
         memory, arrays = own_arrays(group, 50, np.dtype(np.float64))
-        reduction = SlicedSum(group, memory, arrays, 80)
+        reduction = SlicedSum(
+            group, memory, arrays, equal_buckets(arrays[0].size, arrays[0].itemsize, 80)
+        )
         if comm.rank == 3:
             if place == "inside":
                 reduction.begin()

@@ -10,6 +10,7 @@ from device_cases import summand, total
 from mpitile.comm.devices import make_devices, own_arrays
 from mpitile.comm.reduce import SlicedGather, SlicedSum
 from mpitile.comm.topology import make_topology
+from mpitile.plan.slices import equal_buckets
 from mpitile.train.settings import read_settings
 from mpitile.train.setup import make_job
 from mpitile.train.sources import open_images, training_feeder
@@ -92,8 +93,9 @@ def test_sums_have_the_promised_bits(comm, per_device, wait):
     for dtype in map(np.dtype, (np.float32, np.float64)):
         for size in (0, 1, 5, 50_003):
             memory, arrays = own_arrays(group, size, dtype)
-            reduction = SlicedSum(group, memory, arrays, 1 << 14)
-            gather = SlicedGather(group, memory, reduction.total, 1 << 14)
+            buckets = equal_buckets(size, dtype.itemsize, 1 << 14)
+            reduction = SlicedSum(group, memory, arrays, buckets)
+            gather = SlicedGather(group, memory, reduction.total, buckets)
             sent = group.sent()[0]
             for _ in range(2):
                 arrays[group.inside.rank][:] = summand(comm.rank, size, dtype)

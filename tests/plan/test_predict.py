@@ -66,7 +66,7 @@ def test_one_rank_computes_and_updates():
 
 
 def test_two_devices_by_hand():
-    found = step(PLAIN, Plan(Grid(1, 2), (0, 1)), cluster(1, 1))
+    found = step(PLAIN, Plan(Grid(1, 2), (0, 1)), cluster(1, 1), overlap=False)
     # Each updates half of the weights.
     compute = 32 * 18 * 2 * (2 * 1 + 3 * 2) / FLOPS + 1e-5 * 29
     # A column of 8 cells and 2 channels goes each way, forward and back: packed, sent, unpacked.

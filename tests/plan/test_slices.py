@@ -22,7 +22,7 @@ def ranks_of(split):
 def test_own_spans_are_the_whole_array(split, size, step):
     owners = Counter()
     for rank in ranks_of(split):
-        spans = own_spans(split, rank, size, step)
+        spans = own_spans(split, rank, cut(size, step))
         edges = [edge for span in spans for edge in span]
         # Ascending, none empty, adjacent ones joined.
         assert edges == sorted(set(edges))
@@ -85,7 +85,7 @@ def test_each_device_sends_as_little_as_can_be(per_device):
         assert sums + gathers == pytest.approx(2 * (count - 1) / count * size, rel=1e-3)
         assert sums == pytest.approx(gathers, rel=1e-3)
         # A device's ranks do equal parts.
-        own = [covered(own_spans(split, rank, size, step)) for rank in ranks]
+        own = [covered(own_spans(split, rank, cut(size, step))) for rank in ranks]
         assert max(own) - min(own) <= size / step * 2
 
 

@@ -49,6 +49,7 @@ KEYS = {
     "train.seed": (["0", "7"], ["-1", "1.0", '"1"', "true"]),
     "train.dtype": (['"float32"', '"float64"'], ['"float16"', "32"]),
     "train.validate_every": (["0", "10"], ["-1", "1.5", "true"]),
+    "train.overlap": (["true", "false"], ["1", '"true"']),
     "train.kernels": (['"fast"', '"measured"', '"exact"'], ['"slow"', "true"]),
     "tiling.grid": (['"2x2"', '"auto"'], ["4", "[2, 2]"]),
     "tiling.replicas": (["1", "4", '"auto"'], ["0", "1.0", '"1"']),

@@ -1,0 +1,60 @@
+"""Work that goes on beside a rank's computing, a little at a time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+# Seconds between two looks: a bucket waits for a few of them, and each takes some microseconds.
+_PAUSE = 1e-3
+
+
+class Beside:
+    """Has something advanced on a thread of its own, between `start` and `stop`.
+
+    Kernels hold no lock of Python's, so the thread gets its turn while they compute. MPI moves
+    large messages only inside its calls: without somebody who calls it they would stay where
+    they are until the rank waits next. Advanced between layers alone, sums were still waited for
+    a good half as long as without overlap (tests/bench/overlap.py: two emulated devices at
+    100 Mbit/s, y16, batch 4: 13% of a step without, 8% between layers, 1.6% by a thread).
+
+    Parameters
+    ----------
+    advance : called again and again until it returns true.
+    """
+
+    def __init__(self, advance: Callable[[], bool]) -> None:
+        self._advance = advance
+        self._wanted = threading.Event()
+        self._closed = False
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="beside", daemon=True)
+        self._thread.start()
+
+    def start(self) -> None:
+        """From now on."""
+        self._wanted.set()
+
+    def stop(self) -> None:
+        """Not any more, and raise what came up."""
+        self._wanted.clear()
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
+
+    def close(self) -> None:
+        """End the thread."""
+        self._closed = True
+        self._wanted.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while self._wanted.wait() and not self._closed:
+            try:
+                if self._advance():
+                    self._wanted.clear()
+            except BaseException as error:
+                self._failure = error
+                self._wanted.clear()
+            time.sleep(_PAUSE)

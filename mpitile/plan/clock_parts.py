@@ -1,0 +1,63 @@
+"""What the simulator's engine keeps of messages and sums that are under way."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from mpitile.plan.collectives import Schedule
+from mpitile.plan.wires import Call
+
+
+class Message:
+    """Of an exchange or a sum; sides are what waits for it, None until they are there."""
+
+    __slots__ = ("arrived", "ready", "receiver", "sender", "size", "source", "target")
+
+    def __init__(self, source: int, target: int, size: int) -> None:
+        self.source, self.target, self.size = source, target, size
+        self.sender: Part | None = None
+        self.receiver: Part | None = None
+        # How many of both ranks wait inside MPI for it.
+        self.ready = 0
+        self.arrived = False
+
+
+class Part:
+    """A rank's part of an exchange, or of one stage of a sum: complete when nothing is left."""
+
+    __slots__ = ("done", "entered", "latest", "left", "messages", "rank")
+
+    def __init__(self, rank: int, done: Call) -> None:
+        self.rank = rank
+        self.left = 0
+        self.messages: list[Message] = []
+        self.entered = False
+        # When the last of its messages set out.
+        self.latest = 0.0
+        self.done = done
+
+
+class Sum:
+    """A reduction: its messages by stage, and who has come."""
+
+    __slots__ = ("begun", "complete_from", "ended", "messages", "purpose", "schedule", "size")
+
+    def __init__(self, size: int, purpose: str, schedule: Schedule) -> None:
+        self.size, self.purpose, self.schedule = size, purpose, schedule
+        # By source and target, those of which only one side is there yet, in order.
+        self.messages: dict[tuple[int, int], deque[Message]] = {}
+        # When the last rank came.
+        self.complete_from = 0.0
+        self.ended: set[int] = set()
+        # When each rank came.
+        self.begun: dict[int, float] = {}
+
+
+def match(own: Sum, source: int, target: int, size: int, side: str) -> Message:
+    """The first message of a sum between two ranks that lacks this side."""
+    waiting = own.messages.setdefault((source, target), deque())
+    if waiting and getattr(waiting[0], side) is None:
+        return waiting.popleft()
+    message = Message(source, target, size)
+    waiting.append(message)
+    return message

@@ -1,0 +1,119 @@
+"""Sums beside the backward pass give the same bits as sums behind it."""
+
+import random
+import time
+
+import pytest
+from overlapping import PLACES, STEPS, assert_same_bits, small_buckets, tiling_of, trained
+from small_jobs import box_images, detector, small_settings
+
+from mpitile.comm.flow import BucketFlow
+from mpitile.comm.local import run_ranks
+from mpitile.comm.progress import Beside
+
+
+@pytest.fixture(scope="module")
+def boxes(tmp_path_factory):
+    return box_images(tmp_path_factory.mktemp("boxes"), 12)
+
+
+def both(folder, boxes, place, cfg=None, prepare=lambda trainer: None, tiling=None, **train):
+    """What every rank has after some steps without and with overlap."""
+    results = []
+    for overlap in (False, True):
+        settings = small_settings(
+            folder,
+            cfg or detector(normalize=1),
+            boxes,
+            train={"overlap": overlap, "batch": 12, **train},
+            tiling=tiling or tiling_of(place),
+        )
+        ready = prepare if overlap else lambda trainer: None
+        results.append(
+            run_ranks(place[0], lambda comm, s=settings, r=ready: trained(s, comm, prepare=r))
+        )
+    return zip(*results, strict=True)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("subdivisions", [1, 2])
+@pytest.mark.parametrize("place", PLACES)
+def test_overlap_does_not_change_a_bit(
+    tmp_path, boxes, monkeypatch, place, subdivisions, optimizer
+):
+    small_buckets(monkeypatch)
+    train = {"subdivisions": subdivisions, "optimizer": optimizer}
+    for apart, overlapped in both(tmp_path, boxes, place, **train):
+        assert_same_bits(overlapped, apart)
+
+
+@pytest.mark.parametrize("place", PLACES[3:6])
+def test_values_may_change_while_others_are_computed_again(tmp_path, boxes, monkeypatch, place):
+    small_buckets(monkeypatch)
+    tiling = tiling_of(place, recompute="all")
+    for apart, overlapped in both(tmp_path, boxes, place, tiling=tiling):
+        assert_same_bits(overlapped, apart)
+
+
+@pytest.mark.parametrize("place", PLACES[4:])
+def test_timing_does_not_change_a_bit(tmp_path, boxes, monkeypatch, place):
+    """Ranks come late now and then, and look after their sums at any time or hardly ever."""
+    small_buckets(monkeypatch)
+    advance = BucketFlow.advance
+
+    def stumble(trainer):
+        moody = random.Random(trainer.topology.world.rank)
+        for layer in trainer.program._groups[0].tasks:
+            backward = layer.work.backward_weights
+
+            def late(step, backward=backward):
+                time.sleep(moody.choice([0, 0, 0.01]))
+                backward(step)
+
+            monkeypatch.setattr(layer.work, "backward_weights", late)
+
+    def moody_advance(flow):
+        return random.random() < 0.5 and advance(flow)
+
+    monkeypatch.setattr(BucketFlow, "advance", moody_advance)
+    for apart, overlapped in both(tmp_path, boxes, place, prepare=stumble):
+        assert_same_bits(overlapped, apart)
+
+
+@pytest.mark.parametrize("place", [PLACES[2], PLACES[5]])
+def test_a_thread_of_its_own_does_not_change_a_bit(tmp_path, boxes, monkeypatch, place):
+    small_buckets(monkeypatch)
+    monkeypatch.setattr("mpitile.comm.local.LocalCommunicator.threaded", True, raising=False)
+    for apart, overlapped in both(tmp_path, boxes, place):
+        assert_same_bits(overlapped, apart)
+
+
+def test_buckets_are_under_way_before_backward_ends(tmp_path, boxes, monkeypatch):
+    small_buckets(monkeypatch)
+    settings = small_settings(
+        tmp_path, detector(), boxes, train={"batch": 12}, tiling=tiling_of(PLACES[2])
+    )
+    early = []
+    end = BucketFlow.end
+
+    def noting(flow):
+        early.append(len(flow.flights))
+        end(flow)
+
+    monkeypatch.setattr(BucketFlow, "end", noting)
+    run_ranks(2, lambda comm: trained(settings, comm))
+    assert len(early) == 2 * STEPS
+    assert max(early) > 1
+
+
+def test_what_fails_beside_is_raised_where_it_is_waited_for():
+    def fail():
+        raise ValueError("no")
+
+    beside = Beside(fail)
+    beside.start()
+    time.sleep(0.1)
+    with pytest.raises(ValueError, match="no"):
+        beside.stop()
+    beside.stop()
+    beside.close()

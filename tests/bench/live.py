@@ -6,12 +6,13 @@
 
 Each measured run is one of real ranks over real TCP (jobs/emulate.py): training steps of y16 on
 random images, of which the median counts, and then the links as `mpitile profile` measures them.
-Its prediction is the same job recorded in this process, one rank at a time by CPU time, and
-simulated with these links. Two devices of one rank have a core each here; more share the cores
-by quotas, and what is measured is then multiplied by the pace that emulate.py says. Emulated
-cores are a tenth as fast as this machine's, so that computing and messages take about as long.
-Other programs on the machine disturb the measured runs, and the quotas most: the fastest step
-of each is printed beside the median.
+"Simulated" is the same job recorded in this process, one rank at a time by CPU time, and put on
+these links; "predicted" is what the cost model says of it from a profile of other batches.
+Two devices of one rank have a core each here; more share the cores by quotas, and what is
+measured is then multiplied by the pace that emulate.py says. Emulated cores are a tenth as fast
+as this machine's, so that computing and messages take about as long. Other programs on the
+machine disturb the measured runs, and the quotas most: the fastest step of each is printed
+beside the median.
 """
 
 import argparse
@@ -28,8 +29,10 @@ from pathlib import Path
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from mpitile.plan.cluster import Cluster, Device, DeviceSpeed, Link
+from mpitile.plan.intervals import Timeline
 from mpitile.plan.recording import scaled
 from mpitile.plan.simulate import simulate
+from mpitile.train.forecast import job_seconds
 from mpitile.train.recording import record
 from mpitile.train.settings import read_settings
 from mpitile.train.setup import Job, make_job
@@ -40,6 +43,7 @@ GRIDS = {2: "1x2", 4: "2x2", 6: "2x3", 8: "2x4", 16: "4x4", 24: "4x6"}
 GROUPINGS = {"by resolution": [0, 2, 4, 8, 12], "every layer": list(range(16))}
 TARGET = 0.08
 WARM_UP = 1
+PROFILE_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -118,28 +122,28 @@ def measured(run: Run) -> tuple[list[float], tuple[Link, Link]]:
     return [pace * seconds for seconds in found["seconds"]], (inside, between)
 
 
-def simulated(run: Run, links: tuple[Link, Link], speed: DeviceSpeed):
-    """The timeline of the recorded job on these links."""
+def foreseen(run: Run, links: tuple[Link, Link], speed: DeviceSpeed) -> tuple[Timeline, float]:
+    """On these links, the timeline of the recorded job, and the cost model's seconds."""
     device = Device("emulated", run.ranks, None, speed.slowed(1 / run.core_speed))
     cluster = Cluster((device,) * run.devices, *links)
     job = replace(run.job(), cluster=cluster)
     programs = scaled(record(job, run.steps).programs, 1 / run.core_speed)
-    return simulate(programs, cluster, keep=False)
+    return simulate(programs, cluster, keep=False), job_seconds(job).step_seconds
 
 
 def compare(runs: list[Run]) -> list[dict]:
     """Measure, simulate, and print both."""
     from recorded_profile import core_rates
 
-    speed = core_rates(runs[0].job().network)
+    speed = core_rates(runs[0].job().network, PROFILE_SECONDS)
     print(f"{'devices':>7}{'ranks':>6}{'rate':>9}  {'groups':14}{'measured':>10}{'fastest':>10}"
-          f"{'simulated':>11}{'error':>8}   % computing, halos, sums, waiting; link")  # fmt: skip
+          f"{'simulated':>11}{'error':>8}{'predicted':>11}{'error':>8}"
+          "   % computing, halos, sums, waiting; link")  # fmt: skip
     rows = []
     for run in runs:
         steps, links = measured(run)
         seconds = statistics.median(steps)
-        line = simulated(run, links, speed)
-        error = line.seconds / seconds - 1
+        line, predicted = foreseen(run, links, speed)
         parts = ("compute_s", "halo_s", "reduce_s", "wait_s")
         shares = [
             sum(getattr(rank, part) for rank in line.ranks) / len(line.ranks) / line.seconds
@@ -149,7 +153,8 @@ def compare(runs: list[Run]) -> list[dict]:
         link = f"{links[1].latency * 1e6:.0f} us, {links[1].bandwidth / 1e6:.3g} MB/s"
         print(
             f"{run.devices:7}{run.ranks:6}{run.rate:>9}  {run.grouping:14}{seconds:8.3f} s"
-            f"{min(steps):8.3f} s{line.seconds:9.3f} s{error:+8.1%}   {text}   {link}",
+            f"{min(steps):8.3f} s{line.seconds:9.3f} s{line.seconds / seconds - 1:+8.1%}"
+            f"{predicted:9.3f} s{predicted / seconds - 1:+8.1%}   {text}   {link}",
             flush=True,
         )
         rows.append(

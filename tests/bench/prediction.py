@@ -3,9 +3,10 @@
 python tests/bench/prediction.py [--steps 9] [--seconds 60] [--only y16]
 
 Profiles this machine with one rank and with two, then runs steps of networks at other input
-sizes, batches, grids and groups under mpirun, and prints both times of each. "median" compares
-the prediction with the median step; "quiet" compares what it would be if every rank had a core
-for itself with the fastest step: of use where other programs disturb the measurement.
+sizes, batches, grids and groups under mpirun, and prints both times of each: of the whole step,
+and of the slowest rank's computing by CPU time, which other programs disturb less. Memory is
+held against its prediction by tests/bench/memory.py, steps on several devices by
+tests/bench/live.py.
 """
 
 import argparse
@@ -16,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -29,19 +30,17 @@ from launch import mpirun
 
 from mpitile.comm.mpi import MPI, MpiCommunicator
 from mpitile.comm.topology import make_topology
-from mpitile.layers.base import Step
-from mpitile.layers.registry import is_loss
 from mpitile.network.cfg import read_network
-from mpitile.network.shapes import infer, resize
-from mpitile.plan.choose import choose_plan
+from mpitile.plan.choose import default_groups
 from mpitile.plan.cluster import Cluster
 from mpitile.plan.cluster_file import read_cluster
-from mpitile.plan.cost import Cost
-from mpitile.plan.partition import Partition
-from mpitile.plan.predict import predict
-from mpitile.runtime.program import Program
-from mpitile.train.state import TrainState
+from mpitile.train.forecast import job_seconds
+from mpitile.train.recording import RandomFeeder
+from mpitile.train.settings import read_settings
+from mpitile.train.setup import Job, make_job
+from mpitile.train.trainer import Trainer
 
+RUN = Path(__file__).parents[2] / "jobs" / "y16.toml"
 CFGS = Path(__file__).parents[2] / "jobs" / "cfg"
 NETWORKS = ("y16", "yolov2-tiny", "resnet18")
 TARGET = 0.08
@@ -60,13 +59,29 @@ class Run:
     replicas: int = 1
     optimizer: str = "sgd"
 
-    def make(self):
-        """The network and the plan."""
-        network = plain(resize(read_network(CFGS / f"{self.network}.cfg"), self.size, self.size))
-        groups = self.groups
-        if groups == "each":
-            groups = range(len(network.layers))
-        return network, choose_plan(network, self.ranks, self.grid, groups, self.replicas)
+    def job(self, overlap: bool = True, cluster: Cluster | None = None) -> Job:
+        """What a run file would make of it."""
+        overrides = [
+            f"network.cfg=cfg/{self.network}.cfg",
+            f"network.height={self.size}",
+            f"network.width={self.size}",
+            f"train.batch={self.images}",
+            f"train.optimizer={self.optimizer}",
+            f"train.overlap={json.dumps(overlap)}",
+            f"tiling.grid={self.grid}",
+            f"tiling.replicas={self.replicas}",
+            f"tiling.groups={self.starts()}",
+            "tiling.recompute=none",
+        ]
+        settings = read_settings(RUN, overrides)
+        return make_job(settings, self.ranks, cluster=cluster, limited=False)
+
+    def starts(self) -> list[int]:
+        """The first layers of its groups."""
+        network = read_network(CFGS / f"{self.network}.cfg")
+        if self.groups == "each":
+            return list(range(len(network.layers)))
+        return list(default_groups(network) if self.groups == "rule" else self.groups)
 
     def __str__(self):
         groups = self.groups if isinstance(self.groups, str) else ",".join(map(str, self.groups))
@@ -78,30 +93,30 @@ class Run:
 
 # None is a tile, a grouping and a batch that the profile times itself.
 RUNS = (
-    Run("y16", 416, 1, "1x1", "auto", 1),
+    Run("y16", 416, 1, "1x1", "rule", 1),
     Run("y16", 416, 1, "1x1", "each", 2),
     Run("y16", 608, 1, "1x1", [0, 8], 2),
     Run("y16", 320, 1, "1x1", [0, 4, 8, 12], 8),
-    Run("y16", 512, 1, "1x1", "auto", 3, optimizer="adam"),
-    Run("yolov2-tiny", 352, 1, "1x1", "auto", 2),
+    Run("y16", 512, 1, "1x1", "rule", 3, optimizer="adam"),
+    Run("yolov2-tiny", 352, 1, "1x1", "rule", 2),
     Run("yolov2-tiny", 288, 1, "1x1", "each", 5),
     Run("yolov2-tiny", 480, 1, "1x1", [0, 6], 1),
-    Run("yolov2-tiny", 224, 1, "1x1", "auto", 8, optimizer="adam"),
-    Run("resnet18", 192, 1, "1x1", "auto", 2),
+    Run("yolov2-tiny", 224, 1, "1x1", "rule", 8, optimizer="adam"),
+    Run("resnet18", 192, 1, "1x1", "rule", 2),
     Run("resnet18", 160, 1, "1x1", "each", 6),
-    Run("resnet18", 256, 1, "1x1", "auto", 3),
-    Run("y16", 608, 2, "1x2", "auto", 2),
+    Run("resnet18", 256, 1, "1x1", "rule", 3),
+    Run("y16", 608, 2, "1x2", "rule", 2),
     Run("y16", 416, 2, "2x1", "each", 2),
     Run("y16", 608, 2, "2x1", [0, 8], 2),
     Run("y16", 320, 2, "1x2", [0, 4, 8, 12], 8),
-    Run("y16", 416, 2, "1x1", "auto", 4, replicas=2),
-    Run("yolov2-tiny", 352, 2, "1x2", "auto", 2),
+    Run("y16", 416, 2, "1x1", "rule", 4, replicas=2),
+    Run("yolov2-tiny", 352, 2, "1x2", "rule", 2),
     Run("yolov2-tiny", 416, 2, "2x1", "each", 3),
     Run("yolov2-tiny", 480, 2, "1x2", [0, 6], 1),
-    Run("yolov2-tiny", 224, 2, "1x1", "auto", 8, replicas=2),
-    Run("resnet18", 192, 2, "1x2", "auto", 2),
+    Run("yolov2-tiny", 224, 2, "1x1", "rule", 8, replicas=2),
+    Run("resnet18", 192, 2, "1x2", "rule", 2),
     Run("resnet18", 160, 2, "2x1", "each", 6),
-    Run("resnet18", 256, 2, "1x1", "auto", 4, replicas=2),
+    Run("resnet18", 256, 2, "1x1", "rule", 4, replicas=2),
 )
 
 
@@ -109,6 +124,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=9, help="of each run, after one more (9)")
     parser.add_argument("--seconds", type=float, default=60, help="of each profile's layers (60)")
+    parser.add_argument("--json", help="write what was found to this file")
     parser.add_argument("--only", choices=NETWORKS, help="runs of one network")
     parser.add_argument("--measure", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -128,6 +144,7 @@ def compare(runs, options):
         "   computing measured   error"
     )
     errors = {"step": [], "computing": []}
+    rows = []
     for ranks in sorted({run.ranks for run in runs}):
         cluster = profile(ranks, options)
         own = [run for run in runs if run.ranks == ranks]
@@ -137,11 +154,13 @@ def compare(runs, options):
         lines = start(ranks, [__file__, *arguments]).splitlines()
         for run, line in zip(own, lines, strict=True):
             measured = dict(zip(errors, json.loads(line), strict=True))
+            alone = job_seconds(run.job(False, unshared(cluster)))
             predicted = {
-                "step": prediction(run, cluster).step_seconds,
-                "computing": max(rank.compute for rank in prediction(run, unshared(cluster)).ranks),
+                "step": job_seconds(run.job(True, cluster)).step_seconds,
+                "computing": max(rank.compute for rank in alone.ranks),
             }
             text = str(run)
+            rows.append({**asdict(run), "measured": measured, "predicted": predicted})
             for kind, found in measured.items():
                 error = predicted[kind] / found - 1
                 errors[kind].append(abs(error))
@@ -152,6 +171,8 @@ def compare(runs, options):
             f"{kind}: mean error {statistics.mean(values):.1%}, worst {max(values):.1%} "
             f"of {len(values)} runs (goal: mean {TARGET:.0%})"
         )
+    if options.json:
+        Path(options.json).write_text(json.dumps(rows, indent=1) + "\n")
 
 
 def profile(ranks, options):
@@ -186,12 +207,6 @@ def unshared(cluster: Cluster) -> Cluster:
     )
 
 
-def prediction(run, cluster):
-    """The predicted step."""
-    network, plan = run.make()
-    return predict(network, plan, Cost(network, cluster), run.images, run.optimizer)
-
-
 def start(ranks, arguments):
     """What a Python command prints, under mpirun."""
     command = [*mpirun(), "-np", str(ranks), sys.executable, *arguments]
@@ -205,48 +220,33 @@ def start(ranks, arguments):
     ).stdout
 
 
-def plain(network):
-    """The network without its loss: the sum of squares needs no truths."""
-    kept = [layer for layer in network.layers if not is_loss(layer.operation)]
-    return infer(network.options, [(layer.line, layer.operation) for layer in kept], network.name)
-
-
 def measure(run, steps):
     """Print the slowest rank's median seconds of a step, and its CPU seconds without waiting."""
-    times = []
-    for wait, clock in (("auto", time.perf_counter), ("sleep", time.thread_time)):
-        times.append(median_step(MpiCommunicator(MPI.COMM_WORLD, wait), run, steps, clock))
+    times = [
+        median_step(MpiCommunicator(MPI.COMM_WORLD), run.job(), steps, time.perf_counter),
+        # Waits that sleep take no CPU time, and no other thread takes part in sums.
+        median_step(
+            MpiCommunicator(MPI.COMM_WORLD, "sleep"), run.job(False), steps, time.thread_time
+        ),
+    ]
     if MPI.COMM_WORLD.rank == 0:
         print(json.dumps(times), flush=True)
 
 
-def median_step(world, run, steps, clock):
+def median_step(world, job, steps, clock):
     """The slowest rank's, by this clock."""
-    network, plan = run.make()
-    topology = make_topology(world, plan)
-    state = TrainState(network, plan, "float32", run.optimizer, topology)
-    state.draw(1)
-    images = run.images // plan.replicas
-    program = Program(Partition(network, plan), topology, state.parameters, images)
-    image = program.values[0].array
-    image[...] = np.random.default_rng(world.rank).random(image.shape, np.float32)
-    work = Step(training=True, reduce=world.sum, images=run.images, overwrite=True)
+    topology = make_topology(world, job.plan)
+    trainer = Trainer(job, topology)
+    feeder = RandomFeeder(job, topology, trainer.program.values[0])
     times = []
-    for number in range(steps + 1):
+    for _ in range(steps + 1):
         world.sum(np.zeros(1))
         begin = clock()
-        program.forward(work)
-        program.backward(work)
-        state.begin_sum()
-        state.end_sum()
-        state.update(0.0, run.images, number + 1)
-        state.begin_share()
-        state.end_share()
+        trainer.step(feeder)
         slowest = np.array([clock() - begin])
         world.maximum(slowest)
         times.append(float(slowest[0]))
-    program.close()
-    state.close()
+    trainer.close()
     return statistics.median(times[1:])
 
 

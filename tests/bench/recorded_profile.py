@@ -36,11 +36,11 @@ def recorded_profile(jobs: list[Job], steps: int) -> DeviceSpeed:
     return replace(core_rates(jobs[0].network), kernels=dict(kernels))
 
 
-def core_rates(network: Network) -> DeviceSpeed:
-    """What `mpitile profile` finds of one core in a few seconds, a whole one of it."""
+def core_rates(network: Network, seconds: float = RATES_SECONDS) -> DeviceSpeed:
+    """What `mpitile profile` finds of one core in so many seconds, a whole one of it."""
 
     def measure(world: LocalCommunicator) -> Cluster:
-        return profile(world, [network], RATES_SECONDS, lambda text: None)
+        return profile(world, [network], seconds, lambda text: None)
 
     (cluster,) = run_ranks(1, measure)
     return replace(cluster.devices[0].speed, share=1.0)

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from mpitile.plan.intervals import COMPUTE, HALO, REDUCE, Interval, Timeline
+from mpitile.plan.intervals import COMPUTE, FLIGHT, HALO, REDUCE, Interval, Timeline
 from mpitile.plan.partition import Partition
 from mpitile.plan.tasks import Task, group_tasks
 from mpitile.report.tile_maps import layer_name
@@ -112,7 +112,7 @@ def step_view(
     seconds : of the step; the last end if left out.
     """
     by_rank: dict[int, list[Interval]] = defaultdict(list)
-    for interval in intervals:
+    for interval in _own(intervals):
         by_rank[interval.rank].append(interval)
     ends = (one.end for own in by_rank.values() for one in own)
     span = max(ends, default=0.0) if seconds is None else seconds
@@ -135,7 +135,8 @@ def doing(interval: Interval) -> str:
 def group_view(partition: Partition, timeline: Timeline) -> GroupView:
     """What each group costs in a simulated step whose intervals were kept."""
     ranks = len(timeline.ranks)
-    spent, halos, sums = _by_place(partition, timeline.intervals)
+    intervals = _own(timeline.intervals)
+    spent, halos, sums = _by_place(partition, intervals)
     tasks = group_tasks(partition.network, partition.plan)
     flags = partition.plan.recompute or (False,) * len(tasks)
     groups = []
@@ -152,7 +153,7 @@ def group_view(partition: Partition, timeline: Timeline) -> GroupView:
                 sums[number] / ranks,
             )
         )
-    busy = sum(end - start for _, start, end, _, _ in timeline.intervals)
+    busy = sum(end - start for _, start, end, _, _ in intervals)
     return GroupView(
         timeline.seconds,
         tuple(groups),
@@ -160,6 +161,11 @@ def group_view(partition: Partition, timeline: Timeline) -> GroupView:
         sums[None] / ranks,
         timeline.seconds - busy / ranks,
     )
+
+
+def _own(intervals: Iterable[Interval]) -> list[Interval]:
+    """What ranks do, without the buckets that are under way beside it."""
+    return [interval for interval in intervals if interval.kind != FLIGHT]
 
 
 def _by_place(

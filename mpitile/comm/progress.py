@@ -15,7 +15,9 @@ class Beside:
 
     Kernels hold no lock of Python's, so the thread gets its turn while they compute. MPI moves
     large messages only inside its calls: without somebody who calls it they would stay where
-    they are until the rank waits next.
+    they are until the rank waits next. Advanced between layers alone, sums were still waited for
+    a good half as long as without overlap (tests/bench/overlap.py: two emulated devices at
+    100 Mbit/s, y16, batch 4: 13% of a step without, 8% between layers, 1.6% by a thread).
 
     Parameters
     ----------

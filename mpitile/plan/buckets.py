@@ -15,6 +15,10 @@ from math import prod
 from mpitile.network.parameters import ParameterSpec
 from mpitile.plan.slices import BUCKET_BYTES, Span, bucket_elements
 
+# Of a bucket, and how many of them there should be at least.
+_LEAST_BYTES = 1 << 16
+_BUCKETS = 16
+
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
@@ -23,24 +27,27 @@ class Bucket:
     Attributes
     ----------
     span : from where up to where, in elements.
-    layer : the first layer that has parameters there: with it the bucket is complete.
+    layer : with this layer the bucket is complete, at the latest.
     """
 
     span: Span
     layer: int
 
 
-def layer_buckets(specs: Sequence[ParameterSpec], itemsize: int) -> tuple[Bucket, ...]:
-    """Buckets of at most `BUCKET_BYTES`, in the order in which backward completes them.
+def layer_buckets(
+    specs: Sequence[ParameterSpec], itemsize: int, bucket_bytes: int | None = None
+) -> tuple[Bucket, ...]:
+    """Buckets in the order in which backward completes them.
 
     Parameters
     ----------
     specs : in the order of layers; of those that are trained, the ones that decay come first
         in the flat array.
+    bucket_bytes : of a bucket at most; chosen by the size of the array if left out.
     """
-    step = bucket_elements(itemsize, BUCKET_BYTES)
-    # A slice of filters may have none of them; nobody completes it then.
+    # A slice of filters may have no elements of a layer; nobody completes those.
     trained = [spec for spec in specs if spec.trained and prod(spec.shape)]
+    step = bucket_elements(itemsize, bucket_bytes or _bucket_bytes(trained, itemsize))
     weights = [spec for spec in trained if spec.decays]
     vectors = [spec for spec in trained if not spec.decays]
     decaying = sum(prod(spec.shape) for spec in weights)
@@ -56,6 +63,12 @@ def layer_buckets(specs: Sequence[ParameterSpec], itemsize: int) -> tuple[Bucket
     if vectors:
         found += _pieces(decaying, size, step, vectors[0].layer)
     return tuple(found)
+
+
+def _bucket_bytes(trained: Sequence[ParameterSpec], itemsize: int) -> int:
+    """Some buckets of a small array as well, as long as messages are worth their latency."""
+    total = itemsize * sum(prod(spec.shape) for spec in trained)
+    return min(BUCKET_BYTES, max(_LEAST_BYTES, total // _BUCKETS))
 
 
 def _pieces(start: int, stop: int, step: int, layer: int) -> list[Bucket]:

@@ -34,6 +34,7 @@ from mpitile.plan.recording import (
     EndSum,
     Program,
 )
+from mpitile.plan.slices import IN_FLIGHT
 from mpitile.plan.wires import Call, Wires
 
 # Open MPI sends up to here at once, and more only while both ranks wait inside MPI, which
@@ -334,8 +335,16 @@ class Clockwork:
         own = self._buckets[len(rank.buckets)]
         rank.buckets.append(own)
         own.complete_from = now
-        own.begun[number] = now
-        self._stage(number, own, 0, now)
+        self._take_up(number, now)
+
+    def _take_up(self, number: int, now: float) -> None:
+        """Begin with the next bucket where few enough are under way."""
+        buckets = self._ranks[number].buckets
+        back = sum(number in own.ended for own in buckets)
+        for own in buckets[: back + IN_FLIGHT]:
+            if number not in own.begun:
+                own.begun[number] = now
+                self._stage(number, own, 0, now)
 
     def _stage(self, number: int, own: Sum, place: int, now: float) -> None:
         stages = own.schedule[number]
@@ -344,6 +353,8 @@ class Clockwork:
             if self._keep and number in own.begun:
                 name = f"bucket {self._buckets.index(own)}"
                 self._intervals.append(Interval(number, own.begun[number], now, FLIGHT, name))
+            if number in own.begun:
+                self._take_up(number, now)
             awaited = self._ranks[number].awaited
             if awaited is own or (
                 isinstance(awaited, list) and all(number in each.ended for each in awaited)

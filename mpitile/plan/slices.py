@@ -23,10 +23,10 @@ from mpitile.plan.devices import Devices, first_devices
 Span = tuple[int, int]
 
 # Of the array that is dealt with at a time, and how many such buckets are under way. Together
-# they are what halos have to wait for where sums go on beside them: a tenth of a second on a
-# link of 100 Mbit/s, and enough to keep one of 1 Gbit/s busy.
+# they are what halos have to wait for where sums go on beside them: less than a tenth of a second
+# on a link of 100 Mbit/s, and yet enough to keep one of 1 Gbit/s busy.
 BUCKET_BYTES = 1 << 19
-IN_FLIGHT = 3
+IN_FLIGHT = 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,13 +84,13 @@ def _record_rank(job: Job, steps: int, comm: LocalCommunicator) -> Sequence[Prog
     recorder = Recorder(comm.rank, _WARM_UP, steps)
     topology = make_topology(RecordedCommunicator(comm, recorder), job.plan)
     trainer = Trainer(job, topology, recorder)
-    feeder = _RandomFeeder(job, topology, trainer.program.values[0])
+    feeder = RandomFeeder(job, topology, trainer.program.values[0])
     for _ in range(_WARM_UP + steps):
         trainer.step(feeder)
     return recorder.steps
 
 
-class _RandomFeeder:
+class RandomFeeder:
     """The same random images in every pass; ranks agree on them as on real ones."""
 
     def __init__(self, job: Job, topology: Topology, tile: Tile) -> None:

@@ -35,8 +35,8 @@ class TrainState:
     optimizer : "sgd" or "adam".
     topology : this rank's place.
     ranks_per_device : see `mpitile.comm.devices.make_devices`.
-    overlap : whether gradients are to be summed while others are still being computed.
     staged : bytes that each rank will share beside its state, the same on all ranks.
+    overlap : whether gradients are to be summed while others are still being computed.
 
     Attributes
     ----------
@@ -53,8 +53,8 @@ class TrainState:
         optimizer: str,
         topology: Topology,
         ranks_per_device: int | str = "auto",
-        overlap: bool = False,
         staged: int = 0,
+        overlap: bool = False,
     ) -> None:
         self._network, self._topology = network, topology
         each, once = _shared_bytes(network, plan, np.dtype(dtype))
@@ -77,7 +77,10 @@ class TrainState:
             own = divided(peers, slices)
             self._divided.append(own)
             flat += [spans, own.values, own.gradients]
-        self._beside = Beside(self._advance) if overlap and topology.world.threaded else None
+        self._beside: Beside | None = None
+        # Inside a device nothing travels: what there is to do is done between layers.
+        if overlap and topology.world.threaded and len(self.group.devices) > 1:
+            self._beside = Beside(self._advance)
         self.total = whole.total
         self.parameters = Parameters(network, dtype, *flat)
 

@@ -64,8 +64,8 @@ class Trainer:
             job.optimizer,
             topology,
             tiling.ranks_per_device,
-            self._overlap,
             _staged(job),
+            self._overlap,
         )
         self._state.draw(train.seed)
         self.parameters = self._state.parameters

@@ -28,13 +28,14 @@ EARLY_STEPS = 50
 
 
 def write_cfg(path: Path, batch: int) -> None:
-    """YOLOv2-tiny for three classes, with a burn-in that a short run gets over."""
+    """YOLOv2-tiny for three classes, with a burn-in that a short run of few images gets over."""
     text = (CFG / "yolov2-tiny.cfg").read_text()
     anchors = re.search(r"^anchors *=.*$", (CFG / "bccd-tiny.cfg").read_text(), re.MULTILINE)
     changes = {
         "batch": str(batch),
         "subdivisions": "1",
-        "burn_in": "50",
+        "learning_rate": "0.0001",
+        "burn_in": "20",
         "classes": str(CLASSES),
         "anchors": anchors[0].partition("=")[2].strip(),
     }

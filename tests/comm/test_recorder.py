@@ -10,12 +10,14 @@ import pytest
 from mpitile.comm.local import run_ranks
 from mpitile.comm.recorded import RecordedCommunicator
 from mpitile.comm.recorder import HALOS, Recorder
-from mpitile.plan.intervals import COMPUTE, HALO, REDUCE
+from mpitile.plan.intervals import COMPUTE, FLIGHT, HALO, REDUCE
 from mpitile.plan.recording import (
     FORWARD,
+    BeginBucket,
     BeginExchange,
     BeginSum,
     Compute,
+    EndBuckets,
     EndExchange,
     EndSum,
     check_programs,
@@ -137,3 +139,52 @@ def test_in_turn_a_failure_ends_all_ranks():
 
     with pytest.raises(ValueError, match="broken"):
         run_ranks(4, work, in_turn=True)
+
+
+def burn(seconds):
+    """Use the processor for so long."""
+    start = time.thread_time()
+    while time.thread_time() < start + seconds:
+        pass
+
+
+def test_work_on_buckets_is_counted_apart_and_stands_beside():
+    def work(comm):
+        recorder = Recorder(comm.rank, first=0, most=1)
+        world = RecordedCommunicator(comm, recorder)
+        inside = world.split(0)
+        channel = inside.channel([], [])
+        recorder.begin_step()
+        recorder.mark("backward_weights", 3)
+        burn(0.01)
+        with recorder.beside():
+            burn(0.05)
+            channel.begin()
+        recorder.buckets([16, 8])
+        burn(0.01)
+        # Another thread's messages are nobody's events.
+        other = threading.Thread(target=channel.begin)
+        other.start()
+        other.join()
+        recorder.mark("gradients")
+        with recorder.beside():
+            channel.end()
+        now = time.perf_counter()
+        recorder.end_buckets([(now - 0.02, now), (now - 0.01, now)], 0.25)
+        recorder.end_step()
+        return recorder
+
+    for recorder in run_ranks(2, work):
+        (program,) = recorder.steps
+        events = [event for event in program if not isinstance(event, Compute)]
+        assert events == [BeginBucket(16), BeginBucket(8), EndBuckets()]
+        assert Compute(0.25, "update") in program
+        weights = [
+            event.seconds
+            for event in program
+            if isinstance(event, Compute) and event.operation == "backward_weights"
+        ]
+        assert 0.02 <= sum(weights) < 0.05
+        flights = [line for line in recorder.intervals if line.kind == FLIGHT]
+        assert [line.name for line in flights] == ["bucket 0", "bucket 1"]
+        assert any(line.kind == REDUCE for line in recorder.intervals)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from mpitile.errors import InputError
-from mpitile.plan.intervals import COMPUTE, REDUCE, Interval, Transit
+from mpitile.plan.intervals import COMPUTE, FLIGHT, REDUCE, Interval, Transit
 from mpitile.report.trace import write_trace
 
 INTERVALS = [
@@ -49,6 +49,20 @@ def test_every_device_is_a_process_and_every_rank_a_thread(tmp_path):
     assert (finish["pid"], finish["tid"], finish["ts"]) == (0, 0, 0.75e6)
     assert start["id"] == finish["id"]
     assert start["name"] == finish["name"] == "4096 bytes"
+
+
+def test_buckets_on_their_way_stand_beside_what_their_rank_does(tmp_path):
+    path = tmp_path / "trace.json"
+    flights = [Interval(0, 0.5, 1.0 + n, FLIGHT, f"bucket {n}") for n in range(2)]
+    write_trace(path, ["one"], [INTERVALS[0], *flights])
+    pairs = {}
+    for event in events(path):
+        if event["ph"] in "be":
+            pairs.setdefault(event["id"], []).append((event["ph"], event["name"], event["ts"]))
+    assert list(pairs.values()) == [
+        [("b", "bucket 0", 0.5e6), ("e", "bucket 0", 1e6)],
+        [("b", "bucket 1", 0.5e6), ("e", "bucket 1", 2e6)],
+    ]
 
 
 def test_a_trace_without_intervals_loads(tmp_path):

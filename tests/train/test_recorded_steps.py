@@ -34,6 +34,7 @@ CASES = {
     "uneven, every layer": (detector(), 3, {"grid": "1x3", "groups": [0, 1, 2, 3, 4, 5]}, {}),
     "batch norm": (detector(normalize=1), 4, {"grid": "2x2", "groups": [0, 3]}, {}),
     "replicas": (detector(normalize=1), 4, {"replicas": 2, "grid": "1x2"}, {"subdivisions": 2}),
+    "sums behind": (detector(), 4, {"grid": "2x2"}, {"overlap": False}),
     "whole inputs": (classifier(3), 4, {"grid": "4x1", "groups": [0]}, {}),
     "one rank": (detector(), 1, {"groups": [0]}, {}),
 }
@@ -66,7 +67,7 @@ def test_the_predicted_program_is_the_one_that_runs(job):
     recording = record(job, 1)
     check_programs(recording.programs)
     cost = Cost(job.network, cluster(job.plan.ranks), 8)
-    size = StepSize(job.pass_images, job.subdivisions, job.optimizer)
+    size = StepSize(job.pass_images, job.subdivisions, job.optimizer, job.settings.train.overlap)
     predicted = step_programs(Partition(job.network, job.plan), cost, size)
     for rank, (mine, told) in enumerate(zip(predicted, recording.programs, strict=True)):
         assert communication(mine) == communication(told), f"rank {rank}"

@@ -1,0 +1,145 @@
+"""Simulated and predicted steps whose sums go on beside the backward pass."""
+
+from pathlib import Path
+
+import pytest
+from test_simulate import INFINITE, close, cluster, swap, work
+
+from mpitile.errors import InputError
+from mpitile.geometry.tiling import Grid
+from mpitile.network.cfg import parse_network
+from mpitile.plan.cluster import Link
+from mpitile.plan.cluster_file import read_cluster
+from mpitile.plan.cost import Cost
+from mpitile.plan.intervals import FLIGHT
+from mpitile.plan.partition import Partition
+from mpitile.plan.plan import Plan
+from mpitile.plan.predict import predict
+from mpitile.plan.programs import StepSize, step_programs
+from mpitile.plan.recording import (
+    BeginBucket,
+    BeginSum,
+    Compute,
+    EndBuckets,
+    EndSum,
+    Recording,
+    check_programs,
+)
+from mpitile.plan.recording_file import read_recording, write_recording
+from mpitile.plan.request import first_ranks
+from mpitile.plan.simulate import simulate
+from mpitile.plan.slices import IN_FLIGHT
+
+LINK = Link(0.0, 100.0)
+PI3 = Path(__file__).parents[2] / "jobs" / "clusters" / "pi3-100mbit.toml"
+NET = "[net]\nheight=64\nwidth=64\nchannels=3\n" + "".join(
+    f"[convolutional]\nbatch_normalize=1\nfilters={filters}\nsize=3\npad=1\nactivation=leaky\n"
+    for filters in (8, 16, 64, 128)
+)
+
+
+def step(*before, buckets=(200,), after=1.0):
+    return (*before, *map(BeginBucket, buckets), work(after), EndBuckets())
+
+
+def test_a_bucket_travels_while_its_ranks_compute():
+    # Half of 200 bytes each way and back: two seconds on the link.
+    machines = cluster(1, 1, between=LINK)
+    late = simulate([step(work(1.0)), step(work(2.0))], machines)
+    # Begun when both are there, at 2; back at 4.
+    assert late.seconds == close(4.0)
+    assert [rank.reduce_s for rank in late.ranks] == [close(2.0), close(1.0)]
+    hidden = simulate([step(work(1.0), after=5.0), step(work(2.0), after=3.0)], machines)
+    assert hidden.seconds == close(6.0)
+    assert [rank.reduce_s for rank in hidden.ranks] == [0.0, 0.0]
+
+
+def test_only_so_many_buckets_are_under_way():
+    machines = cluster(1, 1, between=LINK)
+    sizes = (200,) * (IN_FLIGHT + 2)
+    program = step(buckets=sizes, after=100.0)
+    timeline = simulate([program, program], machines)
+    flights = sorted(
+        (line.start, line.end)
+        for line in timeline.intervals
+        if (line.kind, line.rank) == (FLIGHT, 0)
+    )
+    assert len(flights) == len(sizes)
+    for number, (start, _) in enumerate(flights):
+        earlier = sorted(end for _, end in flights)
+        assert sum(end > start + 1e-9 for end in earlier[:number]) < IN_FLIGHT
+    # The link is never idle: two seconds for each.
+    assert max(end for _, end in flights) == close(2.0 * len(sizes))
+
+
+def test_halos_and_buckets_share_a_link():
+    machines = cluster(1, 1, between=LINK)
+    alone = [(*swap(1 - rank, 100), work(1.0)) for rank in range(2)]
+    both = [(BeginBucket(200), *program, EndBuckets()) for program in alone]
+    slow = simulate(both, machines, eager=1000)
+    assert simulate(alone, machines, eager=1000).seconds == close(2.0)
+    # Three seconds of messages in all, and nothing waits for the work behind the halo.
+    assert 3.0 <= slow.seconds <= 4.0 + 1e-9
+
+
+def test_other_sums_pass_buckets():
+    machines = cluster(1, 1, between=LINK, inside=INFINITE)
+    program = (BeginBucket(2000), BeginSum(0, "statistics"), EndSum(), work(1.0), EndBuckets())
+    timeline = simulate([program, program], machines)
+    # Each way, the small messages stand behind one piece of the bucket, not behind its end.
+    assert timeline.seconds == close(21.0)
+
+
+def test_ranks_that_disagree_about_buckets_are_named():
+    with pytest.raises(InputError, match="rank 1 takes"):
+        check_programs([step(buckets=(8,)), step(buckets=(8, 8))])
+    with pytest.raises(InputError, match="never ends"):
+        check_programs([(BeginBucket(8),)])
+
+
+def test_buckets_are_kept_in_a_file(tmp_path):
+    recording = Recording((step(work(0.5), buckets=(8, 16)),) * 2, {"network": "net.cfg"})
+    write_recording(recording, tmp_path / "recording.jsonl")
+    assert read_recording(tmp_path / "recording.jsonl") == recording
+
+
+@pytest.fixture(params=[(1, Grid(2, 4)), (2, Grid(2, 2))], ids=["tiles", "replicas"])
+def problem(request):
+    replicas, grid = request.param
+    network = parse_network(NET, "net")
+    plan = Plan(grid, (0, 2), replicas)
+    return network, plan, Cost(network, first_ranks(read_cluster(PI3), 8))
+
+
+@pytest.mark.parametrize("passes", [1, 2])
+def test_both_kinds_of_prediction_agree(problem, passes):
+    network, plan, cost = problem
+    found = {}
+    for overlap in (False, True):
+        size = StepSize(8, passes, "sgd", overlap)
+        line = simulate(step_programs(Partition(network, plan), cost, size), cost.cluster)
+        told = predict(network, plan, cost, 8 * passes, "sgd", passes, overlap)
+        assert told.step_seconds == pytest.approx(line.seconds, rel=0.1)
+        found[overlap] = told, line
+    for way in range(2):
+        seconds = [
+            getattr(found[overlap][way], "seconds", None) or found[overlap][way].step_seconds
+            for overlap in (False, True)
+        ]
+        assert seconds[1] < seconds[0]
+    exposed = [max(rank.reduce for rank in found[overlap][0].ranks) for overlap in (False, True)]
+    assert exposed[1] < exposed[0]
+
+
+def test_buckets_follow_the_last_pass_alone(problem):
+    network, plan, cost = problem
+    for program in step_programs(Partition(network, plan), cost, StepSize(8, 3)):
+        begun = [n for n, event in enumerate(program) if isinstance(event, BeginBucket)]
+        weights = [
+            n
+            for n, event in enumerate(program)
+            if isinstance(event, Compute) and event.operation == "backward_weights"
+        ]
+        assert len(weights) == 3 * len(network.layers)
+        assert begun[0] > weights[2 * len(network.layers)]
+        assert sum(isinstance(event, EndBuckets) for event in program) == 1

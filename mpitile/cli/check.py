@@ -39,7 +39,9 @@ STEPS = {"float64": 3, "float32": 1}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("cfg", metavar="NET.cfg")
-    parser.add_argument("--grid", required=True, metavar="GYxGX", help="tiles, such as 2x2")
+    parser.add_argument(
+        "--grid", required=True, metavar="GYxGX", help="tiles, such as 2x2, or 4x6/2x2 in blocks"
+    )
     parser.add_argument("--groups", default="auto", metavar="0,4,8", help="first layers, or auto")
     parser.add_argument(
         "--recompute",

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 
 from mpitile.errors import InputError
 from mpitile.plan.choose import default_groups, split_at_whole_inputs, squarest_grid
+from mpitile.plan.layout import Layout
 from mpitile.plan.plan import Plan
-from mpitile.plan.planner import Layout, Planner
+from mpitile.plan.planner import Planner
 from mpitile.plan.request import AUTO, Planned
 
 _MOST_LAYOUTS = 8

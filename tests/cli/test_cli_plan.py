@@ -105,6 +105,8 @@ def test_a_limit_is_kept_or_what_is_missing_is_said(run_file):
         (["--ranks", "9"], "9 ranks on a cluster of 4"),
         (["--size", "32x32"], "--size is for a network alone"),
         (["--set", "tiling.recompute=[0]"], "tiling.recompute = [0]"),
+        (["--set", "tiling.filters=[1]"], "run.toml: tiling.filters: layer 1 (maxpool) cannot be"),
+        (["--set", "tiling.filters=[99]"], "run.toml: tiling.filters: there is no layer 99"),
     ],
 )
 def test_errors_name_what_is_wrong(run_file, arguments, message):
@@ -114,10 +116,11 @@ def test_errors_name_what_is_wrong(run_file, arguments, message):
     assert message in result.err and len(result.err.splitlines()) == 1
 
 
-def test_training_does_as_planned_and_reports_it(run_file, tmp_path):
+@pytest.mark.parametrize("filters", ["auto", "none", [0]])
+def test_training_does_as_planned_and_reports_it(run_file, tmp_path, filters):
     draw_data(tmp_path / "data")
     # The file's devices have two ranks each, this machine runs all of them.
-    tiling = {"cluster": "cluster.toml", "ranks_per_device": 2}
+    tiling = {"cluster": "cluster.toml", "ranks_per_device": 2, "filters": filters}
     settings = settings_of(tmp_path / "data", tmp_path / "out", tiling=tiling, train={"steps": 1})
     path = write_run(tmp_path, settings)
     planned = plan(path)
@@ -125,7 +128,8 @@ def test_training_does_as_planned_and_reports_it(run_file, tmp_path):
     assert result.code == 0, result
     assert len(read_metrics(tmp_path / "out")) == 1
     kept = json.loads((tmp_path / "out" / "plan.json").read_text())
-    for key in ("grid", "replicas", "groups", "recompute", "step_seconds"):
+    assert filters == "auto" or kept["filters"] == ([] if filters == "none" else filters)
+    for key in ("grid", "replicas", "groups", "recompute", "filters", "step_seconds"):
         assert kept[key] == planned[key]
     for rank, other in zip(kept["ranks"], planned["ranks"], strict=True):
         assert rank["bytes"] == other["bytes"]

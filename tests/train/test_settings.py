@@ -66,6 +66,10 @@ KEYS = {
         ['"auto"', '"none"', '"all"', "[0, 2]", "[]"],
         ['"some"', "1", "[true]", '["0"]'],
     ),
+    "tiling.filters": (
+        ['"auto"', '"none"', "[18, 19]", "[]"],
+        ['"all"', "18", "[true]", '["18"]', "[1.5]"],
+    ),
     "tiling.cluster": (['"cluster.toml"'], ["1", '["cluster.toml"]']),
     "tiling.wait": (['"auto"', '"spin"', '"sleep"'], ['"yield"', "true"]),
     "checkpoint.every": (["0", "50"], ["-1", "0.5", "true"]),

@@ -29,11 +29,12 @@ from mpitile.train.optimizer import make_optimizer
 
 Points = dict[tuple[str, str], list[Point]]
 
-# From small tiles to the whole image, each about twice as large as the one before; some of
-# whole rows, which some kernels like better.
+# Tiles of many sizes, each about half as large as the next larger one; some of whole rows, which
+# some kernels like better. In an order in which those that time is left for lie far apart.
 _GRIDS = tuple(
-    Grid(*grid) for grid in ((6, 8), (4, 6), (4, 4), (2, 4), (4, 1), (2, 2), (2, 1), (1, 2), (1, 1))
+    Grid(*grid) for grid in ((4, 4), (2, 2), (6, 8), (1, 1), (2, 4), (4, 1), (4, 6), (2, 1), (1, 2))
 )
+_MOST_TILES = max(grid.tiles for grid in _GRIDS)
 _IMAGES = (1, 4)
 _REPEATS = 5
 # Of a device's memory, for all ranks together; systems need some as well.
@@ -90,7 +91,7 @@ def measure_device(
         found = _time_tiles(world, parameters, seconds / len(networks), room)
         if not found:
             raise InputError(
-                f"{network.name}: not even one of {_GRIDS[0].tiles} tiles of an image fits into "
+                f"{network.name}: not even one of {_MOST_TILES} tiles of an image fits into "
                 f"the memory of a device with {neighbours} rank(s)"
             )
         times += found
@@ -136,7 +137,7 @@ def merged(every: Iterable[Points]) -> Points:
 def _time_tiles(
     world: Communicator, parameters: Parameters, seconds: float, room: float
 ) -> list[TileTimes]:
-    """Tiles of growing size, as long as time and memory last. Collective."""
+    """Tiles of many sizes, as long as time and memory last. Collective."""
     network, times = parameters.network, []
     start = time.perf_counter()
     cell_seconds = 0.0

@@ -1,6 +1,6 @@
 """The paper's experiment by recorded-run simulation: y16 on Pi 3s at 100 Mbit/s.
 
-python tests/bench/paper.py [--devices 2,3,4,5,6] [--batches 1,2,4,8] [--steps 3] [--size 608]
+python tests/bench/paper.py [--devices 2,3,4,5,6] [--batches 1,2,4,8] [--rounds 3] [--size 608]
                             [--groupings "single;planned"] [--sgemm 5.4] [--profile FILE]
                             [--json FILE]
 
@@ -39,7 +39,7 @@ from mpitile.plan.cluster import Cluster, DeviceSpeed
 from mpitile.plan.cluster_file import read_cluster, write_cluster
 from mpitile.plan.collectives import ALGORITHMS
 from mpitile.plan.plan import Plan
-from mpitile.plan.recording import Program, scaled, total_seconds
+from mpitile.plan.recording import Program, scaled, total_seconds, typical_program
 from mpitile.plan.request import first_ranks
 from mpitile.plan.simulate import simulate
 from mpitile.train.forecast import job_bytes
@@ -67,6 +67,7 @@ GROUPINGS = {
     "planned": ["tiling.groups=auto", "tiling.recompute=none"],
     "planned, replicas": ["tiling.groups=auto", "tiling.replicas=auto", "tiling.recompute=none"],
 }
+NAIVE = ("single", "every layer")
 AT_MOST = "at most "
 
 
@@ -154,18 +155,26 @@ def known_core(options) -> DeviceSpeed:
 
 
 class Recordings:
-    """Of jobs, each of them once: one plan may have several names."""
+    """Of jobs in rounds, so that what disturbs this machine for a while disturbs all alike."""
 
-    def __init__(self, steps: int, factor: float) -> None:
-        self._steps, self._factor = steps, factor
+    def __init__(self, rounds: int, factor: float) -> None:
+        self._rounds, self._factor = rounds, factor
         self._known: dict[tuple[Plan, int], tuple[Program, ...]] = {}
 
+    def take(self, jobs: list[Job]) -> None:
+        """Record these, each of them once: one plan may have several names."""
+        wanted = {(job.plan, job.batch): job for job in jobs}
+        found = {key: [] for key in wanted if key not in self._known}
+        for _ in range(self._rounds):
+            for key, programs in found.items():
+                programs.append(record(wanted[key], 1).programs)
+        for key, programs in found.items():
+            typical = tuple(map(typical_program, zip(*programs, strict=True)))
+            self._known[key] = scaled(typical, self._factor)
+
     def programs(self, job: Job) -> tuple[Program, ...]:
-        """What its ranks do on the slower cores."""
-        key = (job.plan, job.batch)
-        if key not in self._known:
-            self._known[key] = scaled(record(job, self._steps).programs, self._factor)
-        return self._known[key]
+        """What a job's ranks do on the slower cores."""
+        return self._known[job.plan, job.batch]
 
 
 def measure(job: Job, grouping: str, recordings: Recordings, alone: tuple[float, int]) -> Row:
@@ -197,13 +206,23 @@ def measure(job: Job, grouping: str, recordings: Recordings, alone: tuple[float,
 
 def one_core(batch: int, size: int, recordings: Recordings) -> tuple[float, int]:
     """Seconds and bytes of the whole batch on one core: the fewest of both naive groupings."""
-    seconds, sizes = [], []
-    for grouping in ("single", "every layer"):
-        job = make(batch, first_ranks(pis(1), 1), GROUPINGS[grouping], size)
-        (program,) = recordings.programs(job)
-        seconds.append(total_seconds(program))
-        sizes.append(sum(job_bytes(job)[0].values()))
-    return min(seconds), min(sizes)
+    jobs = [make(batch, first_ranks(pis(1), 1), GROUPINGS[name], size) for name in NAIVE]
+    recordings.take(jobs)
+    seconds = [total_seconds(recordings.programs(job)[0]) for job in jobs]
+    return min(seconds), min(sum(job_bytes(job)[0].values()) for job in jobs)
+
+
+def say_grouping(rows: list[Row]) -> None:
+    """Whether planned groups pay: against both naive groupings of the same batch and devices."""
+    took = {row.grouping: row.seconds["sliced"] for row in rows}
+    if not took.keys() >= set(NAIVE):
+        return
+    for name in [name for name in took if name not in NAIVE]:
+        naive = [took[other] for other in NAIVE]
+        print(
+            f"{'':13}  {name}: {max(naive) / took[name]:.2f} times as fast as the slower of "
+            f"{' and '.join(NAIVE)}, {min(naive) / took[name]:.3f} times as fast as the faster"
+        )
 
 
 def text(row: Row) -> str:
@@ -225,15 +244,15 @@ def main() -> None:
     parser.add_argument("--devices", type=numbers, default=[2, 3, 4, 5, 6])
     parser.add_argument("--batches", type=numbers, default=[1, 2, 4, 8])
     parser.add_argument("--groupings", default="single;every layer;planned;planned, replicas")
-    parser.add_argument("--steps", type=int, default=3, help="recorded steps (3)")
+    parser.add_argument("--rounds", type=int, default=3, help="of recordings, medians count (3)")
     parser.add_argument("--size", type=int, default=608, help="of the square images (608)")
     parser.add_argument("--sgemm", type=float, default=5.4, help="GFLOP/s of a Pi 3's core (5.4)")
     parser.add_argument("--profile", help="file to take a core's profile from, or to write it to")
     parser.add_argument("--json", help="write the rows to this file")
     options = parser.parse_args()
-    own = sgemm_gflops()
-    factor = own / options.sgemm
-    print(f"sgemm {own:.1f} GFLOP/s here, {options.sgemm} on a Pi 3's core: factor {factor:.1f}")
+    here = sgemm_gflops()
+    factor = here / options.sgemm
+    print(f"sgemm {here:.1f} GFLOP/s here, {options.sgemm} on a Pi 3's core: factor {factor:.1f}")
     start = time.perf_counter()
     speed = known_core(options).slowed(factor)
     print(f"profiled what layers take in {time.perf_counter() - start:.0f} s")
@@ -242,15 +261,21 @@ def main() -> None:
           "   % computing, halos, sums, waiting")  # fmt: skip
     print(f"{'':42}{'speedup over one core, by algorithm of sums':>{len(heads)}}"
           f"{'per device':>17}")  # fmt: skip
-    recordings = Recordings(options.steps, factor)
+    recordings = Recordings(options.rounds, factor)
     rows = []
     for batch in options.batches:
         alone = one_core(batch, options.size, recordings)
         for devices in options.devices:
-            for grouping in options.groupings.split(";"):
-                job = make(batch, pis(devices, speed), grouping_options(grouping), options.size)
-                rows.append(measure(job, grouping, recordings, alone))
-                print(text(rows[-1]), flush=True)
+            jobs = {
+                name: make(batch, pis(devices, speed), grouping_options(name), options.size)
+                for name in options.groupings.split(";")
+            }
+            recordings.take(list(jobs.values()))
+            own = [measure(job, name, recordings, alone) for name, job in jobs.items()]
+            for row in own:
+                print(text(row), flush=True)
+            say_grouping(own)
+            rows += own
     if options.json:
         Path(options.json).write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
 

@@ -52,6 +52,8 @@ cdef extern from "simd/simd.h" nogil:
         ProductLoop rows_product
         ProductLoop columns_product
         void (*pack)(const float*, ptrdiff_t, ptrdiff_t, ptrdiff_t, float*) noexcept nogil
+        void (*spread)(const float*, ptrdiff_t, ptrdiff_t, float*, ptrdiff_t,
+                       int) noexcept nogil
         TransformLoop transforms[2][5]
         void (*derive)(float*, const float*, ptrdiff_t, ptrdiff_t, float, float*) noexcept nogil
         void (*largest)(const float*, const ptrdiff_t*, const unsigned char*, ptrdiff_t,

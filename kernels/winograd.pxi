@@ -84,6 +84,11 @@ cdef inline Steps places(const Winograd* g, Py_ssize_t place, Py_ssize_t panel) 
     return steps(g.side * place, place, panel)
 
 
+cdef inline bint collide(Py_ssize_t step) noexcept nogil:
+    """Whether rows so far apart share cache sets: nine taps' at once would not stay in L1."""
+    return step % 1024 == 0
+
+
 cdef void transform_weights(
     const Winograd* g, const Weights* w, Py_ssize_t channel, Py_ssize_t filter,
     Py_ssize_t filters,
@@ -97,6 +102,11 @@ cdef void transform_weights(
         for c from 0 <= c < g.channels by PIECE_CHANNELS:
             depth = min(PIECE_CHANNELS, g.channels - c)
             target = g.w + f * g.channels + c * simd.panel
+            if not w.adjoint and collide(w.filters):
+                copy_and_transform_piece(
+                    g, w.first + (channel + c) * w.filters + filter + f, column, w.filters,
+                    depth, count, target)
+                continue
             if not w.adjoint:
                 transform_piece(g, w.first + (channel + c) * w.filters + filter + f,
                                 3 * column, column, w.filters, depth, count, target)
@@ -108,11 +118,26 @@ cdef void transform_weights(
                             count, depth, count, target)
 
 
+cdef void copy_and_transform_piece(
+    const Winograd* g, const float* weights, Py_ssize_t column, Py_ssize_t channel,
+    Py_ssize_t depth, Py_ssize_t filters, float* target,
+) noexcept nogil:
+    """As `transform_piece`, tap by tap through a copy."""
+    cdef Py_ssize_t first, width, tap, step = depth * simd.panel
+    for first from 0 <= first < filters by simd.panel:
+        width = min(simd.panel, filters - first)
+        for tap in range(9):
+            simd.pack(weights + tap * column + first, channel, depth, width,
+                      g.copy + tap * step)
+        transform_piece(g, g.copy, 3 * step, step, simd.panel, depth, width,
+                        target + first * g.channels)
+
+
 cdef void transform_piece(
     const Winograd* g, const float* weights, Py_ssize_t row, Py_ssize_t column,
     Py_ssize_t channel, Py_ssize_t depth, Py_ssize_t filters, float* target,
 ) noexcept nogil:
-    """`row`, `column` and `channel` are the steps of `weights`."""
+    """`row`, `column` and `channel` are the steps of `weights`; small ones are a copy's."""
     cdef Py_ssize_t whole_vectors = filters // simd.vector
     cdef Py_ssize_t last = whole_vectors * simd.vector, rest = filters - last
     cdef Py_ssize_t c, j
@@ -123,8 +148,9 @@ cdef void transform_piece(
             memset(target + j * g.w_place + filters // simd.panel * to.panel, 0,
                    depth * simd.panel * sizeof(float))
     for c in range(depth):
-        for j in range(9):
-            fetch(weights + j // 3 * row + j % 3 * column + (c + AHEAD) * channel, filters)
+        if channel > PIECE_FILTERS:
+            for j in range(9):
+                fetch(weights + j // 3 * row + j % 3 * column + (c + AHEAD) * channel, filters)
         loop(weights + c * channel, steps(row, column, 0), target, to, whole_vectors, NULL)
         if rest:
             memset(g.y_patch, 0, 9 * simd.vector * sizeof(float))
@@ -254,57 +280,19 @@ cdef void winograd_forward(
         count = min(g.block, g.tiles - first)
         derive_for(g, before, x, first + count - 1, g.first_row + g.side)
         transform_input(g, x, first, count)
-        multiply(g, count, g.filters, g.y, False, NULL)
+        multiply(g, count, g.filters, g.y, False)
         transform_output(g, y, first, count, after)
     if before != NULL:
         derive_until(before, x, x.images, 0)
 
 
-cdef struct Coming:
-    # A piece of weights, or of their gradient, that is on its way while products run: a row
-    # after the other of each tap.
-    const float* first
-    Py_ssize_t tap, row  # elements from tap to tap and from row to row
-    Py_ssize_t elements, rows, taps  # of a row; of a tap; left
-    Py_ssize_t work  # stretches of products that it has time for, for each tap
-
-
-cdef Coming coming_piece(
-    const Weights* w, Py_ssize_t channel, Py_ssize_t depth,
-    Py_ssize_t filter, Py_ssize_t filters, Py_ssize_t work,
-) noexcept nogil:
-    """`depth` channels and some filters, as `transform_weights` will read them."""
-    cdef Coming c
-    c.tap = w.channels * w.filters
-    c.row = w.filters
-    c.taps = 9
-    c.work = work // 9
-    if w.adjoint:
-        c.first = w.first + filter * w.filters + channel
-        c.rows, c.elements = filters, depth
-    else:
-        c.first = w.first + channel * w.filters + filter
-        c.rows, c.elements = depth, filters
-    return c
-
-
-cdef inline void continue_with(Ahead* ahead, Coming* coming) noexcept nogil:
-    """The next tap, where one has been asked for."""
-    if ahead.rows == 0 and coming != NULL and coming.taps:
-        ahead[0] = fetched(coming.first, coming.elements, coming.row, coming.rows, coming.work)
-        coming.first += coming.tap
-        coming.taps -= 1
-
-
 cdef void multiply(
-    const Winograd* g, Py_ssize_t tiles, Py_ssize_t filters, float* y, bint add,
-    Coming* coming,
+    const Winograd* g, Py_ssize_t tiles, Py_ssize_t filters, float* y, bint add
 ) noexcept nogil:
     """Place by place, the transforms of x and of so many filters."""
     cdef Py_ssize_t place, column
     cdef Segment segment
     cdef Epilogue store
-    cdef Ahead ahead = fetched(NULL, 0, 0, 0, 0)
     store.biases = NULL
     store.slope = 1
     store.add = add
@@ -313,9 +301,8 @@ cdef void multiply(
         segment.a = g.x + place * g.x_place
         for column from 0 <= column < filters by simd.panel:
             segment.b = g.w + place * g.w_place + column * g.channels
-            continue_with(&ahead, coming)
             simd.rows_product(tiles, simd.panel, &segment, 1, g.x_row, simd.panel,
-                              y + place * g.y_place + column, g.y_row, &store, &ahead)
+                              y + place * g.y_place + column, g.y_row, &store, NULL)
 
 
 cdef void winograd_backward_weights(
@@ -328,16 +315,14 @@ cdef void winograd_backward_weights(
         derive_for(g, before, dy, first + count - 1, g.cells)
         transform_input(g, x, first, count)
         transform_delta(g, dy, first, count)
-        multiply_adjoint(g, count, g.filters, g.y, first > 0, NULL)
+        multiply_adjoint(g, count, g.filters, g.y, first > 0)
 
 
 cdef void multiply_adjoint(
-    const Winograd* g, Py_ssize_t tiles, Py_ssize_t filters, const float* delta, bint add,
-    Coming* coming,
+    const Winograd* g, Py_ssize_t tiles, Py_ssize_t filters, const float* delta, bint add
 ) noexcept nogil:
     """Place by place, the transform of x, transposed, and panels of the delta's."""
     cdef Py_ssize_t place, column, width = up(filters, simd.panel)
-    cdef Ahead ahead = fetched(NULL, 0, 0, 0, 0)
     cdef Segment segment
     cdef Epilogue sum
     sum.biases = NULL
@@ -348,9 +333,8 @@ cdef void multiply_adjoint(
         segment.a = g.x + place * g.x_place
         for column from 0 <= column < filters by simd.panel:
             segment.b = delta + place * g.y_place + column * tiles
-            continue_with(&ahead, coming)
             simd.columns_product(g.channels, simd.panel, &segment, 1, g.x_row, simd.panel,
-                                 g.w + place * g.w_place + column, width, &sum, &ahead)
+                                 g.w + place * g.w_place + column, width, &sum, NULL)
 
 
 cdef void transform_gradient(
@@ -369,6 +353,18 @@ cdef void transform_gradient(
     sum.biases = NULL
     sum.slope = 1
     sum.add = accumulate
+    if (
+        collide(filters) and depth == count and count <= PIECE_FILTERS
+        and g.channels <= PIECE_CHANNELS
+    ):
+        for c in range(g.channels):
+            loop(g.w + c * width, places(g, g.w_place, 0), g.copy + c * count,
+                 steps(3 * g.channels * count, g.channels * count, 0), count // simd.vector,
+                 NULL)
+        for j in range(9):
+            simd.spread(g.copy + j * g.channels * count, g.channels, count,
+                        dweights + j * column, filters, accumulate)
+        return
     for c in range(g.channels):
         for j in range(9):
             fetch(dweights + j * column + (c + AHEAD) * filters, count)

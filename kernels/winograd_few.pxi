@@ -14,7 +14,6 @@ cdef void few_forward(
     Prologue* before,
 ) noexcept nogil:
     cdef Py_ssize_t c, f, count, depth = g.channels
-    cdef Coming coming
     if before != NULL:
         derive_until(before, &x, x.images, 0)
     for c from 0 <= c < x.channels by depth:
@@ -23,42 +22,24 @@ cdef void few_forward(
         for f from 0 <= f < g.filters by PIECE_FILTERS:
             count = min(PIECE_FILTERS, g.filters - f)
             transform_weights(g, w, c, f, count)
-            coming = next_piece(g, w, c, f)
-            multiply(g, g.tiles, count, g.y + f, c > 0, NULL)
+            multiply(g, g.tiles, count, g.y + f, c > 0)
         x.cells += depth
     transform_output(g, y, 0, g.tiles, after)
-
-
-cdef Coming next_piece(const Winograd* g, const Weights* w, Py_ssize_t channel,
-                       Py_ssize_t filter) noexcept nogil:
-    """What `few_forward` transforms after the piece that begins here."""
-    cdef Py_ssize_t work = g.places * stretches(g.tiles, PIECE_FILTERS, g.channels)
-    cdef Py_ssize_t channels = w.filters if w.adjoint else w.channels
-    filter += PIECE_FILTERS
-    if filter >= g.filters:
-        filter = 0
-        channel += g.channels
-    return coming_piece(w, channel, min(g.channels, channels - channel), filter,
-                        min(PIECE_FILTERS, g.filters - filter), work)
 
 
 cdef void few_backward_weights(
     Winograd* g, Field x, const Field* dy, float* dweights, bint accumulate, Prologue* before
 ) noexcept nogil:
-    cdef Py_ssize_t c, f, count, work, depth = g.channels
-    cdef Weights gradient = Weights(dweights, x.channels, g.filters, False)
-    cdef Coming coming
+    cdef Py_ssize_t c, f, count, depth = g.channels
     if before != NULL:
         derive_until(before, dy, dy.images, 0)
     transform_delta(g, dy, 0, g.tiles)
     for c from 0 <= c < x.channels by depth:
         g.channels = min(depth, x.channels - c)
-        work = g.places * stretches(g.channels, PIECE_FILTERS, g.tiles)
         transform_input(g, &x, 0, g.tiles)
         for f from 0 <= f < g.filters by PIECE_FILTERS:
             count = min(PIECE_FILTERS, g.filters - f)
-            coming = coming_piece(&gradient, c, g.channels, f, count, work)
-            multiply_adjoint(g, g.tiles, count, g.y + f * g.tiles, False, NULL)
+            multiply_adjoint(g, g.tiles, count, g.y + f * g.tiles, False)
             transform_gradient(g, count, dweights + c * g.filters + f,
                                x.channels * g.filters, g.filters, accumulate)
         x.cells += depth

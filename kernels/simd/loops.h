@@ -39,6 +39,7 @@ static const Simd NAMED(simd) = {
     .rows_product = NAMED(rows_product),
     .columns_product = NAMED(columns_product),
     .pack = NAMED(pack),
+    .spread = NAMED(spread),
     .transforms = {{NAMED(input_2), NAMED(output_2), NAMED(delta_2), NAMED(weights_2),
                     NAMED(gradient_2)},
                    {NAMED(input_4), NAMED(output_4), NAMED(delta_4), NAMED(weights_4),

@@ -138,4 +138,16 @@ static void NAMED(pack)(const float *source, ptrdiff_t step, ptrdiff_t rows, ptr
     }
 }
 
+/* Rows of whole vectors, one after the other, to rows of the target `step` apart. */
+static void NAMED(spread)(const float *source, ptrdiff_t rows, ptrdiff_t columns, float *target,
+                          ptrdiff_t step, int add) {
+    for (ptrdiff_t i = 0; i < rows; i++, source += columns, target += step) {
+        fetch(target + ROWS_AHEAD * step, columns);
+        for (ptrdiff_t k = 0; k < columns; k += LANES) {
+            VEC value = NAMED(load)(source + k);
+            NAMED(store)(target + k, add ? NAMED(load)(target + k) + value : value);
+        }
+    }
+}
+
 #undef ROWS_AHEAD

@@ -69,6 +69,9 @@ typedef struct {
        rows are `step` apart. */
     void (*pack)(const float *source, ptrdiff_t step, ptrdiff_t rows, ptrdiff_t columns,
                  float *panel);
+    /* Rows of whole vectors, one after the other, to rows `step` apart, or added to them. */
+    void (*spread)(const float *source, ptrdiff_t rows, ptrdiff_t columns, float *target,
+                   ptrdiff_t step, int add);
     /* [0] for output tiles of 2x2 cells, [1] for 4x4; by map. */
     TransformLoop transforms[2][MAPS];
     /* dy *= slope where y <= 0; `sums`, if not NULL, gets the sums of each channel added. */

@@ -85,8 +85,9 @@ INLINE void NAMED(line_gradient)(const int cells, const VEC *d, VEC *o) {
     o[2] = (1 / 6.0f) * (wide_sum - sum) + d[5];
 }
 
-/* Columns first, then rows. The channels of vector v lie v vectors on, or in panel v / 2. */
-#define TRANSFORM(NAME, CELLS, TAKEN, GIVEN)                                                  \
+/* Columns first, then rows. The channels of vector v lie v vectors on, or in panel v / 2. Only
+   what ENDS may have something done to it afterwards. */
+#define TRANSFORM(NAME, CELLS, TAKEN, GIVEN, ENDS)                                            \
     static void NAMED(JOIN(NAME, CELLS))(const float *in, Steps from, float *out, Steps to,   \
                                          ptrdiff_t vectors, const Epilogue *after) {          \
         for (ptrdiff_t v = 0; v < vectors; v++) {                                             \
@@ -104,7 +105,7 @@ INLINE void NAMED(line_gradient)(const int cells, const VEC *d, VEC *o) {
                 NAMED(JOIN(line, NAME))(CELLS, half[i], result);                              \
                 _Pragma("GCC unroll 6") for (int j = 0; j < GIVEN; j++) {                     \
                     float *cell = target + i * to.row + j * to.column;                        \
-                    if (after)                                                                \
+                    if (ENDS && after)                                                        \
                         NAMED(finish)(result[j], after->biases + v * LANES, cell, after);     \
                     else                                                                      \
                         NAMED(store)(cell, result[j]);                                        \
@@ -113,15 +114,15 @@ INLINE void NAMED(line_gradient)(const int cells, const VEC *d, VEC *o) {
         }                                                                                     \
     }
 
-TRANSFORM(input, 2, 4, 4)
-TRANSFORM(output, 2, 4, 2)
-TRANSFORM(delta, 2, 2, 4)
-TRANSFORM(weights, 2, 3, 4)
-TRANSFORM(gradient, 2, 4, 3)
-TRANSFORM(input, 4, 6, 6)
-TRANSFORM(output, 4, 6, 4)
-TRANSFORM(delta, 4, 4, 6)
-TRANSFORM(weights, 4, 3, 6)
-TRANSFORM(gradient, 4, 6, 3)
+TRANSFORM(input, 2, 4, 4, 0)
+TRANSFORM(output, 2, 4, 2, 1)
+TRANSFORM(delta, 2, 2, 4, 0)
+TRANSFORM(weights, 2, 3, 4, 0)
+TRANSFORM(gradient, 2, 4, 3, 1)
+TRANSFORM(input, 4, 6, 6, 0)
+TRANSFORM(output, 4, 6, 4, 1)
+TRANSFORM(delta, 4, 4, 6, 0)
+TRANSFORM(weights, 4, 3, 6, 0)
+TRANSFORM(gradient, 4, 6, 3, 1)
 
 #undef TRANSFORM

@@ -1,0 +1,99 @@
+"""Shapes whose loops take another way: rows wide enough to be cut, rows of weights that collide."""
+
+import numpy as np
+import pytest
+from simd_sets import instruction_sets
+
+from mpitile.geometry.box import whole
+from mpitile.kernels import _fast, algorithms, conv, reference
+from mpitile.kernels.checks import window
+from mpitile.kernels.tile import Tile
+
+SETS = instruction_sets()
+
+
+def whole_tile(array):
+    return Tile(array, whole(*array.shape[1:3]), *array.shape[1:3])
+
+
+def check(tools, algorithm, x, weights, stride, padding):
+    """All three operations on whole tensors against float64."""
+    kernel = weights.shape[:2]
+    workspace = np.full(
+        algorithms.workspace_elements(algorithm, kernel, *weights.shape[2:], stride),
+        np.nan,
+        np.float32,
+    )
+    rest = (stride, padding, workspace)
+    exact = reference.conv2d(x.astype(float), weights.astype(float), stride, padding)
+    y = np.full(exact.shape, np.nan, np.float32)
+    box = whole(*y.shape[1:3])
+    conv.forward(whole_tile(x), weights, whole_tile(y), box, *rest, algorithm=algorithm)
+    tools.close(y, exact, "float32")
+    dy = y / np.abs(y).max()
+    if stride == 1:
+        dx = np.full_like(x, np.nan)
+        conv.backward_input(
+            whole_tile(dy),
+            box,
+            weights,
+            whole_tile(dx),
+            *rest,
+            accumulate=False,
+            algorithm=algorithm,
+        )
+        exact = reference.conv2d_backward_input(
+            dy.astype(float), weights.astype(float), x.shape, stride, padding
+        )
+        tools.close(dx, exact, "float32")
+    exact = reference.conv2d_backward_weights(
+        x.astype(float), dy.astype(float), kernel, stride, padding
+    )
+    for accumulate, before in ((False, np.nan), (True, 1.0)):
+        dweights = np.full_like(weights, before)
+        conv.backward_weights(
+            whole_tile(x),
+            whole_tile(dy),
+            box,
+            dweights,
+            *rest,
+            accumulate=accumulate,
+            algorithm=algorithm,
+        )
+        tools.close(dweights, exact + accumulate, "float32")
+
+
+@pytest.mark.parametrize("simd", SETS)
+@pytest.mark.parametrize(("width", "stride"), [(43, 1), (61, 1), (290, 1), (95, 2), (262, 2)])
+@pytest.mark.parametrize(("kernel", "padding"), [((3, 3), 1), ((1, 1), 0), ((2, 5), 3)])
+def test_wide_rows(tools, simd, width, stride, kernel, padding):
+    _fast.select(simd)
+    draw = tools.draw(width, "float32")
+    x, weights = draw.array(2, 6, width, 5), draw.array(*kernel, 5, 19)
+    check(tools, "direct", x, weights, stride, padding)
+
+
+@pytest.mark.parametrize("simd", SETS)
+def test_wide_rows_do_not_depend_on_the_tile(tools, simd):
+    _fast.select(simd)
+    draw = tools.draw(3, "float32")
+    x, weights = draw.array(1, 9, 150, 5), draw.array(3, 3, 5, 19)
+    elements = algorithms.workspace_elements("direct", (3, 3), 5, 19)
+    rest = (1, 1, np.empty(elements, np.float32))
+    y = np.zeros((1, 9, 150, 19), np.float32)
+    conv.forward(whole_tile(x), weights, whole_tile(y), whole(9, 150), *rest, algorithm="direct")
+    for box in tools.cut(9, 150, 2, 3):
+        part = draw.tile(np.zeros_like(y), box)
+        needed = draw.tile(x, window(whole_tile(x), box, (3, 3), 1, 1))
+        conv.forward(needed, weights, part, box, *rest, algorithm="direct")
+        assert (part.view(box) == y[:, *box.slices()]).all()
+
+
+@pytest.mark.parametrize("simd", SETS)
+@pytest.mark.parametrize("algorithm", ["winograd2", "winograd4"])
+@pytest.mark.parametrize("size", [5, 30])
+def test_rows_of_weights_that_collide(tools, simd, algorithm, size):
+    _fast.select(simd)
+    draw = tools.draw(4, "float32")
+    x, weights = draw.array(1, size, size, 131), draw.array(3, 3, 131, 1024)
+    check(tools, algorithm, x, weights, 1, 1)

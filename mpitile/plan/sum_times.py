@@ -14,6 +14,8 @@ from mpitile.plan.slices import covered, share
 
 # Batch norm adds up float64: one vector twice in forward, two at once in backward.
 STATISTIC_BYTES = 8
+# Numbers of a channel by which the seconds for each further one are told.
+_MANY = 1 << 12
 
 
 def trained_elements(layer: Layer) -> int:
@@ -38,6 +40,7 @@ class SumTimes:
         self._layers, self._cost, self._plan = network.layers, cost, plan
         self._passes, self._optimizer = passes, optimizer
         self._devices = [cost.cluster.device_of(rank) for rank in range(plan.ranks)]
+        self._peer_rates: dict[tuple[int, ...], float] = {}
         self._each = cost.trained(plan.ranks, optimizer)
 
     def tiled(self, layer: int) -> float:
@@ -56,15 +59,19 @@ class SumTimes:
             self._cost.update(device, own[rank % len(own)] / replicas, self._optimizer)
             for rank, device in enumerate(self._devices)
         )
-        itemsize = self._cost.itemsize
-        added = 0.0
-        if replicas > 1:
+        added = elements // every * self._peer_rate(tuple(channels)) if replicas > 1 else 0.0
+        return (added + update) / self._passes
+
+    def _peer_rate(self, channels: tuple[int, ...]) -> float:
+        """Seconds that each trained number of every channel adds to the sums over replicas."""
+        if channels not in self._peer_rates:
+            each = _MANY * self._cost.itemsize
             once, twice = (
-                peer_sum(self._cost, self._plan, [times * itemsize * part for part in own])
+                peer_sum(self._cost, self._plan, [times * each * part for part in channels])
                 for times in (1, 2)
             )
-            added = twice - once
-        return (added + update) / self._passes
+            self._peer_rates[channels] = (twice - once) / _MANY
+        return self._peer_rates[channels]
 
     def statistics(self, layer: int, channels: int, ranks: int | None = None) -> float:
         """Of batch norm's sums over so many ranks, all if left out."""

@@ -69,6 +69,11 @@ class Planner:
             if planned is not None:
                 found.append(planned)
                 limit = min(limit, _NEAR * planned.pass_seconds)
+        if not found:
+            # Bounds by the sum of groups may refuse what only just fits.
+            lean = [layout.leanest() for layout in self.layouts]
+            found = [planned for planned in lean if planned.fits]
+            limit = inf
         near = [planned for planned in found if planned.pass_seconds < limit]
         if len(near) < 2:
             return near[0] if near else None
@@ -249,8 +254,18 @@ class Layout:
             group: GroupSeconds(0.0, 0.0, 0.0, 0.0, (0.0,) * len(seconds.again))
             for group, seconds in self._all_groups().items()
         }
-        found = cheapest_within(groups, self._memory(device), self._planner.ways, self._layers, inf)
-        return self.planned(min(found, key=lambda grouping: grouping.size))
+        memory = self._memory(device)
+        found = cheapest_within(groups, memory, self._planner.ways, self._layers, inf)
+        leanest = min(found, key=lambda grouping: grouping.size)
+        return self.planned(leanest._replace(seconds=self._seconds(leanest, memory)))
+
+    def _seconds(self, grouping: Grouping, memory: GroupBytes) -> float:
+        """Of a pass with these groups."""
+        groups, seconds = self._all_groups(), 0.0
+        ranges = group_ranges(grouping.starts, self._layers)
+        for group, again in zip(ranges, grouping.recompute, strict=True):
+            seconds += groups[group].recomputed(memory.again(*group) if again else ())
+        return seconds
 
     def planned(self, grouping: Grouping) -> Planned:
         """The layout with these groups, looked at as a whole."""

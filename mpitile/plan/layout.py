@@ -9,7 +9,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from mpitile.geometry.needs import group_ranges
-from mpitile.plan.choices import Choices, Group, Untimed
+from mpitile.plan.choices import TILED, Choices, Group, Untimed
 from mpitile.plan.choose import recompute_flags, split_at_whole_inputs
 from mpitile.plan.filter_times import FilterTimes
 from mpitile.plan.filters import split_at_switches
@@ -116,8 +116,19 @@ class Layout:
         device = self._tightest(self.planned(self.fastest))
         storing = self._planner.request.recompute == "none"
         choices = self._wanted(self._times if storing else self._all_times, Untimed)
-        found = cheapest_within(choices, self.memory(device), self._planner.ways, inf)
-        return self.planned(min(found, key=lambda grouping: grouping.size))
+        memory = self.memory(device)
+        found = cheapest_within(choices, memory, self._planner.ways, inf)
+        leanest = min(found, key=lambda grouping: grouping.size)
+        return self.planned(leanest._replace(seconds=self._seconds(leanest, memory)))
+
+    def _seconds(self, grouping: Grouping, memory: GroupBytes) -> float:
+        """Of a pass with these groups."""
+        seconds, forms = 0.0, TILED
+        for group, recompute in zip(grouping.groups, grouping.recompute, strict=True):
+            again = memory.again(group) if recompute else ()
+            seconds += self._all_choices.seconds(group, forms).recomputed(again)
+            forms = self._all_choices.after(group, forms)
+        return seconds
 
     def planned(self, grouping: Grouping) -> Planned:
         """The layout with these groups, looked at as a whole."""

@@ -72,6 +72,10 @@ class Planner:
             if planned is not None:
                 found.append((layout, planned))
                 limit = min(limit, _NEAR * planned.pass_seconds)
+        if not found:
+            # Bounds by the sum of groups may refuse what only just fits.
+            lean = [(layout, layout.leanest()) for layout in self.layouts]
+            found, limit = [one for one in lean if one[1].fits], inf
         near = [(layout, planned) for layout, planned in found if planned.pass_seconds < limit]
         if not near:
             return None

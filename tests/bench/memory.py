@@ -78,6 +78,9 @@ CASES = [
     Case("yolov2", 416, 2, 1, AGAIN),
     Case("yolov2", 416, 2, 2),
     Case("yolov2", 416, 2, 4),
+    Case("y16", 416, 3, 2, AGAIN),
+    Case("yolov2-tiny", 320, 6),
+    Case("bccd-tiny", 416, 4, 4, {"train.optimizer": "adam"}),
 ]
 # Tells the constant; large enough that all of the workspace is used.
 OTHER = Case("y16", 416, 1)

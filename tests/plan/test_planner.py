@@ -1,11 +1,15 @@
 """What the planner chooses, and what it says where nothing fits."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 from planner_cases import cluster, groupings
 
 from mpitile.errors import InputError
 from mpitile.geometry.tiling import Grid
-from mpitile.network.cfg import parse_network
+from mpitile.network.cfg import parse_network, read_network
+from mpitile.network.shapes import resize
 from mpitile.plan.bytes import Demand
 from mpitile.plan.cost import Cost
 from mpitile.plan.explain import alternatives
@@ -16,6 +20,7 @@ from mpitile.plan.request import Request, first_ranks
 from mpitile.plan.shortage import shortage
 from mpitile.plan.tile_weights import tile_weights
 
+CFGS = Path(__file__).parents[2] / "jobs" / "cfg"
 CHAIN = """
 [net]
 height=64
@@ -189,3 +194,14 @@ def test_the_groups_tell_plans_apart_as_the_whole_step_does(recompute):
         chosen = planner.best()
         rest.append(planner.predict(chosen.plan).step_seconds - chosen.pass_seconds)
     assert max(rest) - min(rest) < 0.02 * chosen.pass_seconds
+
+
+@pytest.mark.parametrize("more", [0, 500, 10200])
+def test_what_only_just_fits_is_found(more):
+    network = resize(read_network(CFGS / "yolov2-tiny.cfg"), 64, 64)
+    request = Request(network, cluster(*[(1, 1)] * 4), 4, Demand(1))
+    leanest = min(max(layout.leanest().devices) for layout in Planner(request).layouts)
+    found = Planner(replace(request, memory_limit=leanest + more)).best()
+    assert found is not None
+    assert found.fits
+    assert found.pass_seconds > 0

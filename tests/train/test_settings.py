@@ -55,10 +55,6 @@ KEYS = {
     "tiling.replicas": (["1", "4", '"auto"'], ["0", "1.0", '"1"']),
     "tiling.ranks_per_device": (["1", "4", '"auto"'], ["0", "1.0", '"2"', "true"]),
     "tiling.groups": (["[0, 4, 8]", '"auto"', "[]"], ["4", '"0,4"', "[0.5]", "[true]", '["a"]']),
-    "tiling.filters": (
-        ['"auto"', '"none"', "[18, 19]", "[]"],
-        ["18", '"all"', "[0.5]", "[true]"],
-    ),
     "tiling.memory_limit": (['"700MB"'], ["700", "1.5"]),
     "tiling.row_weights": (["[1, 2.5]"], ["1", '["1"]', "[true]", "[nan]", "[inf]"]),
     "tiling.column_weights": (["[1.5]"], ["1.5", "[[1]]", "[nan]"]),

@@ -86,7 +86,7 @@ cdef inline Steps places(const Winograd* g, Py_ssize_t place, Py_ssize_t panel) 
 
 cdef inline bint collide(Py_ssize_t step) noexcept nogil:
     """Whether rows so far apart share cache sets: nine taps' at once would not stay in L1."""
-    return step % 1024 == 0
+    return step % 512 == 0
 
 
 cdef void transform_weights(

@@ -61,11 +61,13 @@ PROFILED = [
     for groups in (EACH, [0, 2, 4, 8, 12])
 ]
 PROFILED_STEPS = 1
+TILED = ("tiling.recompute=none", "tiling.filters=none")
 GROUPINGS = {
-    "single": ["tiling.groups=[0]", "tiling.recompute=none"],
-    "every layer": [f"tiling.groups={EACH}", "tiling.recompute=none"],
-    "planned": ["tiling.groups=auto", "tiling.recompute=none"],
-    "planned, replicas": ["tiling.groups=auto", "tiling.replicas=auto", "tiling.recompute=none"],
+    "single": ["tiling.groups=[0]", *TILED],
+    "every layer": [f"tiling.groups={EACH}", *TILED],
+    "planned": ["tiling.groups=auto", *TILED],
+    "planned, replicas": ["tiling.groups=auto", "tiling.replicas=auto", *TILED],
+    "planned, all": ["tiling.groups=auto", "tiling.replicas=auto", "tiling.recompute=none"],
 }
 NAIVE = ("single", "every layer")
 AT_MOST = "at most "
@@ -135,7 +137,7 @@ def pis(devices: int, speed: DeviceSpeed | None = None) -> Cluster:
 def core(size: int) -> DeviceSpeed:
     """A core of this machine."""
     jobs = [
-        make(batch, pis(devices), [f"tiling.groups={groups}", f"tiling.grid={grid}"], size)
+        make(batch, pis(devices), [f"tiling.groups={groups}", f"tiling.grid={grid}", *TILED], size)
         for devices, grid, batch, groups in PROFILED
     ]
     return recorded_profile(jobs, PROFILED_STEPS)

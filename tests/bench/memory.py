@@ -37,6 +37,7 @@ class Case:
     Attributes
     ----------
     settings : by section and key of the run file.
+    name : instead of one that says all this.
     """
 
     cfg: str
@@ -44,12 +45,15 @@ class Case:
     batch: int
     ranks: int = 1
     settings: dict[str, Any] = field(default_factory=dict)
+    name: str = ""
 
     @property
     def dtype(self) -> str:
         return self.settings.get(DTYPE, "float32")
 
     def __str__(self) -> str:
+        if self.name:
+            return self.name
         extras = " ".join(f"{name.split('.')[1]}={value}" for name, value in self.settings.items())
         return f"{self.cfg} {self.size} batch {self.batch}, {self.ranks} rank(s) {extras}".strip()
 
@@ -148,6 +152,27 @@ def run(case: Case, out: Path, start: Sequence[str] | None = None) -> list[Devic
     ----------
     start : what starts the ranks; mpirun on this machine where left out.
     """
+    path = prepare(case, out)
+    if start is None:
+        start = ["mpirun", "-np", str(case.ranks)] if case.ranks > 1 else []
+    command = [*start, sys.executable, "-m", "mpitile", "train", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{case}: {done.stderr}")
+    lines = (path.parent / "out" / "events.jsonl").read_text().splitlines()
+    (peak,) = (event for event in map(json.loads, lines) if event["event"] == "peak")
+    return [
+        Device(
+            len(ranks),
+            sum(peak["predicted_bytes"][rank] for rank in ranks),
+            sum(peak["grown_bytes"][rank] for rank in ranks),
+        )
+        for ranks in peak["devices"]
+    ]
+
+
+def prepare(case: Case, out: Path) -> Path:
+    """The case's run file."""
     folder = folder_of(case, out)
     folder.mkdir(exist_ok=True)
     text = (ROOT / "jobs" / "cfg" / f"{case.cfg}.cfg").read_text()
@@ -168,22 +193,7 @@ def run(case: Case, out: Path, start: Sequence[str] | None = None) -> list[Devic
         **case.settings,
     }
     write_run(folder / "run.toml", settings)
-    if start is None:
-        start = ["mpirun", "-np", str(case.ranks)] if case.ranks > 1 else []
-    command = [*start, sys.executable, "-m", "mpitile", "train", str(folder / "run.toml")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"{case}: {done.stderr}")
-    lines = (folder / "out" / "events.jsonl").read_text().splitlines()
-    (peak,) = (event for event in map(json.loads, lines) if event["event"] == "peak")
-    return [
-        Device(
-            len(ranks),
-            sum(peak["predicted_bytes"][rank] for rank in ranks),
-            sum(peak["grown_bytes"][rank] for rank in ranks),
-        )
-        for ranks in peak["devices"]
-    ]
+    return folder / "run.toml"
 
 
 def classes(cfg: str) -> int:

@@ -11,6 +11,8 @@ from mpitile.network.spec import Layer
 
 # Elements of a tensor that a band holds: about what stays in cache.
 BAND_ELEMENTS = 1 << 18
+# Of a convolution in front of a merged pool: every call brings the weights into place anew.
+POOLED_ELEMENTS = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,15 +29,23 @@ class Band:
         return self.stop - self.first
 
 
-def cut_bands(images: int, box: Box, row_elements: int) -> tuple[Band, ...]:
-    """Bands of a box whose rows take so many elements; at least one row of one image each."""
+def cut_bands(
+    images: int, box: Box, row_elements: int, most: int | None = None
+) -> tuple[Band, ...]:
+    """Bands of a box whose rows take so many elements; at least one row of one image each.
+
+    Parameters
+    ----------
+    most : elements of a band; `BAND_ELEMENTS` if left out.
+    """
     if box.empty or not images:
         return ()
+    most = most or BAND_ELEMENTS
     image = box.height * row_elements
-    at_once = max(1, BAND_ELEMENTS // max(1, image))
+    at_once = max(1, most // max(1, image))
     rows = box.height
-    if image > BAND_ELEMENTS:
-        rows = max(1, BAND_ELEMENTS // row_elements)
+    if image > most:
+        rows = max(1, most // row_elements)
         # Whole output tiles of Winograd's algorithm.
         rows -= rows % 4 if rows > 4 else 0
     return tuple(
@@ -76,7 +86,7 @@ def pooled_bands(
     elif needs(box).empty:
         parts = cut_bands(images, inner, inner.width * shape.channels)
         return tuple((Band(part.first, part.stop, EMPTY), part) for part in parts)
-    bands = cut_bands(images, box, inner.width * shape.channels * operation.stride)
+    bands = cut_bands(images, box, inner.width * shape.channels * operation.stride, POOLED_ELEMENTS)
     return tuple(
         (band, Band(band.first, band.stop, _widened(needs(band.box), inner, box, band.box)))
         for band in bands

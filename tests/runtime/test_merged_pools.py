@@ -59,7 +59,8 @@ PLANS = [
 @pytest.mark.parametrize("plan", PLANS, ids=str)
 @pytest.mark.parametrize("cfg", [CFG, NORMALIZED], ids=["biases", "batch norm"])
 def test_merging_changes_nothing_but_memory(cfg, plan, bands, monkeypatch):
-    monkeypatch.setattr("mpitile.plan.bands.BAND_ELEMENTS", bands)
+    for name in ("BAND_ELEMENTS", "POOLED_ELEMENTS"):
+        monkeypatch.setattr(f"mpitile.plan.bands.{name}", bands)
     network = parse_network(cfg, "merged")
     assert merged_pools(network, plan.groups) == {1, 3}
     images, truths = random_images(network, 2, 1), random_truths(network, 2, 1)
@@ -108,7 +109,8 @@ COARSE = "[net]\nheight=24\nwidth=24\n" + 4 * POOLED + BLOCK
 @pytest.mark.parametrize("grid", [Grid(2, 2), Grid(4, 1), Grid(1, 5)], ids=str)
 def test_windows_that_cross_cut_lines(grid, bands, monkeypatch):
     """Tensors with fewer cells than tiles: some tiles own cells whose windows are others'."""
-    monkeypatch.setattr("mpitile.plan.bands.BAND_ELEMENTS", bands)
+    for name in ("BAND_ELEMENTS", "POOLED_ELEMENTS"):
+        monkeypatch.setattr(f"mpitile.plan.bands.{name}", bands)
     network = parse_network(COARSE, "coarse")
     images, truths = random_images(network, 6, 1), random_truths(network, 6, 1)
     apart = run_tiled(network, Plan(grid, (0,)), images, truths, steps=1)

@@ -49,11 +49,8 @@ class Layout:
             planner.request.network, planner.cost, base, self._images, self._times.sums
         )
         self.choices = self._wanted(self._times)
-        if settled:
-            # Some groups recompute whatever it costs.
-            self.fastest = cheapest_within(self.choices, self.memory(0), planner.ways, inf)[0]
-        else:
-            self.fastest = fastest(self.choices)
+        self._settled = settled
+        self.fastest = self._fastest(self.choices)
 
     def best(self, limit: float = inf) -> Planned | None:
         """The fastest plan of this layout that fits and takes less than `limit` seconds a pass."""
@@ -62,7 +59,14 @@ class Layout:
     def best_exposing(self, exposed: float) -> Planned | None:
         """The same where this part of the sums of gradients takes time."""
         choices = self._wanted(self._times, exposed=exposed)
-        return self._fitting(self.planned(fastest(choices)), choices, inf)
+        return self._fitting(self.planned(self._fastest(choices)), choices, inf)
+
+    def _fastest(self, choices: Choices) -> Grouping:
+        """The grouping of the fewest seconds, whether it fits or not."""
+        if self._settled:
+            # Some groups recompute whatever it costs.
+            return cheapest_within(choices, self.memory(0), self._planner.ways, inf)[0]
+        return fastest(choices)
 
     def _fitting(self, first: Planned, choices: Choices, limit: float) -> Planned | None:
         """The fastest choice that fits, where `first` is the fastest."""

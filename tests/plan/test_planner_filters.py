@@ -69,6 +69,12 @@ def plan(where=PAIR, **options):
     return Planner(Request(heavy(), where, where.ranks, Demand(2), **options)).best().plan
 
 
+def test_what_is_to_be_recomputed_stays_so_where_sums_are_hidden():
+    settled = plan(groups=[0, 2], filters="none", recompute=[0])
+    assert (settled.groups, settled.recompute) == ((0, 2), (True, False))
+    assert plan(groups=[0, 2], recompute=[0]).recompute[0]
+
+
 def test_the_switch_is_where_maps_are_small_and_weights_many():
     network = read_network(JOBS / "cfg" / "yolov2-tiny.cfg")
     where = cluster((4, 5), (4, 5), between=(1e-4, 12e6))

@@ -70,9 +70,10 @@ def plan(where=PAIR, **options):
 
 
 def test_what_is_to_be_recomputed_stays_so_where_sums_are_hidden():
-    settled = plan(groups=[0, 2], filters="none", recompute=[1])
+    where = cluster((4, 1))
+    settled = plan(where, groups=[0, 2], filters="none", recompute=[1])
     assert (settled.groups, settled.recompute) == ((0, 2), (False, True))
-    assert all(plan(groups=[0, 2], recompute="all").recompute)
+    assert all(plan(where, groups=[0, 2], recompute="all").recompute)
 
 
 def test_the_switch_is_where_maps_are_small_and_weights_many():

@@ -17,6 +17,7 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 import numpy as np
 
+from mpitile.comm.mute import MuteCommunicator
 from mpitile.comm.topology import make_topology
 from mpitile.geometry.tiling import Grid, parse_grid
 from mpitile.kernels.choice import Choices
@@ -32,38 +33,9 @@ from mpitile.runtime.program import Program
 Y16 = Path(__file__).parents[2] / "jobs" / "cfg" / "y16.cfg"
 
 
-class NoMessages:
-    """A channel whose halos stay as they are."""
-
-    def begin(self):
-        pass
-
-    def end(self):
-        pass
-
-    def close(self):
-        pass
-
-
-class Alone:
-    """What a program asks of a communicator, for a rank whose neighbours are not there."""
-
-    def __init__(self, rank, size):
-        self.rank, self.size = rank, size
-
-    def team(self, replicas, rows, columns):
-        return self
-
-    def split(self, color):
-        return self
-
-    def channel(self, sends, receives):
-        return NoMessages()
-
-
 def make_program(parameters, plan, tile, options):
     network = parameters.network
-    topology = make_topology(Alone(tile, plan.grid.tiles), plan)
+    topology = make_topology(MuteCommunicator(tile, plan.grid.tiles), plan)
     program = Program(
         Partition(network, plan),
         topology,

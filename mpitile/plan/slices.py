@@ -23,8 +23,8 @@ from mpitile.plan.devices import Devices, first_devices
 Span = tuple[int, int]
 
 # Of the array that is dealt with at a time, and how many such buckets are under way. Each crosses
-# the link twice, with a look of its rank's thread in between: two of them leave a link of 100 Mbit/s
-# idle for a good part between two devices, and eight keep the halos of six waiting.
+# the link twice, with a look of its rank's thread in between: two of them leave a link of
+# 100 Mbit/s between two devices idle for a good part, and eight keep the halos of six waiting.
 BUCKET_BYTES = 1 << 19
 IN_FLIGHT = 4
 

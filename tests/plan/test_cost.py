@@ -1,7 +1,6 @@
 """Seconds of layers, messages and sums, from measured points and from general rates."""
 
 from dataclasses import replace
-from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -21,7 +20,6 @@ from mpitile.network.spec import (
 )
 from mpitile.plan.cluster import KINDS, OPERATIONS, Cluster, Device, DeviceSpeed, Link, Point
 from mpitile.plan.cost import Cost
-from mpitile.plan.curve import Curve
 from mpitile.plan.layer_class import box_class, has_loss, layer_class, layer_work, overwrites
 
 TEXT = """
@@ -402,12 +400,3 @@ def test_gradients_travel_in_slices():
     assert cost.gradient_sum(size, 2) == pytest.approx(size / 2 / 5e8)
     assert cost.gradient_sum(size, 1) == 0
     assert cost.reduction(size, 1) == 0
-
-
-@given(st.lists(st.tuples(st.integers(1, 20), st.floats(1e-6, 1)), min_size=1, max_size=12))
-def test_curves_never_fall(points):
-    curve = Curve(points)
-    values = [curve.at(work) for work in range(1, 41)]
-    assert all(a <= b * (1 + 1e-12) for a, b in pairwise(values))
-    assert min(y for _, y in points) * 0.999 <= curve.at(max(x for x, _ in points))
-    assert curve.at(20) <= 20 * max(y for _, y in points) * (1 + 1e-12)

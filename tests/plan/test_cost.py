@@ -6,21 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpitile.layers import registry
 from mpitile.network.cfg import parse_network
-from mpitile.network.spec import (
-    Connected,
-    Convolutional,
-    Dropout,
-    MaxPool,
-    Reorg,
-    Route,
-    Upsample,
-    Yolo,
-)
 from mpitile.plan.cluster import KINDS, OPERATIONS, Cluster, Device, DeviceSpeed, Link, Point
 from mpitile.plan.cost import Cost
-from mpitile.plan.layer_class import box_class, has_loss, layer_class, layer_work, overwrites
+from mpitile.plan.layer_class import box_class, has_loss, layer_class, layer_work
 
 TEXT = """
 [net]
@@ -188,23 +177,6 @@ def test_a_loss_inside_clears_its_own_gradient():
 
     assert cleared(3) == pytest.approx(4 * 16 * (14 + 14))
     assert cleared(6) == pytest.approx(4 * 16 * 16 / 4)
-
-
-@pytest.mark.parametrize(
-    "operation",
-    [
-        Convolutional(4, 3),
-        Connected(3),
-        MaxPool(2, 2, 1),
-        Dropout(0.5),
-        Reorg(2),
-        Route((1,)),
-        Upsample(2),
-        Yolo(((4, 4),), (0,), 1),
-    ],
-)
-def test_the_runtime_and_the_cost_agree_on_what_is_overwritten(operation):
-    assert overwrites(operation) == registry.overwrites(operation)
 
 
 @given(

@@ -12,7 +12,6 @@ from math import inf, isfinite
 from mpitile.cli.train import add_override
 from mpitile.cli.world import World
 from mpitile.errors import InputError
-from mpitile.plan.clockwork import EAGER_BYTES
 from mpitile.plan.cluster import Cluster
 from mpitile.plan.cluster_file import read_cluster
 from mpitile.plan.collectives import ALGORITHMS
@@ -25,6 +24,7 @@ from mpitile.plan.recording import Program, scaled
 from mpitile.plan.recording_file import read_recording
 from mpitile.plan.request import first_ranks
 from mpitile.plan.simulate import simulate
+from mpitile.plan.wires import EAGER_BYTES
 from mpitile.report.trace import write_trace
 from mpitile.train.forecast import job_bytes
 from mpitile.train.planning import ITEMSIZES, plan_keys, rank_keys, totals

@@ -10,9 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from mpitile.kernels.aligned import aligned_zeros
+from mpitile.plan.wires import EAGER_BYTES
 
+# Both are read when MPI starts. Over TCP, what is larger waits for both ranks to be inside MPI
+# at the same time, more than once: buckets of gradients left links idle for a third of the time.
+os.environ.setdefault("OMPI_MCA_btl_tcp_eager_limit", str(EAGER_BYTES))
 # Open MPI asks all its one-sided transports before it takes shared memory, and this one
-# complains on every rank where there is no hardware for it. Read when MPI starts.
+# complains on every rank where there is no hardware for it.
 os.environ.setdefault("OMPI_MCA_osc", "^ucx")
 
 from mpi4py import MPI

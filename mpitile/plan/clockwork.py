@@ -35,11 +35,7 @@ from mpitile.plan.recording import (
     Program,
 )
 from mpitile.plan.slices import IN_FLIGHT
-from mpitile.plan.wires import Call, Wires
-
-# Open MPI sends up to here at once, and more only while both ranks wait inside MPI, which
-# is what moves messages (btl_tcp_eager_limit; MPI has no thread of its own for that).
-EAGER_BYTES = 1 << 16
+from mpitile.plan.wires import EAGER_BYTES, Call, Wires
 
 
 class _Rank:

@@ -9,8 +9,8 @@ from typing import NamedTuple
 from mpitile.network.spec import Network
 from mpitile.plan.cost import Cost
 from mpitile.plan.plan import Plan
-from mpitile.plan.predict import EAGER_BYTES
 from mpitile.plan.reach import Interval, Intervals, Reach
+from mpitile.plan.wires import EAGER_BYTES
 
 _NOTHING: Mapping[int, Sequence[int]] = MappingProxyType({})
 

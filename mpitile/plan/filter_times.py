@@ -13,8 +13,8 @@ from mpitile.plan.gather_times import GatherTimes, Parts
 from mpitile.plan.group_times import GroupSeconds
 from mpitile.plan.partition import plan_tiling
 from mpitile.plan.plan import Plan
-from mpitile.plan.predict import EAGER_BYTES
 from mpitile.plan.sum_times import SumTimes
+from mpitile.plan.wires import EAGER_BYTES
 
 # How many channels each tile's rank computes.
 Slices = tuple[int, ...]

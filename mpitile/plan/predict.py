@@ -16,10 +16,7 @@ from mpitile.plan.recording import ADJOINT, FORWARD
 from mpitile.plan.slices import own_elements
 from mpitile.plan.sum_times import STATISTIC_BYTES, peer_sum
 from mpitile.plan.tasks import Task, group_tasks
-
-# Messages up to this size leave while the sender computes; larger ones wait for both sides:
-# Open MPI's btl_tcp_eager_limit. Its ranks have no thread of their own for progress.
-EAGER_BYTES = 1 << 16
+from mpitile.plan.wires import EAGER_BYTES
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from functools import cache
 
 from mpitile.errors import InputError
-from mpitile.plan.clockwork import EAGER_BYTES, Clockwork
+from mpitile.plan.clockwork import Clockwork
 from mpitile.plan.cluster import Cluster
 from mpitile.plan.collectives import ALGORITHMS, Schedule, binomial
 from mpitile.plan.intervals import Timeline
 from mpitile.plan.recording import GRADIENTS, Program, check_programs
+from mpitile.plan.wires import EAGER_BYTES
 
 
 def simulate(

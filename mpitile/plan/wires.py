@@ -7,6 +7,9 @@ from collections.abc import Callable
 
 from mpitile.plan.cluster import Cluster
 
+# Messages up to here travel as soon as they are sent, larger ones only while both ranks wait
+# inside MPI, which has no thread of its own to move them. Open MPI is told so.
+EAGER_BYTES = 1 << 20
 # Messages on one link take turns by pieces, as TCP's streams do by packets.
 _PIECE_BYTES = 1 << 16
 # One that is alone goes by larger parts of what is left of it: fewer events to simulate.

@@ -43,7 +43,7 @@ GRIDS = {2: "1x2", 4: "2x2", 6: "2x3", 8: "2x4", 16: "4x4", 24: "4x6"}
 GROUPINGS = {"by resolution": [0, 2, 4, 8, 12], "every layer": list(range(16))}
 TARGET = 0.08
 WARM_UP = 1
-PROFILE_SECONDS = 60.0
+PROFILE_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,7 @@ class Run:
 
 def measure(run: Run) -> None:
     """Under mpirun: rank 0 prints the slowest rank's seconds of each step, and the links."""
-    from mpi4py import MPI
-
-    from mpitile.comm.mpi import MpiCommunicator
+    from mpitile.comm.mpi import MPI, MpiCommunicator
     from mpitile.comm.pingpong import measure_links
     from mpitile.comm.topology import make_topology
     from mpitile.train.profiling import host_ranks

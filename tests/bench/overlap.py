@@ -56,9 +56,7 @@ def job_of(batch: int, ranks: int, overlap: str, size: int):
 
 def rank_steps(batch: str, size: str, steps: str) -> None:
     """On each rank: steps with and without overlap; rank 0 prints the medians."""
-    from mpi4py import MPI
-
-    from mpitile.comm.mpi import MpiCommunicator
+    from mpitile.comm.mpi import MPI, MpiCommunicator
     from mpitile.comm.topology import make_topology
     from mpitile.train.recording import RandomFeeder
     from mpitile.train.trainer import Trainer

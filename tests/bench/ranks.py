@@ -24,9 +24,7 @@ ROOT = Path(__file__).parents[2]
 def measure(options):
     """One rank's part, under mpirun; rank 0 prints the slowest rank's median seconds."""
     import numpy as np
-    from mpi4py import MPI
-
-    from mpitile.comm.mpi import MpiCommunicator
+    from mpitile.comm.mpi import MPI, MpiCommunicator
     from mpitile.comm.topology import make_topology
     from mpitile.layers.base import Step
     from mpitile.network.cfg import read_network

@@ -89,10 +89,20 @@ def test_a_share_is_taken_only_where_it_fits():
 def test_buckets_hold_a_frame_and_make_up_for_late_timers(rate):
     command = links.shaper("eth0", rate)
     said = dict(zip(command[7::2], command[8::2], strict=True))
-    assert said["rate"] == f"{rate:.0f}bit"
+    # Ethernet has 1448 of 1538 bytes for TCP's data.
+    held = float(said["rate"].removesuffix("bit"))
+    assert held == pytest.approx(rate * 1448 / 1538)
     assert int(said["burst"]) >= 256 * 1024
     assert int(said["burst"]) > int(said["mtu"]) > 1538
-    assert float(said["peakrate"].removesuffix("bit")) > rate
+    assert float(said["peakrate"].removesuffix("bit")) > held
+
+
+@pytest.mark.parametrize("rate", [7.5e6, 1e8, 1e9, 1.2e10])
+def test_no_packet_is_larger_than_its_bucket(rate):
+    option, size = links.segments(rate)
+    assert option == "gso_max_size"
+    assert 1538 < int(size) <= 1 << 16
+    assert int(size) + 1538 < links.peak_bucket(rate)
 
 
 def test_names_and_hostfile():

@@ -8,7 +8,7 @@ INTERFACE = "eth0"
 SUBNET = "10.77.0.0/24"
 
 # Of an Ethernet frame: bytes for TCP's data, with all headers, and on the wire, where check sum,
-# preamble and gap come to it. The shaper counts the data alone of what is yet to be cut into frames.
+# preamble and gap come to it. The shaper counts just the data of what it will cut into frames.
 _DATA, _FRAME, _WIRE = 1448, 1514, 1538
 
 _SMALLEST_BURST = 256 * 1024

@@ -1,15 +1,16 @@
-"""Sums, updates and new values of buckets, while others of them are still being computed.
+"""Sums of buckets while others are still being computed, and new values while others are used.
 
 All ranks complete the buckets of a flat array in one order. A bucket is taken up when all ranks
 of the device have completed it, which counters in shared memory tell without a message and
 without a wait. The device's ranks then add up and send; who has received all parts of a sum
-updates its own span and hands the new values back.
+updates its own span. When a rank has updated all of its spans, it hands them out, beside
+whatever follows, to all devices.
 
 A rank's new values take the place of those that it, and all others, have read for the last
 time in this step: no part of a sum is sent before every rank of the sending device has completed
 the bucket, and no rank completes a bucket before it is done with the weights in it. So a
-value that arrives is one that all of its device have done with, too. `end` has a fence: nobody
-reads a bucket's new values before.
+value that changes is one that all of its device have done with, too. `ValueFlow.wait` is for
+those who want to read the new ones.
 
 Sums are taken in the order of ranks and devices, as in `mpitile.comm.reduce`, whose parts do the
 work here: when messages come does not matter to any bit.
@@ -28,32 +29,54 @@ from mpitile.comm.reduce import SlicedGather, SlicedSum
 from mpitile.plan.slices import IN_FLIGHT, Span
 
 
-class BucketFlow:
-    """The buckets of one array on this rank. Making one, `begin` and `end` are collective.
+class _Counts:
+    """How far each rank of a device is, for all of them to see. Making one is collective."""
+
+    def __init__(self, group: DeviceGroup) -> None:
+        self._memory, self._counts = own_arrays(group, 1, np.dtype(np.int64))
+        self._own = self._counts[group.inside.rank]
+
+    @property
+    def own(self) -> int:
+        return int(self._own[0])
+
+    def tell(self, count: int) -> None:
+        """This rank is so far, with all that it has written until now."""
+        self._memory.order()
+        self._own[0] = count
+
+    def reached(self, count: int) -> bool:
+        """Whether all are; what they had written by then can be read."""
+        if min(int(other[0]) for other in self._counts) < count:
+            return False
+        self._memory.order()
+        return True
+
+    def close(self) -> None:
+        self._memory.close()
+
+
+class SumFlow:
+    """Sums of the buckets of one array. Making one, `begin` and `end` are collective.
 
     `advance` never waits and may be called at any time, by any thread.
 
-    Parameters
-    ----------
-    sums, gather : of the same buckets.
-
     Attributes
     ----------
-    flights : of each bucket since `begin`, when it was taken up and when it was handed back.
+    flights : of each bucket since `begin`, when it was taken up and when its sum was there.
     seconds : of CPU time that adding up, updating and sending took since `begin`.
     """
 
-    def __init__(self, group: DeviceGroup, sums: SlicedSum, gather: SlicedGather) -> None:
+    def __init__(self, group: DeviceGroup, sums: SlicedSum) -> None:
         self._world = group.world
-        self._sums, self._gather = sums.buckets, gather
-        self._memory, self._counts = own_arrays(group, 1, np.dtype(np.int64))
-        self._own = self._counts[group.inside.rank]
+        self._sums = sums.buckets
+        self._counts = _Counts(group)
         self._lock = threading.Lock()
         self._update: Callable[[Span], None] = lambda span: None
         # Buckets that all ranks had completed before this step, and of this one those that
-        # have been taken up, summed and updated, and handed back.
+        # have been taken up, and summed and updated.
         self._before = 0
-        self._taken = self._summed = self._back = len(self._sums)
+        self._taken = self._summed = len(self._sums)
         self.flights: list[tuple[float, float]] = []
         self.seconds = 0.0
 
@@ -66,42 +89,39 @@ class BucketFlow:
         """
         with self._lock:
             self._update = update
-            self._before = int(self._own[0])
-            self._taken = self._summed = self._back = 0
+            self._before = self._counts.own
+            self._taken = self._summed = 0
             self.flights, self.seconds = [], 0.0
 
     def complete(self, count: int) -> None:
         """This rank has completed so many buckets of this step, and is done with their values."""
-        self._memory.order()
-        self._own[0] = self._before + count
+        self._counts.tell(self._before + count)
 
     def advance(self) -> bool:
         """Do what can be done at once; whether nothing is left."""
         with self._lock:
             start, moved = time.thread_time(), False
-            while self._hand_back() or self._sum_up() or self._take_up():
+            while self._sum_up() or self._take_up():
                 moved = True
             if moved:
                 self.seconds += time.thread_time() - start
-            return self._back == len(self._sums)
+            return self._summed == len(self._sums)
 
     def end(self) -> None:
-        """Return when the device's values are whole."""
+        """Return when this rank's spans have their new values."""
         self._world.wait_until(self.advance)
-        self._gather.fence()
 
     def close(self) -> None:
         """Give back the counters. Collective."""
-        self._memory.close()
+        self._counts.close()
 
     def _take_up(self) -> bool:
         number = self._taken
         # No more at a time, so that halos find the links free before long.
-        if number == len(self._sums) or number == self._back + IN_FLIGHT:
+        if number == len(self._sums) or number == self._summed + IN_FLIGHT:
             return False
-        if min(int(count[0]) for count in self._counts) <= self._before + number:
+        if not self._counts.reached(self._before + number + 1):
             return False
-        self._memory.order()
         self.flights.append((time.perf_counter(), 0.0))
         self._sums[number].begin()
         self._taken += 1
@@ -114,15 +134,74 @@ class BucketFlow:
         bucket = self._sums[number]
         bucket.complete()
         self._update(bucket.span)
-        self._memory.order()
-        self._gather.channels[number].begin()
+        self.flights[number] = self.flights[number][0], time.perf_counter()
         self._summed += 1
         return True
 
-    def _hand_back(self) -> bool:
-        number = self._back
-        if number == self._summed or not self._gather.channels[number].test():
+
+class ValueFlow:
+    """New values of the buckets of one array. Making one, `begin` and `wait` are collective.
+
+    `advance` never waits and may be called at any time, by any thread.
+
+    Attributes
+    ----------
+    flights : of each bucket since `begin`, when its messages began and when they were there.
+    """
+
+    def __init__(self, group: DeviceGroup, gather: SlicedGather) -> None:
+        self._world = group.world
+        self._channels = gather.channels
+        self._counts = _Counts(group)
+        self._lock = threading.Lock()
+        # Buckets handed out before this time, and of this one those that have been begun,
+        # that are here, and that are known to be on the whole device.
+        self._before = 0
+        self._begun = self._here = self._known = len(self._channels)
+        self.flights: list[tuple[float, float]] = []
+
+    def begin(self) -> None:
+        """Begin to hand out all of this rank's spans, which have their new values."""
+        with self._lock:
+            self._before = self._counts.own
+            self._begun = self._here = self._known = 0
+            self.flights = []
+
+    def advance(self) -> bool:
+        """Do what can be done at once; whether nothing is left."""
+        with self._lock:
+            while self._take_in() or self._hand_out():
+                pass
+            return self._here == len(self._channels)
+
+    def wait(self, count: int) -> None:
+        """Return when the device has all new values of so many buckets."""
+        if count > self._known:
+            self._world.wait_until(lambda: self._reached(count))
+            self._known = count
+
+    def close(self) -> None:
+        """Give back the counters. Collective."""
+        self._counts.close()
+
+    def _reached(self, count: int) -> bool:
+        self.advance()
+        return self._counts.reached(self._before + count)
+
+    def _hand_out(self) -> bool:
+        number = self._begun
+        if number == len(self._channels) or number == self._here + IN_FLIGHT:
+            return False
+        self.flights.append((time.perf_counter(), 0.0))
+        self._channels[number].begin()
+        self._begun += 1
+        return True
+
+    def _take_in(self) -> bool:
+        number = self._here
+        if number == self._begun or not self._channels[number].test():
             return False
         self.flights[number] = self.flights[number][0], time.perf_counter()
-        self._back += 1
+        self._here += 1
+        self._counts.tell(self._before + self._here)
         return True

@@ -35,6 +35,7 @@ from mpitile.runtime.stopwatch import Stopwatch
 
 Observer = Callable[[int, Tile], None]
 Complete = Callable[[Piece], object]
+Ready = Callable[[Piece], object]
 
 
 @dataclass(frozen=True)
@@ -166,12 +167,16 @@ class Program:
         """Free the exchanges; the program is of no use afterwards. Collective in the team."""
         self._exchanges.close()
 
-    def forward(self, step: Step, observe: Observer | None = None) -> None:
+    def forward(
+        self, step: Step, observe: Observer | None = None, ready: Ready | None = None
+    ) -> None:
         """Compute this rank's cells of every tensor from those of the image.
 
         Parameters
         ----------
         observe : called with each tensor's number and value when it is computed.
+        ready : called before every part of the work with its layers, returns when their
+            parameters have their values.
         """
         steps = self._steps(step)
         for number, group in enumerate(self._groups):
@@ -181,6 +186,9 @@ class Program:
                 group.exchange.begin_forward()
                 group.exchange.end_forward()
             for task in group.tasks:
+                if ready:
+                    with self.stopwatch.measure("reduce"):
+                        ready(task.layers)
                 self._mark("forward", _last(task.layers))
                 task.work.forward(step)
                 if observe and task.layers:

@@ -9,7 +9,7 @@ import numpy as np
 from mpitile.checkpoint.pieces import Field
 from mpitile.checkpoint.shards import Part
 from mpitile.comm.devices import DeviceGroup, one_array, own_arrays
-from mpitile.comm.flow import BucketFlow
+from mpitile.comm.flow import SumFlow, ValueFlow
 from mpitile.comm.reduce import SlicedGather, SlicedSum
 from mpitile.network.spec import NetOptions
 from mpitile.plan.buckets import Bucket
@@ -39,7 +39,8 @@ class DividedState:
     gradients : this rank's own, flat as the values.
     total : the sums of all ranks' gradients, in this rank's spans; see `gather_gradients`.
     own : the spans that this rank completes and updates.
-    flow : of buckets, to be advanced while it is under way; None without overlap.
+    sum_flow, value_flow : of buckets, to be advanced while they are under way; None without
+        overlap.
     """
 
     def __init__(
@@ -61,9 +62,11 @@ class DividedState:
         self._spans = [bucket.span for bucket in buckets]
         self._sum = SlicedSum(group, self._gradient_memory, gradients, self._spans)
         self.total, self.own = self._sum.total, self._sum.own
-        self._shared = SlicedGather(group, self._value_memory, self.values, self._spans)
+        # Forward reads first what backward completes last.
+        self._shared = SlicedGather(group, self._value_memory, self.values, self._spans[::-1])
         self._totals: SlicedGather | None = None
-        self.flow = BucketFlow(group, self._sum, self._shared) if overlap else None
+        self.sum_flow = SumFlow(group, self._sum) if overlap else None
+        self.value_flow = ValueFlow(group, self._shared) if overlap else None
         trained = Trained(self.values, self.total, decaying, self.own)
         self._optimizer = optimizer_of(optimizer, trained, options)
 
@@ -90,13 +93,13 @@ class DividedState:
         """Change this rank's spans of the values, with gradients summed over `images`."""
         self._optimizer.update(rate, images, step)
 
-    def begin_flow(self, rate: float, images: int, step: int) -> None:
-        """Begin to do all of this bucket by bucket, as `flow` is told that they are complete."""
+    def begin_sum_flow(self, rate: float, images: int, step: int) -> None:
+        """Begin to add up and to update bucket by bucket, as they are told to be complete."""
         self._complete = 0
-        self.flow.begin(lambda span: self._optimizer.update(rate, images, step, span))
+        self.sum_flow.begin(lambda span: self._optimizer.update(rate, images, step, span))
 
     def complete(self, layers: Collection[int]) -> list[int]:
-        """Tell `flow` that this rank has completed these layers, and is done with their values.
+        """Tell that this rank has completed these layers, and is done with their values.
 
         Layers come in descending order.
 
@@ -110,8 +113,21 @@ class DividedState:
         ):
             self._complete += 1
         if self._complete > first:
-            self.flow.complete(self._complete)
+            self.sum_flow.complete(self._complete)
         return [stop - start for start, stop in self._spans[first : self._complete]]
+
+    def wait_values(self, layers: Collection[int]) -> None:
+        """Return when `value_flow` has brought the device all values of these layers."""
+        needed = [
+            number
+            for number, bucket in enumerate(reversed(self._buckets), 1)
+            if bucket.layer <= max(layers)
+        ]
+        self.value_flow.wait(max(needed, default=0))
+
+    def wait_all_values(self) -> None:
+        """Return when it has brought all."""
+        self.value_flow.wait(len(self._buckets))
 
     def begin_share(self) -> None:
         """Begin to hand out the changed values."""
@@ -155,7 +171,13 @@ class DividedState:
 
     def close(self) -> None:
         """Give back memory and requests; the arrays must not be touched afterwards."""
-        for reduction in (self.flow, self._sum, self._shared, self._totals):
+        for reduction in (
+            self.sum_flow,
+            self.value_flow,
+            self._sum,
+            self._shared,
+            self._totals,
+        ):
             if reduction:
                 reduction.close()
         for memory in (self._value_memory, self._gradient_memory):

@@ -10,7 +10,7 @@ import numpy as np
 from mpitile.checkpoint.pieces import Field
 from mpitile.checkpoint.shards import Part, Sliced, replicated
 from mpitile.comm.devices import DeviceGroup, make_devices, peer_group
-from mpitile.comm.flow import BucketFlow
+from mpitile.comm.flow import SumFlow, ValueFlow
 from mpitile.comm.progress import Beside
 from mpitile.comm.topology import Topology
 from mpitile.network.parameters import ParameterSpec, divided_specs, parameter_specs
@@ -112,13 +112,13 @@ class TrainState:
             divided.update(rate, images, step)
 
     def begin_overlap(self, rate: float, images: int, step: int) -> None:
-        """Begin to add up, update and hand out what `complete` says is complete.
+        """Begin to add up and update what `complete` says is complete.
 
-        In place of `begin_sum` to `end_share`, and before the backward pass; the result is the
-        same.
+        With `end_overlap` and `wait_values` in place of `begin_sum` to `end_share`, and before
+        the backward pass; the result is the same.
         """
         for divided in self._divided:
-            divided.begin_flow(rate, images, step)
+            divided.begin_sum_flow(rate, images, step)
         if self._beside:
             self._beside.start()
 
@@ -137,17 +137,48 @@ class TrainState:
             self._advance()
         return whole
 
-    def end_overlap(self) -> BucketFlow:
-        """Return when the device's values are whole, with what the buckets' way was like."""
+    def end_overlap(self) -> SumFlow:
+        """Return when this rank's spans have their new values, and begin to hand them out.
+
+        Nobody may read values before `wait_values`, nor write gradients before `settle`.
+
+        Returns
+        -------
+        What the buckets' way was like.
+        """
         if self._beside:
             self._beside.stop()
         for divided in self._divided:
-            divided.flow.end()
-        return self._divided[0].flow
+            divided.sum_flow.end()
+        for divided in self._divided:
+            divided.value_flow.begin()
+        if self._beside:
+            self._beside.start()
+        self._advance()
+        return self._divided[0].sum_flow
+
+    def wait_values(self, layers: Sequence[int]) -> None:
+        """Return when the device has all new values of these layers."""
+        if not self._beside:
+            self._advance()
+        if layers:
+            for divided in self._divided:
+                divided.wait_values(layers)
+
+    def settle(self) -> ValueFlow | None:
+        """Return when the device's values are whole, with what the buckets' way was like."""
+        if self._divided[0].value_flow is None:
+            return None
+        for divided in self._divided:
+            divided.wait_all_values()
+        if self._beside:
+            self._beside.stop()
+        return self._divided[0].value_flow
 
     def _advance(self) -> bool:
         """Do what can be done at once for buckets under way; whether nothing is left."""
-        return all([divided.flow.advance() for divided in self._divided])
+        flows = [flow for each in self._divided for flow in (each.sum_flow, each.value_flow)]
+        return all([flow.advance() for flow in flows])
 
     def begin_share(self) -> None:
         """Begin to hand out the changed values."""

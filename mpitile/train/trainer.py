@@ -20,7 +20,8 @@ from mpitile.plan.bytes import most_staged
 from mpitile.plan.partition import Partition
 from mpitile.plan.recording import GRADIENTS
 from mpitile.runtime.calibrate import choose_kernels
-from mpitile.runtime.program import Complete, Program
+from mpitile.runtime.parameters import Parameters
+from mpitile.runtime.program import Complete, Program, Ready
 from mpitile.runtime.stopwatch import Stopwatch
 from mpitile.train.evaluation import Score, score_images
 from mpitile.train.feeding import Feeder, Passes
@@ -46,7 +47,7 @@ class Trainer:
     Attributes
     ----------
     done : completed steps.
-    parameters, program : this rank's weights and its part of the network.
+    program : this rank's part of the network.
     group : this rank's place among devices.
     """
 
@@ -68,7 +69,6 @@ class Trainer:
             self._overlap,
         )
         self._state.draw(train.seed)
-        self.parameters = self._state.parameters
         self.group = self._state.group
         self._choices = choose_kernels(
             train.kernels,
@@ -89,7 +89,7 @@ class Trainer:
         return Program(
             partition,
             self.topology,
-            self.parameters,
+            self._state.parameters,
             images,
             training,
             choices=self._choices,
@@ -107,6 +107,7 @@ class Trainer:
 
     def score(self, images: Images, remark: Callable[[str], None]) -> Score | None:
         """Score the weights at the run's own input size; on rank 0. Collective."""
+        self.settle()
         program = self.program
         if self.job.network.shapes != program.network.shapes:
             program = self._program(self.job.network, training=False)
@@ -115,14 +116,26 @@ class Trainer:
             program.close()
         return score
 
+    def settle(self) -> None:
+        """Return when the latest step's values are on the whole device. Collective."""
+        self._state.settle()
+
     def close(self) -> None:
         """Give back what devices share; the trainer is of no use afterwards. Collective."""
+        self.settle()
         self.program.close()
         self._state.close()
 
     @property
+    def parameters(self) -> Parameters:
+        """This rank's weights as they are after the latest step. Collective."""
+        self.settle()
+        return self._state.parameters
+
+    @property
     def arrays(self) -> Mapping[str, Sliced]:
-        """All flat arrays that a checkpoint has to keep."""
+        """All flat arrays that a checkpoint has to keep. Collective."""
+        self.settle()
         return self._state.arrays
 
     @property
@@ -139,11 +152,12 @@ class Trainer:
         ------
         InputError : on all ranks, where it cannot be written.
         """
+        self.settle()
         failure = None
         if self.topology.replica == 0:
             try:
                 seen = self.done * self.job.batch
-                write_weights(path, self.parameters, seen, self.topology.team)
+                write_weights(path, self._state.parameters, seen, self.topology.team)
             except InputError as error:
                 failure = error
         failure = self.topology.world.broadcast(failure)
@@ -180,7 +194,12 @@ class Trainer:
         self.program.stopwatch.reset()
         self._recorder.begin_step()
         rate = learning_rate(self.job.network.options, self.done + 1)
-        loss = self._overlapped(feeder, rate) if self._overlap else self._apart(feeder, rate)
+        try:
+            loss = self._overlapped(feeder, rate) if self._overlap else self._apart(feeder, rate)
+        except MpitileError:
+            # All ranks have met it, and end: no message may be left under way.
+            self.settle()
+            raise
         self.done += 1
         self._recorder.mark("metrics")
         metrics = self._metrics(loss, rate, start, stop_wanted())
@@ -191,7 +210,7 @@ class Trainer:
         """Compute all gradients, then their sums, then new values; this rank's part of the loss."""
         loss = self._gradients(feeder)
         self._recorder.mark(GRADIENTS)
-        self._recorder.reduction(self.parameters.gradients.nbytes)
+        self._recorder.reduction(self._state.parameters.gradients.nbytes)
         with self._clock.measure("reduce"):
             self._state.begin_sum()
             self._state.end_sum()
@@ -205,26 +224,45 @@ class Trainer:
         return loss
 
     def _overlapped(self, feeder: Feeder, rate: float) -> float:
-        """The same, with sums and new values of what is complete beside what is not."""
-        itemsize = self.parameters.gradients.itemsize
+        """The same, with sums of what is complete beside what is not.
+
+        New values are handed out beside the next step's forward pass, until `settle`.
+        """
+        itemsize = self._state.parameters.gradients.itemsize
 
         def complete(layers: Sequence[int]) -> None:
             with self._recorder.beside():
                 elements = self._state.complete(layers)
             self._recorder.buckets([itemsize * count for count in elements])
 
-        self._state.begin_overlap(rate, self.job.batch, self.done + 1)
-        loss = self._gradients(feeder, complete)
+        def ready(layers: Sequence[int]) -> None:
+            with self._recorder.beside():
+                self._state.wait_values(layers)
+
+        def begin() -> None:
+            self._state.begin_overlap(rate, self.job.batch, self.done + 1)
+
+        loss = self._gradients(feeder, ready, begin, complete)
         self._recorder.mark(GRADIENTS)
         with self._clock.measure("reduce"), self._recorder.beside():
             flow = self._state.end_overlap()
         self._recorder.end_buckets(flow.flights, flow.seconds)
         return loss
 
-    def _gradients(self, feeder: Feeder, complete: Complete | None = None) -> float:
+    def _gradients(
+        self,
+        feeder: Feeder,
+        ready: Ready | None = None,
+        begin: Callable[[], None] = lambda: None,
+        complete: Complete | None = None,
+    ) -> float:
         """Add up the gradients of this rank's part of the batch; its part of the loss.
 
-        `complete` is told in the last pass which layers' gradients are.
+        Parameters
+        ----------
+        ready : waits in the first pass for layers' values.
+        begin : called before the last backward pass.
+        complete : told in the last pass which layers' gradients are.
         """
         last = self.job.subdivisions - 1
         loss = 0.0
@@ -234,8 +272,11 @@ class Trainer:
                 truths = feeder.next(self.done * self.job.subdivisions + number)
             step = self._step(number, truths, first=number == 0)
             with self._clock.measure("passes"):
-                self.program.forward(step)
+                self.program.forward(step, ready=ready if number == 0 else None)
                 loss += self.program.loss
+                self.settle()
+                if number == last:
+                    begin()
                 self.program.backward(step, complete=complete if number == last else None)
         return loss
 

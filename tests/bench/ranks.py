@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[2]
 def measure(options):
     """One rank's part, under mpirun; rank 0 prints the slowest rank's median seconds."""
     import numpy as np
+
     from mpitile.comm.mpi import MPI, MpiCommunicator
     from mpitile.comm.topology import make_topology
     from mpitile.layers.base import Step

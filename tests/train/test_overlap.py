@@ -16,7 +16,7 @@ from overlapping import (
 )
 from small_jobs import box_images, detector, small_settings
 
-from mpitile.comm.flow import BucketFlow
+from mpitile.comm.flow import SumFlow, ValueFlow
 from mpitile.comm.local import run_ranks
 from mpitile.comm.progress import Beside
 
@@ -77,7 +77,7 @@ def test_slices_of_filters_stay_the_same_bits(tmp_path, boxes, monkeypatch, plac
 def test_timing_does_not_change_a_bit(tmp_path, boxes, monkeypatch, place):
     """Ranks come late now and then, and look after their sums at any time or hardly ever."""
     small_buckets(monkeypatch)
-    advance = BucketFlow.advance
+    advance = {kind: kind.advance for kind in (SumFlow, ValueFlow)}
 
     def stumble(trainer):
         moody = random.Random(trainer.topology.world.rank)
@@ -91,9 +91,10 @@ def test_timing_does_not_change_a_bit(tmp_path, boxes, monkeypatch, place):
             monkeypatch.setattr(layer.work, "backward_weights", late)
 
     def moody_advance(flow):
-        return random.random() < 0.5 and advance(flow)
+        return random.random() < 0.5 and advance[type(flow)](flow)
 
-    monkeypatch.setattr(BucketFlow, "advance", moody_advance)
+    for kind in advance:
+        monkeypatch.setattr(kind, "advance", moody_advance)
     for apart, overlapped in both(tmp_path, boxes, place, prepare=stumble):
         assert_same_bits(overlapped, apart)
 
@@ -112,13 +113,13 @@ def test_buckets_are_under_way_before_backward_ends(tmp_path, boxes, monkeypatch
         tmp_path, detector(), boxes, train={"batch": 12}, tiling=tiling_of(PLACES[2])
     )
     early = []
-    end = BucketFlow.end
+    end = SumFlow.end
 
     def noting(flow):
         early.append(len(flow.flights))
         end(flow)
 
-    monkeypatch.setattr(BucketFlow, "end", noting)
+    monkeypatch.setattr(SumFlow, "end", noting)
     run_ranks(2, lambda comm: trained(settings, comm))
     assert len(early) == 2 * STEPS
     assert max(early) > 1

@@ -13,18 +13,22 @@ from mpitile.plan.recording import (
     FORWARD,
     BeginBucket,
     BeginExchange,
+    BeginGather,
     BeginSum,
     Compute,
     EndBuckets,
     EndExchange,
     EndSum,
     Event,
+    Members,
     Parcels,
     Program,
 )
 
 # From when to when, in the clock's seconds.
 Flights = Sequence[tuple[float, float]]
+# Bytes, and the ranks that add them up.
+Among = tuple[int, Members]
 
 # Marks under which messages are those of a group's exchange, and work is copying.
 HALOS, PARTIAL_DELTAS = "halos", "partial deltas"
@@ -43,23 +47,37 @@ class Unrecorded:
     def mark(self, operation: str, number: int | None = None) -> None:
         """From here on the rank does this: an operation of a layer, or of a group."""
 
-    def reduction(self, size: int) -> None:
-        """What now follows adds up so many bytes over all ranks, by messages of its own."""
+    def reductions(self, sizes: Sequence[Among]) -> None:
+        """What now follows adds up so many bytes over some ranks each, by messages of its own."""
 
-    def buckets(self, sizes: Sequence[int]) -> None:
+    def buckets(self, sizes: Sequence[Among]) -> None:
         """Gradients of so many bytes are complete: their sums go on beside what follows."""
 
-    def end_buckets(self, flights: Flights, seconds: float) -> None:
+    def end_buckets(self, flights: Sequence[Flights], seconds: float) -> None:
         """All of them have been waited for.
 
         Parameters
         ----------
-        flights : of each, when it was taken up and when its new values were there.
+        flights : of each array's, when it was taken up and when its new values were there.
         seconds : of CPU time that all took.
         """
 
     def beside(self) -> AbstractContextManager[None]:
         """Around work on them, which is not that of the present mark."""
+        return nullcontext()
+
+    def begin_gather(self, place: int, parts: Sequence[int]) -> AbstractContextManager[None]:
+        """Around messages that begin to put whole tensors together, or add up copies of them.
+
+        Parameters
+        ----------
+        place : this rank's in its team.
+        parts : bytes that each of its ranks owns.
+        """
+        return nullcontext()
+
+    def end_gather(self) -> AbstractContextManager[None]:
+        """Around the wait for them."""
         return nullcontext()
 
 
@@ -124,24 +142,26 @@ class Recorder(Unrecorded):
             self._operation, self._number = operation, number
             self._copying = "pack"
 
-    def reduction(self, size: int) -> None:
-        if self._active:
-            self._close()
-            self._events += [BeginSum(size, self._name), EndSum()]
-
-    def buckets(self, sizes: Sequence[int]) -> None:
+    def reductions(self, sizes: Sequence[Among]) -> None:
         if self._active and sizes:
             self._close()
-            self._events += [BeginBucket(size) for size in sizes]
+            self._events += [BeginSum(size, self._name, ranks) for size, ranks in sizes]
+            self._events += [EndSum()] * len(sizes)
 
-    def end_buckets(self, flights: Flights, seconds: float) -> None:
+    def buckets(self, sizes: Sequence[Among]) -> None:
+        if self._active and sizes:
+            self._close()
+            self._events += [BeginBucket(size, ranks) for size, ranks in sizes]
+
+    def end_buckets(self, flights: Sequence[Flights], seconds: float) -> None:
         if self._active:
             self._interval(REDUCE)
             self._cpu, self._carried = time.thread_time(), 0.0
             self._events += [Compute(seconds, "update"), EndBuckets()]
-            for number, (start, end) in enumerate(flights):
-                times = start - self._zero, end - self._zero
-                self.intervals.append(Interval(self._rank, *times, FLIGHT, f"bucket {number}"))
+            for what, own in zip(("", " of slices"), flights, strict=False):
+                for number, (start, end) in enumerate(own):
+                    name, times = f"bucket {number}{what}", (start - self._zero, end - self._zero)
+                    self.intervals.append(Interval(self._rank, *times, FLIGHT, name))
 
     @contextmanager
     def beside(self) -> Iterator[None]:
@@ -174,9 +194,24 @@ class Recorder(Unrecorded):
         self._copying = "unpack"
 
     @contextmanager
-    def begin_sum(self, size: int) -> Iterator[None]:
-        """Around the call that begins a reduction of so many bytes."""
-        with self._inside(REDUCE, BeginSum(size, self._name)):
+    def begin_gather(self, place: int, parts: Sequence[int]) -> Iterator[None]:
+        event = None
+        if self._operation in _DIRECTIONS:
+            direction, first = _DIRECTIONS[self._operation], self._rank - place
+            event = BeginGather(self._number or 0, direction, first, tuple(parts))
+        with self._inside(HALO, event):
+            yield
+        self._bare = True
+
+    @contextmanager
+    def end_gather(self) -> Iterator[None]:
+        with self.end_exchange():
+            yield
+
+    @contextmanager
+    def begin_sum(self, size: int, ranks: Members) -> Iterator[None]:
+        """Around the call that begins a reduction of so many bytes over these ranks."""
+        with self._inside(REDUCE, BeginSum(size, self._name, ranks)):
             yield
         self._bare = True
 
@@ -205,7 +240,10 @@ class Recorder(Unrecorded):
         self._close()
         if event:
             self._events.append(event)
+        # What is called in there is a part of it.
+        self._active = False
         yield
+        self._active = True
         self._interval(kind)
         self._cpu = time.thread_time()
 

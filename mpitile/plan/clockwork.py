@@ -10,7 +10,7 @@ from itertools import count
 from mpitile.errors import InputError
 from mpitile.plan.clock_parts import Message, Part, Sum, match
 from mpitile.plan.cluster import Cluster
-from mpitile.plan.collectives import Schedule
+from mpitile.plan.collectives import Schedules
 from mpitile.plan.intervals import (
     COMPUTE,
     FLIGHT,
@@ -32,6 +32,7 @@ from mpitile.plan.recording import (
     EndBuckets,
     EndExchange,
     EndSum,
+    Members,
     Program,
 )
 from mpitile.plan.slices import IN_FLIGHT
@@ -72,9 +73,9 @@ class _Rank:
         self.times: dict[tuple[int, str], int] = {}
         self.sums: deque[Sum] = deque()
         self.unstarted: list[Sum] = []
-        self.begun = 0
-        # Those of gradients, and how many of them the rank has waited for.
-        self.buckets: list[Sum] = []
+        # How many sums, and which of gradients' buckets, by who takes part.
+        self.begun: dict[Members, int] = {}
+        self.buckets: dict[Members, list[Sum]] = {}
         self.awaited: Sum | Part | list[Sum] | None = None
         self.since = self.end = 0.0
         self.compute = self.halo = self.reduce = self.wait = 0.0
@@ -87,7 +88,7 @@ class Clockwork:
     Parameters
     ----------
     cluster : as many ranks as there are programs.
-    schedule : the messages of a sum of so many bytes for some purpose.
+    schedule : the messages of a sum of so many bytes for some purpose over some ranks.
     adding : seconds for a rank to add so many bytes to its own.
     eager : bytes up to which messages travel as soon as they are sent.
     keep : whether intervals and transits are wanted.
@@ -97,7 +98,7 @@ class Clockwork:
         self,
         programs: Sequence[Program],
         cluster: Cluster,
-        schedule: Callable[[int, str], Schedule],
+        schedule: Callable[[int, str, Members], Schedules],
         adding: Callable[[int, int], float],
         eager: float = EAGER_BYTES,
         keep: bool = True,
@@ -108,8 +109,8 @@ class Clockwork:
         self._schedule, self._adding, self._eager = schedule, adding, eager
         self._ranks = [_Rank(program) for program in programs]
         self._flying: dict[tuple, Message] = {}
-        self._sums: list[Sum] = []
-        self._buckets: list[Sum] = []
+        self._sums: dict[Members, list[Sum]] = {}
+        self._buckets: dict[Members, list[Sum]] = {}
         self._keep = keep
         self._intervals: list[Interval] = []
         self._transits: list[Transit] = []
@@ -180,10 +181,10 @@ class Clockwork:
         match event:
             case BeginExchange():
                 self._begin_exchange(number, event, now)
-            case BeginSum(size=size, purpose=purpose):
-                self._begin_sum(rank, size, purpose)
-            case BeginBucket(size=size):
-                self._begin_bucket(number, size, now)
+            case BeginSum():
+                self._begin_sum(rank, event)
+            case BeginBucket():
+                self._begin_bucket(number, event, now)
             case _:
                 self._wait(number, event, now)
                 return
@@ -265,8 +266,8 @@ class Clockwork:
         rank = self._ranks[number]
         rank.since = now
         if isinstance(event, EndBuckets):
-            rank.awaited = rank.buckets
-            if all(number in own.ended for own in rank.buckets):
+            rank.awaited = [own for flow in rank.buckets.values() for own in flow]
+            if all(number in own.ended for own in rank.awaited):
                 self._leave(number, now)
             return
         if isinstance(event, EndExchange):
@@ -296,7 +297,7 @@ class Clockwork:
         elif isinstance(awaited, Sum):
             late = min(max(awaited.complete_from, rank.since), now) - rank.since
             rank.reduce += now - rank.since - late
-            kind, name = REDUCE, f"sum of {awaited.purpose}"
+            kind, name = REDUCE, awaited.name
         else:
             late = min(max(awaited.latest, rank.since), now) - rank.since
             rank.halo += now - rank.since - late
@@ -311,11 +312,14 @@ class Clockwork:
 
     # Sums
 
-    def _begin_sum(self, rank: _Rank, size: int, purpose: str) -> None:
-        if rank.begun == len(self._sums):
-            self._sums.append(Sum(size, purpose, self._schedule(size, purpose)))
-        own = self._sums[rank.begun]
-        rank.begun += 1
+    def _begin_sum(self, rank: _Rank, event: BeginSum) -> None:
+        ranks = event.ranks
+        sums, place = self._sums.setdefault(ranks, []), rank.begun.get(ranks, 0)
+        if place == len(sums):
+            schedule = self._schedule(event.size, event.purpose, ranks)
+            sums.append(Sum(f"sum of {event.purpose}", ranks, schedule))
+        own = sums[place]
+        rank.begun[ranks] = place + 1
         rank.sums.append(own)
         rank.unstarted.append(own)
 
@@ -327,19 +331,23 @@ class Clockwork:
             own.complete_from = now
             self._stage(number, own, 0, now)
 
-    def _begin_bucket(self, number: int, size: int, now: float) -> None:
+    def _begin_bucket(self, number: int, event: BeginBucket, now: float) -> None:
         """Buckets make way at once: a thread of their own moves them."""
-        rank = self._ranks[number]
-        if len(rank.buckets) == len(self._buckets):
-            self._buckets.append(Sum(size, GRADIENTS, self._schedule(size, GRADIENTS)))
-        own = self._buckets[len(rank.buckets)]
-        rank.buckets.append(own)
+        ranks = event.ranks
+        mine = self._ranks[number].buckets.setdefault(ranks, [])
+        buckets = self._buckets.setdefault(ranks, [])
+        if len(mine) == len(buckets):
+            name = f"bucket {len(mine)}{' of slices' if ranks else ''}"
+            schedule = self._schedule(event.size, GRADIENTS, ranks)
+            buckets.append(Sum(name, ranks, schedule))
+        own = buckets[len(mine)]
+        mine.append(own)
         own.complete_from = now
-        self._take_up(number, now)
+        self._take_up(number, ranks, now)
 
-    def _take_up(self, number: int, now: float) -> None:
-        """Begin with the next bucket where few enough are under way."""
-        buckets = self._ranks[number].buckets
+    def _take_up(self, number: int, ranks: Members, now: float) -> None:
+        """Begin with the next bucket over these ranks where few enough are under way."""
+        buckets = self._ranks[number].buckets[ranks]
         back = sum(number in own.ended for own in buckets)
         for own in buckets[: back + IN_FLIGHT]:
             if number not in own.begun:
@@ -351,10 +359,9 @@ class Clockwork:
         if place == len(stages):
             own.ended.add(number)
             if self._keep and number in own.begun:
-                name = f"bucket {self._buckets.index(own)}"
-                self._intervals.append(Interval(number, own.begun[number], now, FLIGHT, name))
+                self._intervals.append(Interval(number, own.begun[number], now, FLIGHT, own.name))
             if number in own.begun:
-                self._take_up(number, now)
+                self._take_up(number, own.ranks, now)
             awaited = self._ranks[number].awaited
             if awaited is own or (
                 isinstance(awaited, list) and all(number in each.ended for each in awaited)

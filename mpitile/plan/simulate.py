@@ -8,9 +8,12 @@ from functools import cache
 from mpitile.errors import InputError
 from mpitile.plan.clockwork import EAGER_BYTES, Clockwork
 from mpitile.plan.cluster import Cluster
-from mpitile.plan.collectives import ALGORITHMS, Schedule, binomial
+from mpitile.plan.collectives import ALGORITHMS, Schedules, binomial, schedule_among
+from mpitile.plan.devices import cluster_devices
+from mpitile.plan.gather_messages import with_messages
 from mpitile.plan.intervals import Timeline
-from mpitile.plan.recording import GRADIENTS, Program, check_programs
+from mpitile.plan.program_check import check_programs
+from mpitile.plan.recording import GRADIENTS, Members, Program
 
 
 def simulate(
@@ -42,13 +45,15 @@ def simulate(
             f"ranks of its {len(cluster.devices)} devices"
         )
     check_programs(programs)
+    devices = cluster_devices(cluster)
 
     @cache
-    def schedule(size: int, purpose: str) -> Schedule:
+    def schedule(size: int, purpose: str, ranks: Members) -> Schedules:
         way = ALGORITHMS[algorithm] if purpose == GRADIENTS else binomial
-        return way(cluster, size)
+        return schedule_among(way, devices, size, ranks)
 
     def adding(rank: int, size: int) -> float:
         return size / cluster.devices[cluster.device_of(rank)].speed.sum
 
+    programs = with_messages(programs, cluster)
     return Clockwork(programs, cluster, schedule, adding, eager, keep).run()

@@ -12,6 +12,7 @@ from mpitile.checkpoint.shards import Part, Sliced, replicated
 from mpitile.comm.devices import DeviceGroup, make_devices, peer_group
 from mpitile.comm.flow import BucketFlow
 from mpitile.comm.progress import Beside
+from mpitile.comm.recorder import Among
 from mpitile.comm.topology import Topology
 from mpitile.network.parameters import ParameterSpec, divided_specs, parameter_specs
 from mpitile.network.spec import Network
@@ -19,6 +20,7 @@ from mpitile.plan.buckets import layer_buckets
 from mpitile.plan.bytes import parameter_elements, tile_elements
 from mpitile.plan.filters import tile_spans
 from mpitile.plan.plan import Plan
+from mpitile.plan.recording import EVERYONE, Members
 from mpitile.runtime.parameters import Parameters, trained_elements
 from mpitile.train.divided import DividedState
 
@@ -72,11 +74,13 @@ class TrainState:
         whole = divided(self.group, shared)
         self._divided = [whole]
         flat = [whole.values, whole.gradients]
+        self._members = [EVERYONE]
         if spans:
             peers = peer_group(self.group, topology.peers, plan.grid.tiles, topology.tile)
             own = divided(peers, slices)
             self._divided.append(own)
             flat += [spans, own.values, own.gradients]
+            self._members.append(_peers(topology))
         self._beside: Beside | None = None
         # Inside a device nothing travels: what there is to do is done between layers.
         if overlap and topology.world.threaded and len(self.group.devices) > 1:
@@ -122,7 +126,7 @@ class TrainState:
         if self._beside:
             self._beside.start()
 
-    def complete(self, layers: Sequence[int]) -> Sequence[int]:
+    def complete(self, layers: Sequence[int]) -> Sequence[Among]:
         """This rank's gradients of these layers are complete, and their values done with.
 
         Layers come in descending order. Where no thread does it, this is when sums advance,
@@ -130,20 +134,37 @@ class TrainState:
 
         Returns
         -------
-        The elements of each bucket of what all ranks have alike that became complete.
+        The bytes of each bucket that became complete, and who adds them up.
         """
-        whole, *_ = [divided.complete(layers) for divided in self._divided]
+        found = [divided.complete(layers) for divided in self._divided]
         if not self._beside:
             self._advance()
-        return whole
+        itemsize = self.total.itemsize
+        return self._among([[itemsize * count for count in elements] for elements in found])
 
-    def end_overlap(self) -> BucketFlow:
-        """Return when the device's values are whole, with what the buckets' way was like."""
+    @property
+    def sums(self) -> Sequence[Among]:
+        """The bytes of all gradients that this rank adds up with others, and who these are."""
+        sizes = [divided.gradients.nbytes for divided in self._divided]
+        return self._among([[size] if size else [] for size in sizes])
+
+    def end_overlap(self) -> Sequence[BucketFlow]:
+        """Return when the device's values are whole, with what the buckets' ways were like."""
         if self._beside:
             self._beside.stop()
-        for divided in self._divided:
-            divided.flow.end()
-        return self._divided[0].flow
+        flows = [divided.flow for divided in self._divided]
+        for flow in flows:
+            flow.end()
+        return flows
+
+    def _among(self, sizes: Sequence[Sequence[int]]) -> Sequence[Among]:
+        """Those of each array with its ranks, but for an array that this rank has alone."""
+        return [
+            (size, members)
+            for own, members in zip(sizes, self._members, strict=True)
+            for size in own
+            if len(members) != 1
+        ]
 
     def _advance(self) -> bool:
         """Do what can be done at once for buckets under way; whether nothing is left."""
@@ -210,6 +231,14 @@ class TrainState:
             self._beside.close()
         for divided in self._divided:
             divided.close()
+
+
+def _peers(topology: Topology) -> Members:
+    """The ranks of this tile in all replicas, in numbers of the world."""
+    world, count = topology.world.size, topology.peers.size
+    if count == world > 1:
+        return EVERYONE
+    return tuple(range(topology.tile, world, world // count))
 
 
 def _shared_bytes(network: Network, plan: Plan, dtype: np.dtype) -> tuple[int, int]:

@@ -191,7 +191,7 @@ class Trainer:
         """Compute all gradients, then their sums, then new values; this rank's part of the loss."""
         loss = self._gradients(feeder)
         self._recorder.mark(GRADIENTS)
-        self._recorder.reduction(self.parameters.gradients.nbytes)
+        self._recorder.reductions(self._state.sums)
         with self._clock.measure("reduce"):
             self._state.begin_sum()
             self._state.end_sum()
@@ -206,19 +206,20 @@ class Trainer:
 
     def _overlapped(self, feeder: Feeder, rate: float) -> float:
         """The same, with sums and new values of what is complete beside what is not."""
-        itemsize = self.parameters.gradients.itemsize
 
         def complete(layers: Sequence[int]) -> None:
             with self._recorder.beside():
-                elements = self._state.complete(layers)
-            self._recorder.buckets([itemsize * count for count in elements])
+                buckets = self._state.complete(layers)
+            self._recorder.buckets(buckets)
 
         self._state.begin_overlap(rate, self.job.batch, self.done + 1)
         loss = self._gradients(feeder, complete)
         self._recorder.mark(GRADIENTS)
         with self._clock.measure("reduce"), self._recorder.beside():
-            flow = self._state.end_overlap()
-        self._recorder.end_buckets(flow.flights, flow.seconds)
+            flows = self._state.end_overlap()
+        self._recorder.end_buckets(
+            [flow.flights for flow in flows], sum(flow.seconds for flow in flows)
+        )
         return loss
 
     def _gradients(self, feeder: Feeder, complete: Complete | None = None) -> float:

@@ -11,7 +11,9 @@ from mpitile.comm.local import run_ranks
 from mpitile.comm.recorded import RecordedCommunicator
 from mpitile.comm.recorder import HALOS, Recorder
 from mpitile.plan.intervals import COMPUTE, FLIGHT, HALO, REDUCE
+from mpitile.plan.program_check import check_programs
 from mpitile.plan.recording import (
+    EVERYONE,
     FORWARD,
     BeginBucket,
     BeginExchange,
@@ -20,7 +22,6 @@ from mpitile.plan.recording import (
     EndBuckets,
     EndExchange,
     EndSum,
-    check_programs,
 )
 
 
@@ -160,7 +161,7 @@ def test_work_on_buckets_is_counted_apart_and_stands_beside():
         with recorder.beside():
             burn(0.05)
             channel.begin()
-        recorder.buckets([16, 8])
+        recorder.buckets([(16, EVERYONE), (8, EVERYONE)])
         burn(0.01)
         # Another thread's messages are nobody's events.
         other = threading.Thread(target=channel.begin)
@@ -170,7 +171,7 @@ def test_work_on_buckets_is_counted_apart_and_stands_beside():
         with recorder.beside():
             channel.end()
         now = time.perf_counter()
-        recorder.end_buckets([(now - 0.02, now), (now - 0.01, now)], 0.25)
+        recorder.end_buckets([[(now - 0.02, now), (now - 0.01, now)]], 0.25)
         recorder.end_step()
         return recorder
 

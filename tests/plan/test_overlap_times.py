@@ -15,6 +15,7 @@ from mpitile.plan.intervals import FLIGHT
 from mpitile.plan.partition import Partition
 from mpitile.plan.plan import Plan
 from mpitile.plan.predict import predict
+from mpitile.plan.program_check import check_programs
 from mpitile.plan.programs import StepSize, step_programs
 from mpitile.plan.recording import (
     BeginBucket,
@@ -23,7 +24,6 @@ from mpitile.plan.recording import (
     EndBuckets,
     EndSum,
     Recording,
-    check_programs,
 )
 from mpitile.plan.recording_file import read_recording, write_recording
 from mpitile.plan.request import first_ranks

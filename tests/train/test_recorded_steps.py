@@ -10,8 +10,9 @@ from mpitile.errors import InputError
 from mpitile.plan.cluster import Cluster, Device, DeviceSpeed, Link
 from mpitile.plan.cost import Cost
 from mpitile.plan.partition import Partition
+from mpitile.plan.program_check import check_programs
 from mpitile.plan.programs import StepSize, step_programs
-from mpitile.plan.recording import Compute, Recording, check_programs, total_seconds
+from mpitile.plan.recording import Compute, Recording, total_seconds
 from mpitile.plan.simulate import simulate
 from mpitile.train.recording import describe_job, record, recorded_job
 from mpitile.train.setup import make_job
@@ -36,6 +37,24 @@ CASES = {
     "replicas": (detector(normalize=1), 4, {"replicas": 2, "grid": "1x2"}, {"subdivisions": 2}),
     "sums behind": (detector(), 4, {"grid": "2x2"}, {"overlap": False}),
     "whole inputs": (classifier(3), 4, {"grid": "4x1", "groups": [0]}, {}),
+    "filters": (
+        detector(normalize=1),
+        4,
+        {"grid": "2x2", "filters": [2, 4]},
+        {"batch": 2},
+    ),
+    "filters of replicas": (
+        detector(normalize=1),
+        4,
+        {"grid": "1x2", "replicas": 2, "filters": [0, 1, 2, 4]},
+        {"subdivisions": 2},
+    ),
+    "filters of replicas, sums behind": (
+        detector(normalize=1),
+        4,
+        {"grid": "1x2", "replicas": 2, "filters": [2, 4]},
+        {"overlap": False},
+    ),
     "one rank": (detector(), 1, {"groups": [0]}, {}),
 }
 

@@ -47,8 +47,9 @@ class Unrecorded:
     def mark(self, operation: str, number: int | None = None) -> None:
         """From here on the rank does this: an operation of a layer, or of a group."""
 
-    def reductions(self, sizes: Sequence[Among]) -> None:
-        """What now follows adds up so many bytes over some ranks each, by messages of its own."""
+    def reductions(self, sizes: Sequence[Among]) -> AbstractContextManager[None]:
+        """Around what adds up so many bytes over some ranks each, by messages of its own."""
+        return nullcontext()
 
     def buckets(self, sizes: Sequence[Among]) -> None:
         """Gradients of so many bytes are complete: their sums go on beside what follows."""
@@ -142,11 +143,12 @@ class Recorder(Unrecorded):
             self._operation, self._number = operation, number
             self._copying = "pack"
 
-    def reductions(self, sizes: Sequence[Among]) -> None:
-        if self._active and sizes:
-            self._close()
-            self._events += [BeginSum(size, self._name, ranks) for size, ranks in sizes]
-            self._events += [EndSum()] * len(sizes)
+    @contextmanager
+    def reductions(self, sizes: Sequence[Among]) -> Iterator[None]:
+        # Adding is a part of them, which is told from their bytes.
+        events = [BeginSum(size, self._name, ranks) for size, ranks in sizes]
+        with self._inside(REDUCE, *events, *[EndSum()] * len(sizes)):
+            yield
 
     def buckets(self, sizes: Sequence[Among]) -> None:
         if self._active and sizes:
@@ -175,31 +177,22 @@ class Recorder(Unrecorded):
     @contextmanager
     def begin_exchange(self, sends: Parcels, receives: Parcels) -> Iterator[None]:
         """Around the call that begins it."""
-        event = None
-        if self._operation in _DIRECTIONS:
-            direction = _DIRECTIONS[self._operation]
-            event = BeginExchange(self._number or 0, direction, sends, receives)
-        with self._inside(HALO, event):
+        parcels = sends, receives
+        with self._inside(HALO, *(BeginExchange(*own, *parcels) for own in self._exchange)):
             yield
         self._bare = True
 
     @contextmanager
     def end_exchange(self) -> Iterator[None]:
         """Around the call that waits for it."""
-        event = None
-        if self._operation in _DIRECTIONS:
-            event = EndExchange(self._number or 0, _DIRECTIONS[self._operation])
-        with self._inside(HALO, event):
+        with self._inside(HALO, *(EndExchange(*own) for own in self._exchange)):
             yield
         self._copying = "unpack"
 
     @contextmanager
     def begin_gather(self, place: int, parts: Sequence[int]) -> Iterator[None]:
-        event = None
-        if self._operation in _DIRECTIONS:
-            direction, first = _DIRECTIONS[self._operation], self._rank - place
-            event = BeginGather(self._number or 0, direction, first, tuple(parts))
-        with self._inside(HALO, event):
+        team = self._rank - place, tuple(parts)
+        with self._inside(HALO, *(BeginGather(*own, *team) for own in self._exchange)):
             yield
         self._bare = True
 
@@ -224,22 +217,27 @@ class Recorder(Unrecorded):
     @contextmanager
     def outside(self) -> Iterator[None]:
         """Around communication that is no part of a step."""
-        with self._inside(HALO if self._operation in _DIRECTIONS else REDUCE, None):
+        with self._inside(HALO if self._operation in _DIRECTIONS else REDUCE):
             yield
+
+    @property
+    def _exchange(self) -> list[tuple[int, str]]:
+        """The group and direction of the present mark; none where it is of no exchange."""
+        direction = _DIRECTIONS.get(self._operation)
+        return [(self._number or 0, direction)] if direction else []
 
     @property
     def _name(self) -> str:
         return self._operation if self._number is None else f"{self._operation} {self._number}"
 
     @contextmanager
-    def _inside(self, kind: str, event: Event | None) -> Iterator[None]:
-        """Around a call of the communicator, which is an event or none."""
+    def _inside(self, kind: str, *events: Event) -> Iterator[None]:
+        """Around calls of the communicator, which are these events."""
         if not self._active or threading.get_ident() != self._thread:
             yield
             return
         self._close()
-        if event:
-            self._events.append(event)
+        self._events += events
         # What is called in there is a part of it.
         self._active = False
         yield

@@ -191,8 +191,7 @@ class Trainer:
         """Compute all gradients, then their sums, then new values; this rank's part of the loss."""
         loss = self._gradients(feeder)
         self._recorder.mark(GRADIENTS)
-        self._recorder.reductions(self._state.sums)
-        with self._clock.measure("reduce"):
+        with self._clock.measure("reduce"), self._recorder.reductions(self._state.sums):
             self._state.begin_sum()
             self._state.end_sum()
         self._recorder.mark("update")

@@ -22,6 +22,7 @@ from mpitile.plan.recording import (
     EndBuckets,
     EndExchange,
     EndSum,
+    total_seconds,
 )
 
 
@@ -189,3 +190,46 @@ def test_work_on_buckets_is_counted_apart_and_stands_beside():
         flights = [line for line in recorder.intervals if line.kind == FLIGHT]
         assert [line.name for line in flights] == ["bucket 0", "bucket 1"]
         assert any(line.kind == REDUCE for line in recorder.intervals)
+
+
+def test_adding_up_is_a_part_of_sums_and_no_work():
+    def work(comm):
+        recorder = Recorder(comm.rank, first=0, most=1)
+        inside = RecordedCommunicator(comm, recorder).split(0)
+        recorder.begin_step()
+        recorder.mark("gradients")
+        with recorder.reductions([(16, EVERYONE), (8, (0, 1))]):
+            burn(0.05)
+            inside.sum(np.zeros(1))
+        recorder.mark("update")
+        recorder.end_step()
+        return recorder
+
+    for recorder in run_ranks(2, work):
+        (program,) = recorder.steps
+        events = [event for event in program if not isinstance(event, Compute)]
+        begun = [BeginSum(16, "gradients"), BeginSum(8, "gradients", (0, 1))]
+        assert events == [*begun, EndSum(), EndSum()]
+        assert total_seconds(program) < 0.04
+        assert sum(i.end - i.start for i in recorder.intervals if i.kind == REDUCE) >= 0.05
+
+
+def test_sums_of_some_ranks_say_which():
+    def work(comm):
+        recorder = Recorder(comm.rank, first=0, most=1)
+        world = RecordedCommunicator(comm, recorder)
+        peers = world.split(comm.rank % 2)
+        teams = [world.team(2, 1, 2), peers.split(comm.rank // 2), world.split(0)]
+        recorder.begin_step()
+        for each in (peers, *teams):
+            each.sum(np.zeros(2))
+        peers.maximum(np.zeros(1))
+        recorder.end_step()
+        return recorder.steps[0]
+
+    programs = run_ranks(4, work)
+    check_programs(programs)
+    for rank, program in enumerate(programs):
+        begun = [(e.size, e.ranks) for e in program if isinstance(e, BeginSum)]
+        peers, team = (rank % 2, rank % 2 + 2), (rank // 2 * 2, rank // 2 * 2 + 1)
+        assert begun == [(16, peers), (16, team), (16, (rank,)), (16, EVERYONE), (8, peers)]

@@ -45,7 +45,7 @@ def planned(job, where, overlap=None):
 
 
 def take_step(job, comm):
-    """One rank's program of the second step, and the bytes that its channels sent to each other."""
+    """One rank's recorder of the second step, and the bytes that its channels sent to others."""
     frozen = replace(job.network.options, learning_rate=0.0, policy="constant", burn_in=0)
     job = replace(job, network=replace(job.network, options=frozen))
     recorder = Recorder(comm.rank, first=1, most=1)
@@ -55,10 +55,9 @@ def take_step(job, comm):
     trainer.step(feeder)
     before = comm.sent.copy()
     trainer.step(feeder)
-    (program,) = recorder.steps
     sent = (comm.sent - before).tolist()
     trainer.close()
-    return program, {peer: size for peer, size in enumerate(sent) if size}
+    return recorder, {peer: size for peer, size in enumerate(sent) if size}
 
 
 def communication(program):

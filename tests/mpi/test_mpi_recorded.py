@@ -39,7 +39,8 @@ def test_bytes_of_a_real_step_are_those_of_its_programs(
     cfg = detector(normalize=1)
     settings = small_settings(folder, cfg, folder, tiling=tiling, train=train)
     job = make_job(settings, comm.size)
-    told, sent = take_step(job, comm)
+    recorder, sent = take_step(job, comm)
+    (told,) = recorder.steps
     check_programs(comm.allgather(told))
     where, rank = devices_of(job), comm.rank
     beside = planned(job, where, overlap=True)[rank]

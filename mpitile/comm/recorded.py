@@ -9,7 +9,7 @@ import numpy as np
 
 from mpitile.comm.communicator import Addressed, Channel, Communicator, Pending, SharedMemory
 from mpitile.comm.recorder import Recorder
-from mpitile.plan.recording import EVERYONE, Members
+from mpitile.plan.recording import EVERYONE, Members, Parcels
 
 
 class RecordedCommunicator:
@@ -67,9 +67,17 @@ class RecordedCommunicator:
         return RecordedChannel(
             self._inner.channel(sends, receives),
             self._recorder,
-            tuple((self._member(peer), buffer.nbytes) for peer, buffer in sends),
-            tuple((self._member(peer), buffer.nbytes) for peer, buffer in receives),
+            self._parcels(sends),
+            self._parcels(receives),
         )
+
+    def _parcels(self, addressed: Addressed) -> Parcels:
+        """Ranks of the world, each once, with the bytes that it sends or receives."""
+        found: dict[int, int] = {}
+        for peer, buffer in addressed:
+            rank = self._member(peer)
+            found[rank] = found.get(rank, 0) + buffer.nbytes
+        return tuple(found.items())
 
     def _member(self, rank: int) -> int:
         return self._members[rank] if self._members else rank
@@ -180,8 +188,8 @@ class RecordedChannel:
         self,
         inner: Channel,
         recorder: Recorder,
-        sends: tuple[tuple[int, int], ...],
-        receives: tuple[tuple[int, int], ...],
+        sends: Parcels,
+        receives: Parcels,
     ) -> None:
         self._inner = inner
         self._recorder = recorder

@@ -11,6 +11,7 @@ from mpitile.plan.intervals import COMPUTE, FLIGHT, HALO, REDUCE, Interval
 from mpitile.plan.recording import (
     ADJOINT,
     FORWARD,
+    IMAGES,
     BeginBucket,
     BeginExchange,
     BeginGather,
@@ -85,8 +86,8 @@ class Unrecorded:
 class Recorder(Unrecorded):
     """Keeps a rank's events, with the CPU seconds of this thread between them.
 
-    Time inside a communicator is nobody's work: there a rank waits. Messages outside
-    groups' exchanges, such as images that rank 0 hands out, are intervals but no events.
+    Time inside a communicator is nobody's work: there a rank waits. Messages outside exchanges and
+    sums, such as what ranks tell each other about unreadable images, are intervals but no events.
 
     Parameters
     ----------
@@ -223,7 +224,8 @@ class Recorder(Unrecorded):
     @property
     def _exchange(self) -> list[tuple[int, str]]:
         """The group and direction of the present mark; none where it is of no exchange."""
-        direction = _DIRECTIONS.get(self._operation)
+        handed_out = IMAGES if self._operation == IMAGES else None
+        direction = _DIRECTIONS.get(self._operation, handed_out)
         return [(self._number or 0, direction)] if direction else []
 
     @property

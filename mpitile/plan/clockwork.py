@@ -22,9 +22,11 @@ from mpitile.plan.intervals import (
     Transit,
 )
 from mpitile.plan.recording import (
+    ADJOINT,
     COPIES,
     FORWARD,
     GRADIENTS,
+    IMAGES,
     BeginBucket,
     BeginExchange,
     BeginSum,
@@ -41,6 +43,12 @@ from mpitile.plan.wires import Call, Wires
 # Open MPI sends up to here at once, and more only while both ranks wait inside MPI, which
 # is what moves messages (btl_tcp_eager_limit; MPI has no thread of its own for that).
 EAGER_BYTES = 1 << 16
+# What exchanges in each direction are called.
+_WAYS = {
+    FORWARD: "halos of group {}",
+    ADJOINT: "partial deltas of group {}",
+    IMAGES: "images",
+}
 
 
 class _Rank:
@@ -302,8 +310,7 @@ class Clockwork:
             late = min(max(awaited.latest, rank.since), now) - rank.since
             rank.halo += now - rank.since - late
             event = rank.program[rank.place]
-            way = "halos" if event.direction == FORWARD else "partial deltas"
-            kind, name = HALO, f"{way} of group {event.group}"
+            kind, name = HALO, _WAYS[event.direction].format(event.group)
         rank.wait += late
         if self._keep and now > rank.since:
             self._intervals.append(Interval(number, rank.since, now, kind, name))

@@ -9,7 +9,9 @@ from statistics import median
 # What the sum of the weights' gradients is called.
 GRADIENTS = "gradients"
 FORWARD, ADJOINT = "forward", "adjoint"
-DIRECTIONS = (FORWARD, ADJOINT)
+# Of what rank 0 hands out where it reads for all.
+IMAGES = "images"
+DIRECTIONS = (FORWARD, ADJOINT, IMAGES)
 # Copying into and out of message buffers counts as part of the exchange.
 COPIES = ("pack", "unpack")
 
@@ -43,7 +45,8 @@ class BeginExchange:
     Attributes
     ----------
     group : its number.
-    direction : `FORWARD`, or `ADJOINT` for partial deltas on their way back.
+    direction : `FORWARD`, or `ADJOINT` for partial deltas on their way back; `IMAGES` before
+        the first group.
     sends, receives : ranks of the world, each with the bytes of its message.
     """
 

@@ -18,7 +18,7 @@ from mpitile.layers.base import Step
 from mpitile.network.spec import Network
 from mpitile.plan.bytes import most_staged
 from mpitile.plan.partition import Partition
-from mpitile.plan.recording import GRADIENTS
+from mpitile.plan.recording import GRADIENTS, IMAGES
 from mpitile.runtime.calibrate import choose_kernels
 from mpitile.runtime.program import Complete, Program
 from mpitile.runtime.stopwatch import Stopwatch
@@ -229,7 +229,7 @@ class Trainer:
         last = self.job.subdivisions - 1
         loss = 0.0
         for number in range(self.job.subdivisions):
-            self._recorder.mark("images")
+            self._recorder.mark(IMAGES)
             with self._clock.measure("load"):
                 truths = feeder.next(self.done * self.job.subdivisions + number)
             step = self._step(number, truths, first=number == 0)

@@ -6,10 +6,12 @@ from test_simulate import INFINITE, close, cluster, work
 from mpitile.errors import InputError
 from mpitile.plan.cluster import Link
 from mpitile.plan.gather_messages import with_messages
+from mpitile.plan.intervals import HALO
 from mpitile.plan.program_check import check_programs
 from mpitile.plan.recording import (
     ADJOINT,
     FORWARD,
+    IMAGES,
     BeginBucket,
     BeginExchange,
     BeginGather,
@@ -85,6 +87,14 @@ def test_sums_of_some_and_of_all_do_not_mix():
     other = (BeginSum(100, "x", (0, 1)), BeginSum(8, "x"), EndSum(), EndSum())
     timeline = simulate([first, other, (BeginSum(8, "x"), EndSum())], cluster(1, 1, 1))
     assert [rank.sent for rank in timeline.ranks] == [108 + 8, 108, 8]
+
+
+def test_images_are_waited_for_like_halos():
+    giver = BeginExchange(0, IMAGES, sends=((1, 300),)), EndExchange(0, IMAGES)
+    taker = BeginExchange(0, IMAGES, receives=((0, 300),)), EndExchange(0, IMAGES)
+    timeline = simulate([giver, taker], ALONE)
+    waits = [line for line in timeline.intervals if line.rank]
+    assert [(line.kind, line.name, line.end) for line in waits] == [(HALO, "images", close(3.0))]
 
 
 @pytest.mark.parametrize(

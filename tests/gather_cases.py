@@ -118,7 +118,7 @@ class Ends:
     copy_deltas: dict
 
 
-def make(comm, split, case):
+def make(comm, split, case, recorder=None):
     """All exchanges of a case, with the tiles of each, and the memory that they share."""
     group = group_of(comm, split)
     itemsize = np.dtype(case.dtype).itemsize
@@ -141,6 +141,7 @@ def make(comm, split, case):
             ends.copies,
             ends.home_deltas,
             ends.copy_deltas,
+            recorder,
         )
         made.append((exchange, ends))
     return made, memory

@@ -180,6 +180,10 @@ class ValueFlow:
             self._world.wait_until(lambda: self._reached(count))
             self._known = count
 
+    def wait_all(self) -> None:
+        """Return when it has those of all."""
+        self.wait(len(self._channels))
+
     def close(self) -> None:
         """Give back the counters. Collective."""
         self._counts.close()

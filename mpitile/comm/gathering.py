@@ -12,6 +12,7 @@ import numpy as np
 
 from mpitile.comm.communicator import Channel, SharedMemory
 from mpitile.comm.devices import TeamGroup
+from mpitile.comm.recorder import Unrecorded
 from mpitile.kernels.tile import Tile
 from mpitile.plan.gathers import Part, held, part_sizes, partners
 
@@ -40,6 +41,7 @@ class WholeExchange:
         array has all channels, or those of the part alone; where the part is empty, none is
         looked for.
     home_deltas, copy_deltas : the same of gradients; left out where there is no way back.
+    recorder : is told what begins and ends.
 
     Attributes
     ----------
@@ -58,10 +60,12 @@ class WholeExchange:
         copies: Tiles,
         home_deltas: Tiles | None = None,
         copy_deltas: Tiles | None = None,
+        recorder: Unrecorded | None = None,
     ) -> None:
         array = next(iter(copies.values())).array
         segments = [segment.view(array.dtype) for segment in memory.segments]
-        relay = _Relay(group, memory, segments, parts, part_sizes(parts, len(array)))
+        sizes = part_sizes(parts, len(array))
+        relay = _Relay(group, memory, segments, parts, sizes, recorder or Unrecorded())
         self._forward = _Gather(relay, homes, copies)
         self._backward: _Sum | None = None
         if home_deltas is not None and copy_deltas is not None:
@@ -103,6 +107,7 @@ class _Relay:
     ----------
     segments : of the device's ranks, as numbers.
     sizes : elements of each rank's parts.
+    recorder : of this rank.
     """
 
     group: TeamGroup
@@ -110,10 +115,22 @@ class _Relay:
     segments: Sequence[np.ndarray]
     parts: Mapping[int, Sequence[Part]]
     sizes: Sequence[int]
+    recorder: Unrecorded
 
     @property
     def rank(self) -> int:
         return self.group.team.rank
+
+    def begin(self, channel: Channel) -> None:
+        """Begin with messages, of which the recorder hears what they are for."""
+        itemsize = self.segments[0].itemsize
+        with self.recorder.begin_gather(self.rank, [itemsize * size for size in self.sizes]):
+            channel.begin()
+
+    def end(self, channel: Channel) -> None:
+        """Wait for them."""
+        with self.recorder.end_gather():
+            channel.end()
 
     def provided(self, rank: int) -> tuple[int, ...]:
         """The owners whose parts a rank provides for the device."""
@@ -149,7 +166,7 @@ class _Gather:
     """From owners into whole copies."""
 
     def __init__(self, relay: _Relay, homes: Tiles, copies: Tiles) -> None:
-        self._memory = relay.memory
+        self._relay, self._memory = relay, relay.memory
         staged: dict[int, np.ndarray] = {}
         ranks = relay.group.devices.ranks[relay.group.number]
         for rank, segment in zip(ranks, relay.segments, strict=True):
@@ -170,10 +187,10 @@ class _Gather:
         self._memory.fence()
         for view, staged in self._home:
             np.copyto(staged, view)
-        self.channel.begin()
+        self._relay.begin(self.channel)
 
     def end(self) -> None:
-        self.channel.end()
+        self._relay.end(self.channel)
         self._memory.fence()
         for view, staged in self._whole:
             np.copyto(view, staged)
@@ -183,7 +200,7 @@ class _Sum:
     """From whole copies' partial deltas to the deltas of owners."""
 
     def __init__(self, relay: _Relay, homes: Tiles, copies: Tiles) -> None:
-        self._memory = relay.memory
+        self._relay, self._memory = relay, relay.memory
         devices, number, rank = relay.group.devices, relay.group.number, relay.rank
         position = devices.ranks[number].index(rank)
         owners = range(len(relay.sizes))
@@ -221,10 +238,10 @@ class _Sum:
         self._memory.fence()
         for first, *others in self._inner:
             _add_to(first, others)
-        self.channel.begin()
+        self._relay.begin(self.channel)
 
     def end(self) -> None:
-        self.channel.end()
+        self._relay.end(self.channel)
         first, *others = self._outer
         _add_to(first, others)
         for view, total in self._home:

@@ -9,6 +9,7 @@ import numpy as np
 
 from mpitile.comm.communicator import Addressed, Channel, Communicator, Pending, SharedMemory
 from mpitile.comm.recorder import Recorder
+from mpitile.plan.recording import EVERYONE, Members, Parcels
 
 
 class RecordedCommunicator:
@@ -18,13 +19,15 @@ class RecordedCommunicator:
     ----------
     inner : does the work.
     recorder : of this rank.
-    first : the world's number of this communicator's rank 0, whose ranks follow each other.
+    members : the world's numbers of this communicator's ranks; of all if left out.
     """
 
-    def __init__(self, inner: Communicator, recorder: Recorder, first: int = 0) -> None:
+    def __init__(
+        self, inner: Communicator, recorder: Recorder, members: Members = EVERYONE
+    ) -> None:
         self._inner = inner
         self._recorder = recorder
-        self._first = first
+        self._members = members
         self.rank = inner.rank
         self.size = inner.size
         self.threaded = inner.threaded
@@ -33,8 +36,13 @@ class RecordedCommunicator:
     def sent(self) -> np.ndarray:
         return self._inner.sent
 
-    def split(self, color: int) -> OutsideCommunicator:
-        return OutsideCommunicator(self._inner.split(color), self._recorder)
+    def split(self, color: int) -> SplitCommunicator:
+        part = self._inner.split(color)
+        with self._recorder.outside():
+            members = tuple(part.allgather(self._member(self.rank)))
+        return SplitCommunicator(
+            part, self._recorder, self._members if part.size == self.size else members
+        )
 
     def hosts(self) -> list[list[int]]:
         with self._recorder.outside():
@@ -49,22 +57,37 @@ class RecordedCommunicator:
 
     def team(self, replicas: int, rows: int, columns: int) -> RecordedCommunicator:
         team = self._inner.team(replicas, rows, columns)
-        return RecordedCommunicator(team, self._recorder, self._first + self.rank - team.rank)
+        first = self.rank - team.rank
+        ranks = (self._member(rank) for rank in range(first, first + team.size))
+        return RecordedCommunicator(
+            team, self._recorder, self._members if team.size == self.size else tuple(ranks)
+        )
 
     def channel(self, sends: Addressed, receives: Addressed) -> RecordedChannel:
         return RecordedChannel(
             self._inner.channel(sends, receives),
             self._recorder,
-            tuple((self._first + peer, buffer.nbytes) for peer, buffer in sends),
-            tuple((self._first + peer, buffer.nbytes) for peer, buffer in receives),
+            self._parcels(sends),
+            self._parcels(receives),
         )
+
+    def _parcels(self, addressed: Addressed) -> Parcels:
+        """Ranks of the world, each once, with the bytes that it sends or receives."""
+        found: dict[int, int] = {}
+        for peer, buffer in addressed:
+            rank = self._member(peer)
+            found[rank] = found.get(rank, 0) + buffer.nbytes
+        return tuple(found.items())
+
+    def _member(self, rank: int) -> int:
+        return self._members[rank] if self._members else rank
 
     def wait_until(self, done: Callable[[], bool]) -> None:
         with self._recorder.outside():
             self._inner.wait_until(done)
 
     def begin_sum(self, array: np.ndarray) -> RecordedPending:
-        with self._recorder.begin_sum(array.nbytes):
+        with self._recorder.begin_sum(array.nbytes, self._members):
             pending = self._inner.begin_sum(array)
         return RecordedPending(pending, self._recorder)
 
@@ -72,7 +95,7 @@ class RecordedCommunicator:
         self.begin_sum(array).end()
 
     def maximum(self, array: np.ndarray) -> None:
-        with self._recorder.begin_sum(array.nbytes):
+        with self._recorder.begin_sum(array.nbytes, self._members):
             pass
         with self._recorder.end_sum():
             self._inner.maximum(array)
@@ -97,15 +120,11 @@ class RecordedCommunicator:
         self._inner.abort(code)
 
 
-class OutsideCommunicator(RecordedCommunicator):
-    """One whose messages are no events: they are parts of something that is one."""
+class SplitCommunicator(RecordedCommunicator):
+    """One whose channels' messages are no events: they are parts of reductions."""
 
     def channel(self, sends: Addressed, receives: Addressed) -> OutsideChannel:
         return OutsideChannel(self._inner.channel(sends, receives), self._recorder)
-
-    def begin_sum(self, array: np.ndarray) -> OutsidePending:
-        with self._recorder.outside():
-            return OutsidePending(self._inner.begin_sum(array), self._recorder)
 
 
 class OutsideChannel:
@@ -128,18 +147,6 @@ class OutsideChannel:
 
     def close(self) -> None:
         self._inner.close()
-
-
-class OutsidePending:
-    """A sum of some ranks."""
-
-    def __init__(self, inner: Pending, recorder: Recorder) -> None:
-        self._inner = inner
-        self._recorder = recorder
-
-    def end(self) -> None:
-        with self._recorder.outside():
-            self._inner.end()
 
 
 class OutsideMemory:
@@ -181,8 +188,8 @@ class RecordedChannel:
         self,
         inner: Channel,
         recorder: Recorder,
-        sends: tuple[tuple[int, int], ...],
-        receives: tuple[tuple[int, int], ...],
+        sends: Parcels,
+        receives: Parcels,
     ) -> None:
         self._inner = inner
         self._recorder = recorder

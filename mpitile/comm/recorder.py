@@ -11,20 +11,27 @@ from mpitile.plan.intervals import COMPUTE, FLIGHT, HALO, REDUCE, Interval
 from mpitile.plan.recording import (
     ADJOINT,
     FORWARD,
+    IMAGES,
     BeginBucket,
     BeginExchange,
+    BeginGather,
     BeginSum,
+    BeginValues,
     Compute,
     EndBuckets,
     EndExchange,
     EndSum,
+    EndValues,
     Event,
+    Members,
     Parcels,
     Program,
 )
 
 # From when to when, in the clock's seconds.
 Flights = Sequence[tuple[float, float]]
+# Bytes, and the ranks that add them up.
+Among = tuple[int, Members]
 
 # Marks under which messages are those of a group's exchange, and work is copying.
 HALOS, PARTIAL_DELTAS = "halos", "partial deltas"
@@ -43,31 +50,49 @@ class Unrecorded:
     def mark(self, operation: str, number: int | None = None) -> None:
         """From here on the rank does this: an operation of a layer, or of a group."""
 
-    def reduction(self, size: int) -> None:
-        """What now follows adds up so many bytes over all ranks, by messages of its own."""
+    def reductions(self, sizes: Sequence[Among]) -> AbstractContextManager[None]:
+        """Around what adds up so many bytes over some ranks each, by messages of its own."""
+        return nullcontext()
 
-    def buckets(self, sizes: Sequence[int]) -> None:
+    def buckets(self, sizes: Sequence[Among]) -> None:
         """Gradients of so many bytes are complete: their sums go on beside what follows."""
 
-    def end_buckets(self, flights: Flights, seconds: float) -> None:
-        """All of them have been waited for.
+    def end_buckets(self, seconds: float) -> None:
+        """All of them have been waited for; they took so many seconds of CPU time."""
 
-        Parameters
-        ----------
-        flights : of each, when it was taken up and when its new values were there.
-        seconds : of CPU time that all took.
-        """
+    def values(self, sizes: Sequence[Among]) -> None:
+        """New values of so many bytes are under way since the step before."""
+
+    def end_values(self, counts: Sequence[Among]) -> None:
+        """Of these ranks' values, so many of the first have been waited for."""
+
+    def flights(self, what: str, times: Sequence[Flights]) -> None:
+        """When those of each array set out, and when they were there."""
 
     def beside(self) -> AbstractContextManager[None]:
         """Around work on them, which is not that of the present mark."""
+        return nullcontext()
+
+    def begin_gather(self, place: int, parts: Sequence[int]) -> AbstractContextManager[None]:
+        """Around messages that begin to put whole tensors together, or add up copies of them.
+
+        Parameters
+        ----------
+        place : this rank's in its team.
+        parts : bytes that each of its ranks owns.
+        """
+        return nullcontext()
+
+    def end_gather(self) -> AbstractContextManager[None]:
+        """Around the wait for them."""
         return nullcontext()
 
 
 class Recorder(Unrecorded):
     """Keeps a rank's events, with the CPU seconds of this thread between them.
 
-    Time inside a communicator is nobody's work: there a rank waits. Messages outside
-    groups' exchanges, such as images that rank 0 hands out, are intervals but no events.
+    Time inside a communicator is nobody's work: there a rank waits. Messages outside exchanges and
+    sums, such as what ranks tell each other about unreadable images, are intervals but no events.
 
     Parameters
     ----------
@@ -124,24 +149,39 @@ class Recorder(Unrecorded):
             self._operation, self._number = operation, number
             self._copying = "pack"
 
-    def reduction(self, size: int) -> None:
-        if self._active:
-            self._close()
-            self._events += [BeginSum(size, self._name), EndSum()]
+    @contextmanager
+    def reductions(self, sizes: Sequence[Among]) -> Iterator[None]:
+        # Adding is a part of them, which is told from their bytes.
+        events = [BeginSum(size, self._name, ranks) for size, ranks in sizes]
+        with self._inside(REDUCE, *events, *[EndSum()] * len(sizes)):
+            yield
 
-    def buckets(self, sizes: Sequence[int]) -> None:
+    def buckets(self, sizes: Sequence[Among]) -> None:
         if self._active and sizes:
             self._close()
-            self._events += [BeginBucket(size) for size in sizes]
+            self._events += [BeginBucket(size, ranks) for size, ranks in sizes]
 
-    def end_buckets(self, flights: Flights, seconds: float) -> None:
+    def end_buckets(self, seconds: float) -> None:
         if self._active:
             self._interval(REDUCE)
             self._cpu, self._carried = time.thread_time(), 0.0
             self._events += [Compute(seconds, "update"), EndBuckets()]
-            for number, (start, end) in enumerate(flights):
-                times = start - self._zero, end - self._zero
-                self.intervals.append(Interval(self._rank, *times, FLIGHT, f"bucket {number}"))
+
+    def values(self, sizes: Sequence[Among]) -> None:
+        if self._active:
+            self._events += [BeginValues(size, ranks) for size, ranks in sizes]
+
+    def end_values(self, counts: Sequence[Among]) -> None:
+        if self._active and counts:
+            self._close()
+            self._events += [EndValues(count, ranks) for count, ranks in counts]
+            self._bare = True
+
+    def flights(self, what: str, times: Sequence[Flights]) -> None:
+        for array, own in zip(("", " of slices"), times, strict=False):
+            for number, (start, end) in enumerate(own if self._active else ()):
+                name, when = f"{what} {number}{array}", (start - self._zero, end - self._zero)
+                self.intervals.append(Interval(self._rank, *when, FLIGHT, name))
 
     @contextmanager
     def beside(self) -> Iterator[None]:
@@ -155,28 +195,34 @@ class Recorder(Unrecorded):
     @contextmanager
     def begin_exchange(self, sends: Parcels, receives: Parcels) -> Iterator[None]:
         """Around the call that begins it."""
-        event = None
-        if self._operation in _DIRECTIONS:
-            direction = _DIRECTIONS[self._operation]
-            event = BeginExchange(self._number or 0, direction, sends, receives)
-        with self._inside(HALO, event):
+        parcels = sends, receives
+        with self._inside(HALO, *(BeginExchange(*own, *parcels) for own in self._exchange)):
             yield
         self._bare = True
 
     @contextmanager
     def end_exchange(self) -> Iterator[None]:
         """Around the call that waits for it."""
-        event = None
-        if self._operation in _DIRECTIONS:
-            event = EndExchange(self._number or 0, _DIRECTIONS[self._operation])
-        with self._inside(HALO, event):
+        with self._inside(HALO, *(EndExchange(*own) for own in self._exchange)):
             yield
         self._copying = "unpack"
 
     @contextmanager
-    def begin_sum(self, size: int) -> Iterator[None]:
-        """Around the call that begins a reduction of so many bytes."""
-        with self._inside(REDUCE, BeginSum(size, self._name)):
+    def begin_gather(self, place: int, parts: Sequence[int]) -> Iterator[None]:
+        team = self._rank - place, tuple(parts)
+        with self._inside(HALO, *(BeginGather(*own, *team) for own in self._exchange)):
+            yield
+        self._bare = True
+
+    @contextmanager
+    def end_gather(self) -> Iterator[None]:
+        with self.end_exchange():
+            yield
+
+    @contextmanager
+    def begin_sum(self, size: int, ranks: Members) -> Iterator[None]:
+        """Around the call that begins a reduction of so many bytes over these ranks."""
+        with self._inside(REDUCE, BeginSum(size, self._name, ranks)):
             yield
         self._bare = True
 
@@ -189,23 +235,32 @@ class Recorder(Unrecorded):
     @contextmanager
     def outside(self) -> Iterator[None]:
         """Around communication that is no part of a step."""
-        with self._inside(HALO if self._operation in _DIRECTIONS else REDUCE, None):
+        with self._inside(HALO if self._operation in _DIRECTIONS else REDUCE):
             yield
+
+    @property
+    def _exchange(self) -> list[tuple[int, str]]:
+        """The group and direction of the present mark; none where it is of no exchange."""
+        handed_out = IMAGES if self._operation == IMAGES else None
+        direction = _DIRECTIONS.get(self._operation, handed_out)
+        return [(self._number or 0, direction)] if direction else []
 
     @property
     def _name(self) -> str:
         return self._operation if self._number is None else f"{self._operation} {self._number}"
 
     @contextmanager
-    def _inside(self, kind: str, event: Event | None) -> Iterator[None]:
-        """Around a call of the communicator, which is an event or none."""
+    def _inside(self, kind: str, *events: Event) -> Iterator[None]:
+        """Around calls of the communicator, which are these events."""
         if not self._active or threading.get_ident() != self._thread:
             yield
             return
         self._close()
-        if event:
-            self._events.append(event)
+        self._events += events
+        # What is called in there is a part of it.
+        self._active = False
         yield
+        self._active = True
         self._interval(kind)
         self._cpu = time.thread_time()
 

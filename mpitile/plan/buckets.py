@@ -65,6 +65,12 @@ def layer_buckets(
     return tuple(found)
 
 
+def needed(buckets: Sequence[Bucket], layer: int) -> int:
+    """How many of them, the last one first, hold the values of all layers up to this one."""
+    order = enumerate(reversed(buckets), 1)
+    return max((count for count, bucket in order if bucket.layer <= layer), default=0)
+
+
 def _bucket_bytes(trained: Sequence[ParameterSpec], itemsize: int) -> int:
     """Some buckets of a small array as well, as long as messages are worth their latency."""
     total = itemsize * sum(prod(spec.shape) for spec in trained)

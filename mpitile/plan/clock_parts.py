@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 
-from mpitile.plan.collectives import Schedule
+from mpitile.plan.collectives import Schedules
+from mpitile.plan.recording import Members
 from mpitile.plan.wires import Call
 
 
@@ -37,13 +38,25 @@ class Part:
         self.done = done
 
 
+# The purpose of sums that follow each other, and who takes part.
+Flow = tuple[str, Members]
+
+
 class Sum:
-    """A reduction: its messages by stage, and who has come."""
+    """A reduction, or a part of one: its messages by stage, and who has come."""
 
-    __slots__ = ("begun", "complete_from", "ended", "messages", "purpose", "schedule", "size")
+    __slots__ = (
+        "begun",
+        "complete_from",
+        "ended",
+        "flow",
+        "messages",
+        "name",
+        "schedule",
+    )
 
-    def __init__(self, size: int, purpose: str, schedule: Schedule) -> None:
-        self.size, self.purpose, self.schedule = size, purpose, schedule
+    def __init__(self, name: str, flow: Flow, schedule: Schedules) -> None:
+        self.name, self.flow, self.schedule = name, flow, schedule
         # By source and target, those of which only one side is there yet, in order.
         self.messages: dict[tuple[int, int], deque[Message]] = {}
         # When the last rank came.

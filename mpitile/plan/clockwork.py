@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from itertools import count
 
 from mpitile.errors import InputError
-from mpitile.plan.clock_parts import Message, Part, Sum, match
+from mpitile.plan.clock_parts import Flow, Message, Part, Sum, match
 from mpitile.plan.cluster import Cluster
-from mpitile.plan.collectives import Schedule
+from mpitile.plan.collectives import SUMS, VALUES, Schedules
 from mpitile.plan.intervals import (
     COMPUTE,
     FLIGHT,
@@ -22,20 +22,34 @@ from mpitile.plan.intervals import (
     Transit,
 )
 from mpitile.plan.recording import (
+    ADJOINT,
     COPIES,
     FORWARD,
     GRADIENTS,
+    IMAGES,
     BeginBucket,
     BeginExchange,
     BeginSum,
+    BeginValues,
     Compute,
     EndBuckets,
     EndExchange,
-    EndSum,
+    EndValues,
+    Event,
+    Members,
     Program,
 )
 from mpitile.plan.slices import IN_FLIGHT
 from mpitile.plan.wires import EAGER_BYTES, Call, Wires
+
+# What exchanges in each direction are called.
+_WAYS = {
+    FORWARD: "halos of group {}",
+    ADJOINT: "partial deltas of group {}",
+    IMAGES: "images",
+}
+# What a trace calls the buckets of each purpose.
+_BUCKETS = {SUMS: "bucket", VALUES: "values"}
 
 
 class _Rank:
@@ -68,9 +82,9 @@ class _Rank:
         self.times: dict[tuple[int, str], int] = {}
         self.sums: deque[Sum] = deque()
         self.unstarted: list[Sum] = []
-        self.begun = 0
-        # Those of gradients, and how many of them the rank has waited for.
-        self.buckets: list[Sum] = []
+        # How many sums by who takes part, and which buckets.
+        self.begun: dict[Members, int] = {}
+        self.buckets: dict[Flow, list[Sum]] = {}
         self.awaited: Sum | Part | list[Sum] | None = None
         self.since = self.end = 0.0
         self.compute = self.halo = self.reduce = self.wait = 0.0
@@ -83,7 +97,7 @@ class Clockwork:
     Parameters
     ----------
     cluster : as many ranks as there are programs.
-    schedule : the messages of a sum of so many bytes for some purpose.
+    schedule : the messages of a sum of so many bytes for some purpose over some ranks.
     adding : seconds for a rank to add so many bytes to its own.
     eager : bytes up to which messages travel as soon as they are sent.
     keep : whether intervals and transits are wanted.
@@ -93,7 +107,7 @@ class Clockwork:
         self,
         programs: Sequence[Program],
         cluster: Cluster,
-        schedule: Callable[[int, str], Schedule],
+        schedule: Callable[[int, str, Members], Schedules],
         adding: Callable[[int, int], float],
         eager: float = EAGER_BYTES,
         keep: bool = True,
@@ -104,8 +118,8 @@ class Clockwork:
         self._schedule, self._adding, self._eager = schedule, adding, eager
         self._ranks = [_Rank(program) for program in programs]
         self._flying: dict[tuple, Message] = {}
-        self._sums: list[Sum] = []
-        self._buckets: list[Sum] = []
+        self._sums: dict[Members, list[Sum]] = {}
+        self._buckets: dict[Flow, list[Sum]] = {}
         self._keep = keep
         self._intervals: list[Interval] = []
         self._transits: list[Transit] = []
@@ -176,10 +190,12 @@ class Clockwork:
         match event:
             case BeginExchange():
                 self._begin_exchange(number, event, now)
-            case BeginSum(size=size, purpose=purpose):
-                self._begin_sum(rank, size, purpose)
-            case BeginBucket(size=size):
-                self._begin_bucket(number, size, now)
+            case BeginSum():
+                self._begin_sum(rank, event)
+            case BeginBucket(size=size, ranks=ranks):
+                self._begin_bucket(number, size, (SUMS, ranks), now)
+            case BeginValues(size=size, ranks=ranks):
+                self._begin_bucket(number, size, (VALUES, ranks), now)
             case _:
                 self._wait(number, event, now)
                 return
@@ -257,12 +273,12 @@ class Clockwork:
 
     # Waiting
 
-    def _wait(self, number: int, event: EndExchange | EndSum | EndBuckets, now: float) -> None:
+    def _wait(self, number: int, event: Event, now: float) -> None:
         rank = self._ranks[number]
         rank.since = now
-        if isinstance(event, EndBuckets):
-            rank.awaited = rank.buckets
-            if all(number in own.ended for own in rank.buckets):
+        if isinstance(event, EndBuckets | EndValues):
+            rank.awaited = _awaited(rank, event)
+            if all(number in own.ended for own in rank.awaited):
                 self._leave(number, now)
             return
         if isinstance(event, EndExchange):
@@ -288,17 +304,17 @@ class Clockwork:
             came = max((own.complete_from for own in awaited), default=0.0)
             late = min(max(came, rank.since), now) - rank.since
             rank.reduce += now - rank.since - late
-            kind, name = REDUCE, f"sum of {GRADIENTS}"
+            values = isinstance(rank.program[rank.place], EndValues)
+            kind, name = REDUCE, "new values" if values else f"sum of {GRADIENTS}"
         elif isinstance(awaited, Sum):
             late = min(max(awaited.complete_from, rank.since), now) - rank.since
             rank.reduce += now - rank.since - late
-            kind, name = REDUCE, f"sum of {awaited.purpose}"
+            kind, name = REDUCE, awaited.name
         else:
             late = min(max(awaited.latest, rank.since), now) - rank.since
             rank.halo += now - rank.since - late
             event = rank.program[rank.place]
-            way = "halos" if event.direction == FORWARD else "partial deltas"
-            kind, name = HALO, f"{way} of group {event.group}"
+            kind, name = HALO, _WAYS[event.direction].format(event.group)
         rank.wait += late
         if self._keep and now > rank.since:
             self._intervals.append(Interval(number, rank.since, now, kind, name))
@@ -307,11 +323,14 @@ class Clockwork:
 
     # Sums
 
-    def _begin_sum(self, rank: _Rank, size: int, purpose: str) -> None:
-        if rank.begun == len(self._sums):
-            self._sums.append(Sum(size, purpose, self._schedule(size, purpose)))
-        own = self._sums[rank.begun]
-        rank.begun += 1
+    def _begin_sum(self, rank: _Rank, event: BeginSum) -> None:
+        ranks = event.ranks
+        sums, place = self._sums.setdefault(ranks, []), rank.begun.get(ranks, 0)
+        if place == len(sums):
+            schedule = self._schedule(event.size, event.purpose, ranks)
+            sums.append(Sum(f"sum of {event.purpose}", (event.purpose, ranks), schedule))
+        own = sums[place]
+        rank.begun[ranks] = place + 1
         rank.sums.append(own)
         rank.unstarted.append(own)
 
@@ -323,19 +342,22 @@ class Clockwork:
             own.complete_from = now
             self._stage(number, own, 0, now)
 
-    def _begin_bucket(self, number: int, size: int, now: float) -> None:
+    def _begin_bucket(self, number: int, size: int, flow: Flow, now: float) -> None:
         """Buckets make way at once: a thread of their own moves them."""
-        rank = self._ranks[number]
-        if len(rank.buckets) == len(self._buckets):
-            self._buckets.append(Sum(size, GRADIENTS, self._schedule(size, GRADIENTS)))
-        own = self._buckets[len(rank.buckets)]
-        rank.buckets.append(own)
+        purpose, ranks = flow
+        mine = self._ranks[number].buckets.setdefault(flow, [])
+        buckets = self._buckets.setdefault(flow, [])
+        if len(mine) == len(buckets):
+            name = f"{_BUCKETS[purpose]} {len(mine)}{' of slices' if ranks else ''}"
+            buckets.append(Sum(name, flow, self._schedule(size, purpose, ranks)))
+        own = buckets[len(mine)]
+        mine.append(own)
         own.complete_from = now
-        self._take_up(number, now)
+        self._take_up(number, flow, now)
 
-    def _take_up(self, number: int, now: float) -> None:
-        """Begin with the next bucket where few enough are under way."""
-        buckets = self._ranks[number].buckets
+    def _take_up(self, number: int, flow: Flow, now: float) -> None:
+        """Begin with the next of these buckets where few enough are under way."""
+        buckets = self._ranks[number].buckets[flow]
         back = sum(number in own.ended for own in buckets)
         for own in buckets[: back + IN_FLIGHT]:
             if number not in own.begun:
@@ -347,10 +369,9 @@ class Clockwork:
         if place == len(stages):
             own.ended.add(number)
             if self._keep and number in own.begun:
-                name = f"bucket {self._buckets.index(own)}"
-                self._intervals.append(Interval(number, own.begun[number], now, FLIGHT, name))
+                self._intervals.append(Interval(number, own.begun[number], now, FLIGHT, own.name))
             if number in own.begun:
-                self._take_up(number, now)
+                self._take_up(number, own.flow, now)
             awaited = self._ranks[number].awaited
             if awaited is own or (
                 isinstance(awaited, list) and all(number in each.ended for each in awaited)
@@ -374,3 +395,10 @@ class Clockwork:
         self._enter(part, now)
         if not part.left:
             done(now)
+
+
+def _awaited(rank: _Rank, event: EndBuckets | EndValues) -> list[Sum]:
+    """What the rank has begun of it."""
+    if isinstance(event, EndValues):
+        return rank.buckets[VALUES, event.ranks][: event.count]
+    return [own for (purpose, _), flow in rank.buckets.items() if purpose == SUMS for own in flow]

@@ -1,13 +1,12 @@
-"""Sums over all ranks as messages: which rank sends what to whom, step by step."""
+"""Sums over ranks as messages: which rank sends what to whom, step by step."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from mpitile.plan.cluster import Cluster
-from mpitile.plan.devices import Devices, cluster_devices
-from mpitile.plan.recording import Parcels
+from mpitile.plan.devices import Devices, team_devices
+from mpitile.plan.recording import Members, Parcels
 from mpitile.plan.reduction import broadcast_rounds, reduce_rounds
 from mpitile.plan.slices import covered, share
 
@@ -34,9 +33,28 @@ class Stage:
 
 # By rank.
 Schedule = tuple[tuple[Stage, ...], ...]
+# By rank of the world, of those that take part.
+Schedules = Mapping[int, tuple[Stage, ...]]
+# Given all ranks' devices and bytes.
+Algorithm = Callable[[Devices, int], Schedule]
 
 
-def binomial(cluster: Cluster, size: int) -> Schedule:
+def schedule_among(way: Algorithm, devices: Devices, size: int, ranks: Members) -> Schedules:
+    """The stages of those ranks that take part, all where none are named, by rank."""
+    if not ranks:
+        return dict(enumerate(way(devices, size)))
+
+    def named(parcels: Parcels) -> Parcels:
+        return tuple((ranks[number], size) for number, size in parcels)
+
+    found = way(team_devices(devices, ranks), size)
+    return {
+        rank: tuple(Stage(named(each.sends), named(each.receives), each.adds) for each in stages)
+        for rank, stages in zip(ranks, found, strict=True)
+    }
+
+
+def binomial(devices: Devices, size: int) -> Schedule:
     """Up a binomial tree to rank 0, whole vectors, and down again: what runs for small sums.
 
     Source: Open MPI's ``Iallreduce`` with ``MPI_IN_PLACE``, which takes this way for any
@@ -44,9 +62,10 @@ def binomial(cluster: Cluster, size: int) -> Schedule:
     ``nbc_allreduce_init`` and ``allred_sched_diss``). Of its broadcast, a rank begins all
     messages at the same time.
     """
-    up, down = _climb(range(cluster.ranks), size), _descend(range(cluster.ranks), size)
+    every = range(devices.rank_count)
+    up, down = _climb(every, size), _descend(every, size)
     stages = []
-    for rank in range(cluster.ranks):
+    for rank in every:
         own = [*up[rank], *down[rank]]
         if rank:
             # Its last message up and the wait for the answer are one stage.
@@ -56,45 +75,62 @@ def binomial(cluster: Cluster, size: int) -> Schedule:
     return tuple(stages)
 
 
-def ring(cluster: Cluster, size: int) -> Schedule:
+def ring(devices: Devices, size: int) -> Schedule:
     """Round a ring of all ranks: each sends ``2 (p - 1) / p`` of the vector in pieces.
 
     Source: Patarasuk and Yuan, "Bandwidth optimal all-reduce algorithms for clusters of
     workstations", J. Parallel Distrib. Comput. 69 (2009).
     """
-    return tuple(map(tuple, _around(range(cluster.ranks), size).values()))
+    return tuple(map(tuple, _around(range(devices.rank_count), size).values()))
 
 
-def hierarchical(cluster: Cluster, size: int) -> Schedule:
+def hierarchical(devices: Devices, size: int) -> Schedule:
     """Inside each device to its first rank, between those, and inside each device again.
 
     Between devices large vectors go round a ring, small ones up and down a binomial tree.
     """
-    stages: dict[int, list[Stage]] = {rank: [] for rank in range(cluster.ranks)}
-    teams = [cluster.ranks_of(device) for device in range(len(cluster.devices))]
-    leaders = [team[0] for team in teams]
-    for team in teams:
+    stages: dict[int, list[Stage]] = {rank: [] for rank in range(devices.rank_count)}
+    leaders = [team[0] for team in devices.ranks]
+    for team in devices.ranks:
         _extend(stages, _climb(team, size))
     if size >= _RING_BYTES:
         _extend(stages, _around(leaders, size))
     else:
         _extend(stages, _climb(leaders, size))
         _extend(stages, _descend(leaders, size))
-    for team in teams:
+    for team in devices.ranks:
         _extend(stages, _descend(team, size))
     return tuple(tuple(own) for own in stages.values())
 
 
-def sliced(cluster: Cluster, size: int) -> Schedule:
+def sliced(devices: Devices, size: int) -> Schedule:
     """Each rank adds up and completes slices of its own: what runs today for gradients.
 
     Source: `mpitile.plan.slices`, in one bucket.
     """
-    devices = cluster_devices(cluster)
-    return tuple(_slices(devices, rank, size) for rank in range(cluster.ranks))
+    return _joined(sliced_sum(devices, size), sliced_values(devices, size))
+
+
+def sliced_sum(devices: Devices, size: int) -> Schedule:
+    """The first half of it: until each rank has the sums of its slices."""
+    return tuple(_busy(_slices(devices, rank, size)[:2]) for rank in range(devices.rank_count))
+
+
+def sliced_values(devices: Devices, size: int) -> Schedule:
+    """The second half: until all have what each has made of its slices."""
+    return tuple(_busy(_slices(devices, rank, size)[2:]) for rank in range(devices.rank_count))
+
+
+def _busy(stages: Sequence[Stage]) -> tuple[Stage, ...]:
+    return tuple(stage for stage in stages if stage.sends or stage.receives)
+
+
+def _joined(first: Schedule, second: Schedule) -> Schedule:
+    return tuple(a + b for a, b in zip(first, second, strict=True))
 
 
 def _slices(devices: Devices, rank: int, size: int) -> tuple[Stage, ...]:
+    """Four stages, of which some may do nothing."""
     part = share(devices, rank, (0, size))
     team = devices.ranks[devices.place(rank)[0]]
     others = [other for other in team if other != rank]
@@ -103,21 +139,34 @@ def _slices(devices: Devices, rank: int, size: int) -> tuple[Stage, ...]:
     sends = tuple((parcel.rank, covered([parcel.span])) for parcel in part.sends)
     receives = tuple((parcel.rank, covered([parcel.span])) for parcel in part.receives)
     added = sum(received for _, received in receives)
-    stages = (
+    return (
         Stage(meeting, meeting, len(others) * covered(part.added)),
         Stage(sends, receives, added),
         Stage(receives, sends),
         Stage(meeting, meeting),
     )
-    return tuple(stage for stage in stages if stage.sends or stage.receives)
 
 
-ALGORITHMS = {
+ALGORITHMS: Mapping[str, Algorithm] = {
     "sliced": sliced,
     "binomial": binomial,
     "ring": ring,
     "hierarchical": hierarchical,
 }
+# Purposes of buckets' messages, beside backward and beside the next forward.
+SUMS, VALUES = "sums", "values"
+
+
+def halves(algorithm: str) -> Mapping[str, Algorithm]:
+    """What buckets do beside each pass; all of it beside backward where it has no halves."""
+    if algorithm == "sliced":
+        return {SUMS: sliced_sum, VALUES: sliced_values}
+    return {SUMS: ALGORITHMS[algorithm], VALUES: _nothing}
+
+
+def _nothing(devices: Devices, size: int) -> Schedule:
+    return ((),) * devices.rank_count
+
 
 _Stages = dict[int, list[Stage]]
 

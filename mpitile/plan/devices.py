@@ -18,6 +18,11 @@ class Devices:
     def __len__(self) -> int:
         return len(self.ranks)
 
+    @property
+    def rank_count(self) -> int:
+        """How many ranks there are on all devices."""
+        return sum(map(len, self.ranks))
+
     def place(self, rank: int) -> tuple[int, int]:
         """A rank's device, and its position among the ranks of that device."""
         for device, ranks in enumerate(self.ranks):

@@ -1,59 +1,34 @@
-"""Sums of gradients beside the backward pass: when buckets are complete, and when they are back."""
+"""Gradients' sums beside the backward pass, and new values beside the next forward pass."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
+from itertools import accumulate
 
 from mpitile.network.parameters import parameter_specs
-from mpitile.network.spec import Network
 from mpitile.plan.buckets import layer_buckets
+from mpitile.plan.completion import Awaiting, Completion, value_bytes
 from mpitile.plan.cost import Cost
 from mpitile.plan.devices import first_devices
+from mpitile.plan.partition import Partition
 from mpitile.plan.slices import covered, share
+from mpitile.plan.sum_times import peer_sum, trained_elements
 from mpitile.plan.tasks import Task
 
 
-class Completion:
-    """Follows one backward pass, and tells the bytes of each bucket that becomes complete.
-
-    Parameters
-    ----------
-    filters : layers whose gradients not all ranks add up.
-    """
-
-    def __init__(self, network: Network, filters: Collection[int], itemsize: int) -> None:
-        specs = [spec for spec in parameter_specs(network) if spec.layer not in filters]
-        self._buckets = layer_buckets(specs, itemsize)
-        self._itemsize = itemsize
-        self._next = 0
-
-    def after(self, task: Task) -> list[int]:
-        """Bytes of those that are complete with this task's gradients."""
-        first = self._next
-        layers = (task.first.index, task.layer.index)
-        while self._next < len(self._buckets) and self._buckets[self._next].layer in layers:
-            self._next += 1
-        spans = [bucket.span for bucket in self._buckets[first : self._next]]
-        return [self._itemsize * (stop - start) for start, stop in spans]
-
-
-class BesideBackward:
+class _Links:
     """The links between devices, as far as buckets keep them busy.
 
-    Buckets follow each other: each sets out when the last rank has completed it and the one
-    before it is back. Halos and buckets share what a link carries while both are there.
+    Halos and buckets share what a link carries while both are there.
     """
 
-    def __init__(self, network: Network, filters: Collection[int], cost: Cost, ranks: int) -> None:
-        self._completion = Completion(network, filters, cost.itemsize)
-        self._cost, self._ranks = cost, ranks
+    def __init__(self, partition: Partition, cost: Cost) -> None:
+        self._partition, self._cost = partition, cost
+        self._ranks = partition.plan.ranks
+        specs = parameter_specs(partition.network)
+        alike = [spec for spec in specs if spec.layer not in partition.plan.filters]
+        self._buckets = layer_buckets(alike, cost.itemsize)
         self._free = 0.0
-
-    def after(self, task: Task, clock: Sequence[float]) -> None:
-        """All ranks have computed a task's gradients by these times."""
-        for size in self._completion.after(task):
-            way = self._cost.gradient_sum(size, self._ranks)
-            self._free = max(self._free, *clock) + way
 
     def halo(self, start: float, seconds: float) -> float:
         """Seconds of messages that set out now, which would alone take so many."""
@@ -61,9 +36,64 @@ class BesideBackward:
         self._free += common
         return seconds + common
 
+    def _way(self, size: int) -> float:
+        """Seconds of a bucket's sum, or of handing its values out again."""
+        return self._cost.gradient_sum(size, self._ranks) / 2
+
+    def _peers_way(self, layer: int) -> float:
+        """The same for a filter-parallel layer's slices, over replicas."""
+        plan, described = self._partition.plan, self._partition.network.layers[layer]
+        if plan.replicas == 1 or layer not in plan.filters:
+            return 0.0
+        each = self._cost.itemsize * trained_elements(described)
+        channels = described.output_shape.channels
+        spans = self._partition.spans[layer]
+        sizes = [each * (stop - start) // channels for start, stop in spans]
+        return peer_sum(self._cost, plan, sizes) / 2 if any(sizes) else 0.0
+
+
+class BesideBackward(_Links):
+    """While gradients are summed.
+
+    Buckets follow each other: each sets out when the last rank has completed it and the one
+    before it is summed.
+    """
+
+    def __init__(self, partition: Partition, cost: Cost) -> None:
+        super().__init__(partition, cost)
+        self._completion = Completion(self._buckets, cost.itemsize)
+
+    def after(self, task: Task, clock: Sequence[float]) -> None:
+        """All ranks have computed a task's gradients by these times."""
+        ways = [self._way(size) for size in self._completion.after(task)]
+        for way in (*ways, self._peers_way(task.first.index)):
+            if way:
+                self._free = max(self._free, *clock) + way
+
     def left(self, clock: Sequence[float]) -> float:
-        """Seconds from the last rank's end of backward until all new values are there."""
+        """Seconds from the last rank's end of backward until all sums are there."""
         return max(0.0, self._free - max(clock))
+
+
+class BesideForward(_Links):
+    """While the step before's new values are handed out, from the beginning of the step."""
+
+    def __init__(self, partition: Partition, cost: Cost) -> None:
+        super().__init__(partition, cost)
+        self._awaiting = Awaiting(self._buckets)
+        ways = map(self._way, value_bytes(self._buckets, cost.itemsize))
+        # When each bucket is there if no halo comes between, and when all slices are.
+        self._there = list(accumulate(ways))
+        self._all = sum(map(self._peers_way, partition.plan.filters), sum(self._there[-1:]))
+        self._free = self._all
+
+    def before(self, task: Task) -> float:
+        """When the values of a task that comes next are there."""
+        late = self._free - self._all
+        if task.first.index in self._partition.plan.filters:
+            return self._free if self._partition.plan.replicas > 1 else 0.0
+        counts = self._awaiting.before(task)
+        return max((self._there[count - 1] + late for count in counts), default=0.0)
 
 
 def adding_seconds(cost: Cost, rank: int, ranks: int, elements: int) -> float:

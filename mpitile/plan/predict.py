@@ -9,12 +9,12 @@ from mpitile.network.spec import Network
 from mpitile.plan.bytes import tile_elements
 from mpitile.plan.cost import Cost, Message
 from mpitile.plan.group_moves import GroupMoves
-from mpitile.plan.overlap import BesideBackward, adding_seconds
+from mpitile.plan.overlap import BesideBackward, BesideForward, adding_seconds
 from mpitile.plan.partition import Partition
 from mpitile.plan.plan import Plan
 from mpitile.plan.recording import ADJOINT, FORWARD
 from mpitile.plan.slices import own_elements
-from mpitile.plan.sum_times import STATISTIC_BYTES, peer_sum
+from mpitile.plan.sum_times import STATISTIC_BYTES, peer_adding, peer_sum
 from mpitile.plan.tasks import Task, group_tasks
 from mpitile.plan.wires import EAGER_BYTES
 
@@ -77,7 +77,7 @@ class _Step:
         self._devices = [cost.cluster.device_of(rank) for rank in range(ranks)]
         self._moves = GroupMoves(partition, cost, self._images)
         self._messages = [self._moves.messages(group) for group in range(len(partition.ranges))]
-        self._beside: BesideBackward | None = None
+        self._beside: BesideBackward | BesideForward | None = None
         self._clock, self._compute, self._halo, self._reduce = ([0.0] * ranks for _ in range(4))
         self._everyone = [range(ranks)]
         self._peers = [range(tile, ranks, tiles) for tile in range(tiles)]
@@ -85,9 +85,7 @@ class _Step:
     def run(self, optimizer: str, subdivisions: int, overlap: bool) -> Prediction:
         ranks = len(self._clock)
         for number in range(subdivisions):
-            if overlap and number == subdivisions - 1:
-                self._beside = BesideBackward(self._network, self._plan.filters, self._cost, ranks)
-            self._pass()
+            self._pass(overlap and number == 0, overlap and number == subdivisions - 1)
         self._sum_gradients()
         own = own_elements(self._cost.cluster, ranks, self._elements)
         for rank, device in enumerate(self._devices):
@@ -108,27 +106,34 @@ class _Step:
 
     def _sum_gradients(self) -> None:
         size, elements, ranks = self._cost.itemsize, self._elements, len(self._clock)
+        sizes = [size * elements for elements in self._sliced]
         if self._beside:
             for rank in range(ranks):
                 self._work(rank, adding_seconds(self._cost, rank, ranks, elements))
+                self._work(rank, peer_adding(self._cost, self._plan, rank, sizes))
             self._meet(self._everyone, self._beside.left(self._clock))
-        elif elements:
+            return
+        if elements:
             self._meet(self._everyone, self._cost.gradient_sum(elements * size, ranks))
-        sizes = [size * elements for elements in self._sliced]
         if self._plan.replicas > 1 and any(sizes):
             self._meet(self._peers, peer_sum(self._cost, self._plan, sizes))
 
-    def _pass(self) -> None:
+    def _pass(self, values: bool, sums: bool) -> None:
+        """One pass, with new values beside forward or sums beside backward."""
         groups = range(len(self._partition.ranges))
+        self._beside = BesideForward(self._partition, self._cost) if values else None
         for group in groups:
             self._begin(group, FORWARD)
             self._finish(group, FORWARD, list(self._clock))
             self._forward(group)
+        self._beside = BesideBackward(self._partition, self._cost) if sums else None
         for group in reversed(groups):
             self._backward(group)
 
     def _forward(self, group: int) -> None:
         for task in self._tasks[group]:
+            if isinstance(self._beside, BesideForward):
+                self._await(self._beside.before(task))
             self._task(group, task, "forward")
             if task.normalized:
                 for _ in range(2):
@@ -147,7 +152,7 @@ class _Step:
                 self._begin(group, ADJOINT)
             begun = list(self._clock)
             self._task(group, task, "backward_weights")
-            if self._beside:
+            if isinstance(self._beside, BesideBackward):
                 self._beside.after(task, self._clock)
         # The adjoint travels while the first layer's weight gradient is computed.
         self._finish(group, ADJOINT, begun)
@@ -168,6 +173,13 @@ class _Step:
     def _work(self, rank: int, seconds: float) -> None:
         self._clock[rank] += seconds
         self._compute[rank] += seconds
+
+    def _await(self, ready: float) -> None:
+        """Every rank waits until then."""
+        for rank, now in enumerate(self._clock):
+            late = max(0.0, ready - now)
+            self._clock[rank] += late
+            self._reduce[rank] += late
 
     def _copy(self, rank: int, seconds: float) -> None:
         self._clock[rank] += seconds

@@ -2,37 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from mpitile.network.parameters import divided_specs
+from mpitile.plan.buckets import Bucket, layer_buckets
 from mpitile.plan.bytes import tile_elements
-from mpitile.plan.collectives import MEETING_BYTES
+from mpitile.plan.completion import Awaiting, Completion, value_bytes
 from mpitile.plan.cost import Cost, Message
+from mpitile.plan.devices import first_devices
+from mpitile.plan.filters import tile_spans
 from mpitile.plan.group_moves import GroupMoves
-from mpitile.plan.overlap import Completion, adding_seconds
+from mpitile.plan.overlap import adding_seconds
 from mpitile.plan.partition import Partition
 from mpitile.plan.recording import (
     ADJOINT,
+    EVERYONE,
     FORWARD,
     GRADIENTS,
     BeginBucket,
     BeginExchange,
+    BeginGather,
     BeginSum,
+    BeginValues,
     Compute,
     EndBuckets,
     EndExchange,
     EndSum,
+    EndValues,
     Event,
+    Members,
     Parcels,
     Program,
 )
 from mpitile.plan.slices import own_elements
-from mpitile.plan.sum_times import STATISTIC_BYTES, peer_adding, peer_messages
+from mpitile.plan.sum_times import STATISTIC_BYTES, peer_adding
 from mpitile.plan.tasks import Task, group_tasks
 
-# Of what the ranks tell each other at the end of a step: the loss, and seven figures of it.
-_METRIC_BYTES = (16, 56)
+# Of what the ranks tell each other at the end of a step: the loss and what each device has sent,
+# and seven figures of all.
+_FIGURE_BYTES, _FIGURES = 8, 7
 
 # By rank what it sends, and by rank what it receives.
 Exchanged = tuple[dict[int, Parcels], dict[int, Parcels]]
@@ -79,54 +89,81 @@ class _Step:
         self._elements = elements[0][0][0]
         self._sliced = [sliced for _, (sliced, _) in elements]
         self._overlap = size.overlap and self._plan.ranks > 1
+        self._devices = len(first_devices(cost.cluster, self._plan.ranks))
         self._own = own_elements(cost.cluster, self._plan.ranks, self._elements)
         self._moves = GroupMoves(partition, cost, self._images)
 
     @cached_property
     def _messages(self) -> list[Exchanged]:
-        """For each group, by rank what it sends and what it receives, in bytes."""
-        return [_by_rank(self._moves.messages(g)) for g in range(len(self._partition.ranges))]
+        """For each group, by rank what it sends and what it receives, in bytes.
+
+        Those of gathers follow from their parts.
+        """
+        groups = range(len(self._partition.ranges))
+        return [
+            _by_rank(self._moves.messages(group) if self._moves.parts(group) is None else ())
+            for group in groups
+        ]
 
     @cached_property
-    def _peers(self) -> Exchanged:
-        """The same of the sums of slices over replicas."""
-        sizes = [self._cost.itemsize * elements for elements in self._sliced]
-        return _by_rank(peer_messages(self._cost, self._plan, sizes))
+    def _buckets(self) -> list[Sequence[Bucket]]:
+        """What all ranks have alike, then each tile's slices, as backward completes it."""
+        tiles = range(self._plan.grid.tiles)
+        specs = [
+            divided_specs(self._network, tile_spans(self._network, self._plan, tile))
+            for tile in tiles
+        ]
+        own = [specs[0][0], *(sliced for _, sliced in specs)]
+        return [layer_buckets(each, self._cost.itemsize) for each in own]
 
-    @cached_property
-    def _mates(self) -> dict[int, Parcels]:
-        """For each rank, what it tells the others of its device and team to meet."""
-        return {
-            rank: tuple((other, MEETING_BYTES) for other in ranks if other != rank)
-            for ranks in self._moves.gathers.devices
-            for rank in ranks
-        }
+    def _peers(self, rank: int) -> Members:
+        """The ranks of this one's tile in all replicas."""
+        tiles = self._plan.grid.tiles
+        return EVERYONE if tiles == 1 else tuple(range(rank % tiles, self._plan.ranks, tiles))
+
+    def _arrays(self, rank: int) -> list[tuple[Sequence[Bucket], Members]]:
+        """The buckets of what this rank adds up with others, and who these are."""
+        whole, *slices = self._buckets
+        found = [(whole, EVERYONE)]
+        if self._plan.replicas > 1:
+            found.append((slices[rank % len(slices)], self._peers(rank)))
+        return found if self._overlap else []
 
     def events(self, rank: int) -> Iterator[Event]:
         """A whole step of a rank."""
         groups = range(len(self._partition.ranges))
-        buckets = None
+        arrays, itemsize = self._arrays(rank), self._cost.itemsize
+        for buckets, ranks in arrays:
+            yield from (BeginValues(size, ranks) for size in value_bytes(buckets, itemsize))
+        values = [(Awaiting(buckets), ranks) for buckets, ranks in arrays]
+        completions: list[tuple[Completion, Members]] = []
         for number in range(self._size.passes):
-            if self._overlap and number == self._size.passes - 1:
-                buckets = Completion(self._network, self._plan.filters, self._cost.itemsize)
+            if number == self._size.passes - 1:
+                completions = [(Completion(own, itemsize), ranks) for own, ranks in arrays]
             # Whether any rank could not read an image.
-            yield from _sum(8 * self._size.images, "images")
+            yield from _sums([(8 * self._size.images, EVERYONE)], "images")
             for group in groups:
                 yield from self._begin(rank, group, FORWARD)
                 yield from self._end(rank, group, FORWARD)
-                yield from self._forward_group(rank, group)
+                yield from self._forward_group(rank, group, values)
             for group in reversed(groups):
-                yield from self._backward_group(rank, group, buckets)
+                yield from self._backward_group(rank, group, completions)
         yield from self._update(rank)
 
-    def _forward_group(self, rank: int, group: int) -> Iterator[Event]:
+    def _forward_group(
+        self, rank: int, group: int, values: Sequence[tuple[Awaiting, Members]]
+    ) -> Iterator[Event]:
         for task in self._tasks[group]:
+            for awaiting, ranks in values:
+                yield from (EndValues(count, ranks) for count in awaiting.before(task))
             yield self._compute(rank, group, task, "forward")
             if task.normalized:
                 for _ in range(2):
                     yield from self._statistics(rank, task, 1)
 
-    def _backward_group(self, rank: int, group: int, buckets: Completion | None) -> Iterator[Event]:
+    def _backward_group(
+        self, rank: int, group: int, completions: Sequence[tuple[Completion, Members]]
+    ) -> Iterator[Event]:
         tasks = self._tasks[group]
         for task in reversed(tasks):
             for again in task.again:
@@ -139,8 +176,8 @@ class _Step:
             if task is tasks[0]:
                 yield from self._begin(rank, group, ADJOINT)
             yield self._compute(rank, group, task, "backward_weights")
-            if buckets:
-                yield from (BeginBucket(size) for size in buckets.after(task))
+            for completion, ranks in completions:
+                yield from (BeginBucket(size, ranks) for size in completion.after(task))
         yield from self._end(rank, group, ADJOINT)
 
     def _begin(self, rank: int, group: int, direction: str) -> Iterator[Event]:
@@ -153,9 +190,7 @@ class _Step:
                 yield BeginExchange(group, direction, sends, receives)
             return
         yield Compute(self._moves.gathers.of(direction)(rank, parts)[0], "pack", group)
-        if direction == ADJOINT:
-            yield from self._meet(rank, group, direction)
-        yield BeginExchange(group, direction, sends, receives)
+        yield BeginGather(group, direction, rank - rank % len(parts), parts)
 
     def _end(self, rank: int, group: int, direction: str) -> Iterator[Event]:
         """Wait for what is received, and unpack it."""
@@ -167,46 +202,33 @@ class _Step:
                 yield self._copy(rank, "unpack", group, receives)
             return
         yield EndExchange(group, direction)
-        if direction == FORWARD:
-            yield from self._meet(rank, group, direction)
         yield Compute(self._moves.gathers.of(direction)(rank, parts)[1], "unpack", group)
 
-    def _meet(self, rank: int, group: int, direction: str) -> Iterator[Event]:
-        """The ranks of a device wait until all of them have come here."""
-        # Also where there is one: exchanges are told apart by how many there have been.
-        mates = self._mates[rank]
-        yield BeginExchange(group, direction, mates, mates)
-        yield EndExchange(group, direction)
-
     def _update(self, rank: int) -> Iterator[Event]:
-        device = self._cost.cluster.device_of(rank)
-        if self._elements and not self._overlap:
-            yield from _sum(self._elements * self._cost.itemsize, GRADIENTS)
-        sizes = [self._cost.itemsize * elements for elements in self._sliced]
-        sums = peer_adding(self._cost, self._plan, rank, sizes)
-        yield from self._over_peers(rank, self._peers, sums)
-        own = self._own[rank] + self._sliced[rank % len(sizes)] / self._plan.replicas
+        device, itemsize = self._cost.cluster.device_of(rank), self._cost.itemsize
+        sliced = self._sliced[rank % len(self._sliced)]
+        if not self._overlap:
+            yield from _sums(self._gradients(rank), GRADIENTS)
+        own = self._own[rank] + sliced / self._plan.replicas
         seconds = self._cost.update(device, own, self._size.optimizer)
         seconds += self._cost.overhead(device)
         if self._overlap:
             seconds += adding_seconds(self._cost, rank, self._plan.ranks, self._elements)
+            sizes = [itemsize * elements for elements in self._sliced]
+            seconds += peer_adding(self._cost, self._plan, rank, sizes)
         yield Compute(seconds, "update")
         if self._overlap:
             yield EndBuckets()
-        for metric in _METRIC_BYTES:
-            yield from _sum(metric, "metrics")
+        for figures in (1 + self._devices, _FIGURES):
+            yield from _sums([(_FIGURE_BYTES * figures, EVERYONE)], "metrics")
 
-    def _over_peers(self, rank: int, exchanged: Exchanged, adding: float) -> Iterator[Event]:
-        """A sum over the ranks of a tile in all replicas: parts to who adds them up, and back."""
-        if not any(exchanged):
-            return
-        sends, receives = (side.get(rank, ()) for side in exchanged)
-        number = len(self._partition.ranges)
-        yield BeginExchange(number, ADJOINT, sends, receives)
-        yield EndExchange(number, ADJOINT)
-        yield Compute(adding, "sum")
-        yield BeginExchange(number, FORWARD, receives, sends)
-        yield EndExchange(number, FORWARD)
+    def _gradients(self, rank: int) -> Iterator[tuple[int, Members]]:
+        """The bytes of all gradients that the rank adds up with others."""
+        if self._elements:
+            yield self._cost.itemsize * self._elements, EVERYONE
+        sliced = self._sliced[rank % len(self._sliced)]
+        if sliced and self._plan.replicas > 1:
+            yield self._cost.itemsize * sliced, self._peers(rank)
 
     def _compute(self, rank: int, group: int, task: Task, operation: str) -> Compute:
         layer, (first, _) = task.layer, self._partition.ranges[group]
@@ -236,20 +258,22 @@ class _Step:
 
     def _statistics(self, rank: int, task: Task, vectors: int) -> Iterator[Event]:
         """Batch norm's sums, of a filter-parallel layer's channels over replicas alone."""
-        size = vectors * STATISTIC_BYTES
+        size, ranks = vectors * STATISTIC_BYTES, EVERYONE
         spans = self._partition.spans.get(task.first.index)
-        if not spans:
+        if spans:
+            start, stop = spans[rank % len(spans)]
+            size, ranks = size * (stop - start), self._peers(rank)
+        else:
             size *= task.layer.output_shape.channels
-            yield from _sum(size, f"statistics of layer {task.layer.index}")
-        elif self._plan.replicas > 1:
-            sizes = [size * (stop - start) for start, stop in spans]
-            exchanged = _by_rank(peer_messages(self._cost, self._plan, sizes))
-            yield from self._over_peers(rank, exchanged, 0.0)
+        if not spans or self._plan.replicas > 1:
+            yield from _sums([(size, ranks)], f"statistics of layer {task.layer.index}")
 
 
-def _sum(size: int, purpose: str) -> Iterator[Event]:
-    yield BeginSum(size, purpose)
-    yield EndSum()
+def _sums(sizes: Iterable[tuple[int, Members]], purpose: str) -> Iterator[Event]:
+    """Sums of so many bytes that are taken at the same time."""
+    begun = [BeginSum(size, purpose, ranks) for size, ranks in sizes]
+    yield from begun
+    yield from (EndSum() for _ in begun)
 
 
 def _by_rank(messages: Iterable[Message]) -> Exchanged:

@@ -6,17 +6,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
 
-from mpitile.errors import InputError
-
 # What the sum of the weights' gradients is called.
 GRADIENTS = "gradients"
 FORWARD, ADJOINT = "forward", "adjoint"
-DIRECTIONS = (FORWARD, ADJOINT)
+# Of what rank 0 hands out where it reads for all.
+IMAGES = "images"
+DIRECTIONS = (FORWARD, ADJOINT, IMAGES)
 # Copying into and out of message buffers counts as part of the exchange.
 COPIES = ("pack", "unpack")
 
 # Ranks and bytes.
 Parcels = tuple[tuple[int, int], ...]
+# Those that take part in something; none for all ranks.
+Members = tuple[int, ...]
+EVERYONE: Members = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,8 @@ class BeginExchange:
     Attributes
     ----------
     group : its number.
-    direction : `FORWARD`, or `ADJOINT` for partial deltas on their way back.
+    direction : `FORWARD`, or `ADJOINT` for partial deltas on their way back; `IMAGES` before
+        the first group.
     sends, receives : ranks of the world, each with the bytes of its message.
     """
 
@@ -50,6 +54,26 @@ class BeginExchange:
     direction: str
     sends: Parcels = ()
     receives: Parcels = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BeginGather:
+    """A team begins to put whole tensors together from what each of its ranks owns.
+
+    Or, as the adjoint, to add up all ranks' whole copies of partial deltas, each part where it is
+    owned. Who sends what to whom follows from the devices: see `mpitile.plan.gathers`.
+
+    Attributes
+    ----------
+    group, direction : as of an exchange, and `EndExchange` ends it.
+    first : of the team's ranks, which follow each other.
+    parts : bytes that each of them owns.
+    """
+
+    group: int
+    direction: str
+    first: int
+    parts: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +86,18 @@ class EndExchange:
 
 @dataclass(frozen=True, slots=True)
 class BeginSum:
-    """A reduction over all ranks begins; the n-th of each rank is the same.
+    """A reduction begins; the n-th of each rank over the same ranks is the same.
 
     Attributes
     ----------
     size : bytes.
     purpose : such as "statistics" or "gradients".
+    ranks : whose summands are added up, in ascending order; all where there are none.
     """
 
     size: int
     purpose: str
+    ranks: Members = EVERYONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,19 +109,59 @@ class EndSum:
 class BeginBucket:
     """This rank's gradients of a bucket of so many bytes are complete.
 
-    Their sum over all ranks and the way back of new values go on beside what the rank does
-    then. The n-th of each rank is the same.
+    Their sum goes on beside what the rank does then. The n-th of each rank over the same ranks is
+    the same.
+
+    Attributes
+    ----------
+    ranks : as of a reduction.
     """
 
     size: int
+    ranks: Members = EVERYONE
 
 
 @dataclass(frozen=True, slots=True)
 class EndBuckets:
-    """The rank waits for the new values of all buckets that it has begun."""
+    """The rank waits for the sums of all buckets that it has begun."""
 
 
-Event = Compute | BeginExchange | EndExchange | BeginSum | EndSum | BeginBucket | EndBuckets
+@dataclass(frozen=True, slots=True)
+class BeginValues:
+    """New values of a bucket of so many bytes, of the step before, begin to be handed out.
+
+    They travel beside what the rank does then. The n-th of each rank over the same ranks is
+    the same.
+
+    Attributes
+    ----------
+    ranks : as of a reduction.
+    """
+
+    size: int
+    ranks: Members = EVERYONE
+
+
+@dataclass(frozen=True, slots=True)
+class EndValues:
+    """The rank waits for the first so many buckets of new values over these ranks."""
+
+    count: int
+    ranks: Members = EVERYONE
+
+
+Event = (
+    Compute
+    | BeginExchange
+    | BeginGather
+    | EndExchange
+    | BeginSum
+    | EndSum
+    | BeginBucket
+    | EndBuckets
+    | BeginValues
+    | EndValues
+)
 Program = tuple[Event, ...]
 
 
@@ -115,76 +181,6 @@ class Recording:
     @property
     def ranks(self) -> int:
         return len(self.programs)
-
-
-def check_programs(programs: Sequence[Program]) -> None:
-    """Hold the programs of all ranks against each other.
-
-    Raises
-    ------
-    InputError : a message is sent that nobody receives or the other way round, reductions
-        differ between ranks, or something ends that has not begun.
-    """
-    sent: dict[tuple, int] = {}
-    received: dict[tuple, int] = {}
-    sums = [_check_alone(rank, program, sent, received) for rank, program in enumerate(programs)]
-    for rank, own in enumerate(sums):
-        if own != sums[0]:
-            raise InputError(
-                f"rank {rank} takes {len(own)} sums of {sum(own)} bytes in all, but rank 0 "
-                f"takes {len(sums[0])} of {sum(sums[0])}: expected the same on all ranks"
-            )
-    for key in sent.keys() | received.keys():
-        if sent.get(key) != received.get(key):
-            source, target, group, direction, _ = key
-            raise InputError(
-                f"rank {source} sends {sent.get(key, 'no')} bytes to rank {target} in the "
-                f"{direction} exchange of group {group}, which expects {received.get(key, 'none')}"
-            )
-
-
-def _check_alone(rank: int, program: Program, sent: dict, received: dict) -> list[int]:
-    """Sizes of the rank's reductions; its messages are added to the others'."""
-    sums: list[int] = []
-    buckets: list[int] = []
-    ended = flying = 0
-    begun: dict[tuple[int, str], int] = {}
-    current: set[tuple[int, str]] = set()
-    for event in program:
-        match event:
-            case BeginSum(size=size):
-                sums.append(size)
-            case EndSum():
-                ended += 1
-                if ended > len(sums):
-                    raise InputError(f"rank {rank} waits for a sum that it has not begun")
-            case BeginBucket(size=size):
-                buckets.append(size)
-                flying += 1
-            case EndBuckets():
-                flying = 0
-            case BeginExchange(group=group, direction=direction):
-                key = (group, direction)
-                if key in current:
-                    raise InputError(
-                        f"rank {rank} begins the {direction} exchange of group {group} twice"
-                    )
-                current.add(key)
-                times = begun[key] = begun.get(key, 0) + 1
-                for peer, size in event.sends:
-                    sent[rank, peer, group, direction, times] = size
-                for peer, size in event.receives:
-                    received[peer, rank, group, direction, times] = size
-            case EndExchange(group=group, direction=direction):
-                if (group, direction) not in current:
-                    raise InputError(
-                        f"rank {rank} ends the {direction} exchange of group {group}, which it "
-                        "has not begun"
-                    )
-                current.remove((group, direction))
-    if current or flying or ended < len(sums):
-        raise InputError(f"rank {rank} begins an exchange or a sum that it never ends")
-    return sums + buckets
 
 
 def scaled(programs: Sequence[Program], factor: float) -> tuple[Program, ...]:

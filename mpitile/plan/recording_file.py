@@ -5,53 +5,70 @@
     {"rank": 0, "do": "begin_exchange", "group": 1, "direction": "forward",
      "sends": [[1, 65536]], "receives": [[1, 65536]]}
     {"rank": 0, "do": "end_exchange", "group": 1, "direction": "forward"}
+    {"rank": 0, "do": "begin_gather", "group": 2, "direction": "forward",
+     "first": 0, "parts": [65536, 32768]}
+    {"rank": 0, "do": "end_exchange", "group": 2, "direction": "forward"}
     {"rank": 0, "do": "begin_sum", "purpose": "gradients", "bytes": 4194304}
     {"rank": 0, "do": "end_sum"}
     {"rank": 0, "do": "begin_bucket", "bytes": 524288}
     {"rank": 0, "do": "end_buckets"}
+    {"rank": 0, "do": "begin_values", "bytes": 524288}
+    {"rank": 0, "do": "end_values", "count": 1}
 
-Events of one rank stand in the order in which it does them; ranks may alternate.
+Events of one rank stand in the order in which it does them; ranks may alternate. Sums and buckets
+of some ranks alone have them as "ranks": [0, 2].
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import pairwise
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from mpitile.errors import InputError
+from mpitile.plan.program_check import check_programs
 from mpitile.plan.recording import (
     COPIES,
     DIRECTIONS,
+    EVERYONE,
     BeginBucket,
     BeginExchange,
+    BeginGather,
     BeginSum,
+    BeginValues,
     Compute,
     EndBuckets,
     EndExchange,
     EndSum,
+    EndValues,
     Event,
+    Members,
     Parcels,
     Recording,
-    check_programs,
 )
 
 _VERSION = 1
 _HEADER = "mpitile_recording"
 _MOST_RANKS = 1 << 20
 _DIGITS = 9
-# What each kind of line holds besides its rank; computing may name a layer, or copying a group.
+# What each kind of line holds besides its rank.
 _KEYS = {
     "compute": {"operation", "seconds"},
     "begin_exchange": {"group", "direction", "sends", "receives"},
+    "begin_gather": {"group", "direction", "first", "parts"},
     "end_exchange": {"group", "direction"},
     "begin_sum": {"purpose", "bytes"},
     "end_sum": set(),
     "begin_bucket": {"bytes"},
     "end_buckets": set(),
+    "begin_values": {"bytes"},
+    "end_values": {"count"},
 }
+# Who takes part, where that is not everyone.
+_MEMBERS = "ranks"
 
 
 def write_recording(recording: Recording, path: str | Path) -> None:
@@ -147,16 +164,32 @@ def _line(event: Event) -> dict[str, Any]:
                 "sends": sends,
                 "receives": receives,
             }
+        case BeginGather(group=group, direction=direction, first=first, parts=parts):
+            return {
+                "do": "begin_gather",
+                "group": group,
+                "direction": direction,
+                "first": first,
+                "parts": parts,
+            }
         case EndExchange(group=group, direction=direction):
             return {"do": "end_exchange", "group": group, "direction": direction}
-        case BeginSum(size=size, purpose=purpose):
-            return {"do": "begin_sum", "purpose": purpose, "bytes": size}
-        case BeginBucket(size=size):
-            return {"do": "begin_bucket", "bytes": size}
+        case BeginSum(size=size, purpose=purpose, ranks=ranks):
+            return {"do": "begin_sum", "purpose": purpose, "bytes": size, **_among(ranks)}
+        case BeginBucket(size=size, ranks=ranks):
+            return {"do": "begin_bucket", "bytes": size, **_among(ranks)}
         case EndBuckets():
             return {"do": "end_buckets"}
+        case BeginValues(size=size, ranks=ranks):
+            return {"do": "begin_values", "bytes": size, **_among(ranks)}
+        case EndValues(count=count, ranks=ranks):
+            return {"do": "end_values", "count": count, **_among(ranks)}
         case _:
             return {"do": "end_sum"}
+
+
+def _among(ranks: Members) -> dict[str, Members]:
+    return {_MEMBERS: ranks} if ranks else {}
 
 
 def _place(operation: object) -> str:
@@ -169,7 +202,10 @@ def _event(line: dict[str, Any], ranks: int) -> Event:
     if kind not in _KEYS:
         raise InputError(f"do = {kind!r}: expected one of {', '.join(_KEYS)}")
     place = _place(line.get("operation"))
-    found = line.keys() - {"rank", "do"} - ({place} if kind == "compute" else set())
+    # Computing may name a layer, or copying a group.
+    among = ("begin_sum", "begin_bucket", "begin_values", "end_values")
+    optional = {"compute": {place}, **{key: {_MEMBERS} for key in among}}
+    found = line.keys() - {"rank", "do"} - optional.get(kind, set())
     if found != _KEYS[kind]:
         raise InputError(
             f"{kind}: expected the keys {', '.join(sorted(_KEYS[kind])) or '(none)'}, got "
@@ -182,14 +218,23 @@ def _event(line: dict[str, Any], ranks: int) -> Event:
         case "begin_exchange":
             sends, receives = (_parcels(line, key, ranks) for key in ("sends", "receives"))
             return BeginExchange(_count(line, "group"), _direction(line), sends, receives)
+        case "begin_gather":
+            parts = tuple(_counts(line, "parts"))
+            return BeginGather(
+                _count(line, "group"), _direction(line), _count(line, "first"), parts
+            )
         case "end_exchange":
             return EndExchange(_count(line, "group"), _direction(line))
         case "begin_sum":
-            return BeginSum(_count(line, "bytes"), _word(line, "purpose"))
+            return BeginSum(_count(line, "bytes"), _word(line, "purpose"), _members(line))
         case "begin_bucket":
-            return BeginBucket(_count(line, "bytes"))
+            return BeginBucket(_count(line, "bytes"), _members(line))
         case "end_buckets":
             return EndBuckets()
+        case "begin_values":
+            return BeginValues(_count(line, "bytes"), _members(line))
+        case "end_values":
+            return EndValues(_count(line, "count"), _members(line))
         case _:
             return EndSum()
 
@@ -213,6 +258,23 @@ def _count(line: dict[str, Any], key: str) -> int:
     if type(value) is not int or value < 0:
         raise InputError(f"{key} = {value!r}: expected a whole number from 0 on")
     return value
+
+
+def _counts(line: dict[str, Any], key: str) -> list[int]:
+    values = line[key]
+    good = isinstance(values, list) and all(type(n) is int and n >= 0 for n in values)
+    if not good or not values:
+        raise InputError(f"{key} = {values!r}: expected a list of whole numbers from 0 on")
+    return values
+
+
+def _members(line: dict[str, Any]) -> Members:
+    if _MEMBERS not in line:
+        return EVERYONE
+    values = _counts(line, _MEMBERS)
+    if any(a >= b for a, b in pairwise(values)):
+        raise InputError(f"{_MEMBERS} = {values!r}: expected ranks in ascending order")
+    return tuple(values)
 
 
 def _word(line: dict[str, Any], key: str) -> str:

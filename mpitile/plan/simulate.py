@@ -8,9 +8,12 @@ from functools import cache
 from mpitile.errors import InputError
 from mpitile.plan.clockwork import Clockwork
 from mpitile.plan.cluster import Cluster
-from mpitile.plan.collectives import ALGORITHMS, Schedule, binomial
+from mpitile.plan.collectives import ALGORITHMS, Schedules, binomial, halves, schedule_among
+from mpitile.plan.devices import cluster_devices
+from mpitile.plan.gather_messages import with_messages
 from mpitile.plan.intervals import Timeline
-from mpitile.plan.recording import GRADIENTS, Program, check_programs
+from mpitile.plan.program_check import check_programs
+from mpitile.plan.recording import GRADIENTS, Members, Program
 from mpitile.plan.wires import EAGER_BYTES
 
 
@@ -43,13 +46,15 @@ def simulate(
             f"ranks of its {len(cluster.devices)} devices"
         )
     check_programs(programs)
+    devices = cluster_devices(cluster)
+    ways = {GRADIENTS: ALGORITHMS[algorithm], **halves(algorithm)}
 
     @cache
-    def schedule(size: int, purpose: str) -> Schedule:
-        way = ALGORITHMS[algorithm] if purpose == GRADIENTS else binomial
-        return way(cluster, size)
+    def schedule(size: int, purpose: str, ranks: Members) -> Schedules:
+        return schedule_among(ways.get(purpose, binomial), devices, size, ranks)
 
     def adding(rank: int, size: int) -> float:
         return size / cluster.devices[cluster.device_of(rank)].speed.sum
 
+    programs = with_messages(programs, cluster)
     return Clockwork(programs, cluster, schedule, adding, eager, keep).run()

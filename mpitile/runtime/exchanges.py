@@ -7,6 +7,7 @@ import numpy as np
 from mpitile.comm.devices import DeviceGroup, TeamGroup, make_team_group
 from mpitile.comm.exchange import Exchange
 from mpitile.comm.gathering import WholeExchange
+from mpitile.comm.recorder import Unrecorded
 from mpitile.comm.topology import Topology
 from mpitile.plan.devices import Devices
 from mpitile.plan.gathers import part_sizes, staging_bytes
@@ -26,6 +27,7 @@ class Exchanges:
     part, arrays : this rank's boxes, and the arrays that are read and filled.
     images : of each pass.
     group : which ranks share memory; None where none do.
+    recorder : is told what the rank does.
 
     Attributes
     ----------
@@ -42,6 +44,7 @@ class Exchanges:
         images: int,
         dtype: np.dtype,
         group: DeviceGroup | None,
+        recorder: Unrecorded | None = None,
     ) -> None:
         parts = {
             number: found
@@ -68,8 +71,16 @@ class Exchanges:
                     copies,
                     copy_deltas,
                 )
-            deltas = (arrays.deltas, copy_deltas) if training else ()
-            return WholeExchange(place, self._memory, parts[number], arrays.values, copies, *deltas)
+            deltas = (arrays.deltas, copy_deltas) if training else (None, None)
+            return WholeExchange(
+                place,
+                self._memory,
+                parts[number],
+                arrays.values,
+                copies,
+                *deltas,
+                recorder=recorder,
+            )
 
         self.of_group = tuple(exchange(number) for number in range(len(part.groups)))
         self.bytes = sum(each.bytes for each in self.of_group) + (own if parts else 0)

@@ -109,7 +109,8 @@ class Program:
         spans = {tensor - 1: span for tensor, span in self.part.slices.items()}
         if parameters.spans != spans:
             raise ValueError(f"parameters: expected slices {spans}, got {parameters.spans}")
-        self._mark = (recorder or Unrecorded()).mark
+        recorder = recorder or Unrecorded()
+        self._mark = recorder.mark
         self.stopwatch = Stopwatch()
         self.images = images
         self.parameters = parameters
@@ -141,7 +142,7 @@ class Program:
         scratch = scratch_elements(self.network, self.part, images, self._merged)
         self._scratch = aligned_zeros((scratch,), self._dtype)
         self._exchanges = Exchanges(
-            partition, self.part, topology, self._arrays, images, self._dtype, group
+            partition, self.part, topology, self._arrays, images, self._dtype, group, recorder
         )
         self._groups = tuple(self._group(number) for number in range(len(self.part.groups)))
         self.bytes = {

@@ -12,7 +12,7 @@ from mpitile.comm.devices import DeviceGroup, one_array, own_arrays
 from mpitile.comm.flow import SumFlow, ValueFlow
 from mpitile.comm.reduce import SlicedGather, SlicedSum
 from mpitile.network.spec import NetOptions
-from mpitile.plan.buckets import Bucket
+from mpitile.plan.buckets import Bucket, needed
 from mpitile.train.optimizer import Trained, optimizer_of
 
 
@@ -116,18 +116,16 @@ class DividedState:
             self.sum_flow.complete(self._complete)
         return [stop - start for start, stop in self._spans[first : self._complete]]
 
-    def wait_values(self, layers: Collection[int]) -> None:
-        """Return when `value_flow` has brought the device all values of these layers."""
-        needed = [
-            number
-            for number, bucket in enumerate(reversed(self._buckets), 1)
-            if bucket.layer <= max(layers)
-        ]
-        self.value_flow.wait(max(needed, default=0))
+    def wait_values(self, layer: int) -> int:
+        """Return when `value_flow` has brought the device all values up to this layer's.
 
-    def wait_all_values(self) -> None:
-        """Return when it has brought all."""
-        self.value_flow.wait(len(self._buckets))
+        Returns
+        -------
+        How many buckets these are.
+        """
+        count = needed(self._buckets, layer)
+        self.value_flow.wait(count)
+        return count
 
     def begin_share(self) -> None:
         """Begin to hand out the changed values."""
@@ -153,6 +151,12 @@ class DividedState:
         for name, moment in self._optimizer.state.items():
             found[name] = Part(moment, fields, self.own)
         return found
+
+    @property
+    def bucket_bytes(self) -> list[int]:
+        """Of the buckets' values, in the order in which forward reads them first."""
+        itemsize = self.values.itemsize
+        return [itemsize * (stop - start) for start, stop in reversed(self._spans)]
 
     @property
     def bytes(self) -> dict[str, int]:

@@ -12,6 +12,7 @@ from mpitile.checkpoint.shards import Part, Sliced, replicated
 from mpitile.comm.devices import DeviceGroup, make_devices, peer_group
 from mpitile.comm.flow import SumFlow, ValueFlow
 from mpitile.comm.progress import Beside
+from mpitile.comm.recorder import Among
 from mpitile.comm.topology import Topology
 from mpitile.network.parameters import ParameterSpec, divided_specs, parameter_specs
 from mpitile.network.spec import Network
@@ -19,6 +20,7 @@ from mpitile.plan.buckets import layer_buckets
 from mpitile.plan.bytes import parameter_elements, tile_elements
 from mpitile.plan.filters import tile_spans
 from mpitile.plan.plan import Plan
+from mpitile.plan.recording import EVERYONE, Members
 from mpitile.runtime.parameters import Parameters, trained_elements
 from mpitile.train.divided import DividedState
 
@@ -72,11 +74,13 @@ class TrainState:
         whole = divided(self.group, shared)
         self._divided = [whole]
         flat = [whole.values, whole.gradients]
+        self._members = [EVERYONE]
         if spans:
             peers = peer_group(self.group, topology.peers, plan.grid.tiles, topology.tile)
             own = divided(peers, slices)
             self._divided.append(own)
             flat += [spans, own.values, own.gradients]
+            self._members.append(_peers(topology))
         self._beside: Beside | None = None
         # Inside a device nothing travels: what there is to do is done between layers.
         if overlap and topology.world.threaded and len(self.group.devices) > 1:
@@ -122,7 +126,7 @@ class TrainState:
         if self._beside:
             self._beside.start()
 
-    def complete(self, layers: Sequence[int]) -> Sequence[int]:
+    def complete(self, layers: Sequence[int]) -> Sequence[Among]:
         """This rank's gradients of these layers are complete, and their values done with.
 
         Layers come in descending order. Where no thread does it, this is when sums advance,
@@ -130,50 +134,75 @@ class TrainState:
 
         Returns
         -------
-        The elements of each bucket of what all ranks have alike that became complete.
+        The bytes of each bucket that became complete, and who adds them up.
         """
-        whole, *_ = [divided.complete(layers) for divided in self._divided]
+        found = [divided.complete(layers) for divided in self._divided]
         if not self._beside:
             self._advance()
-        return whole
+        itemsize = self.total.itemsize
+        return self._among([[itemsize * count for count in elements] for elements in found])
 
-    def end_overlap(self) -> SumFlow:
+    @property
+    def sums(self) -> Sequence[Among]:
+        """The bytes of all gradients that this rank adds up with others, and who these are."""
+        sizes = [divided.gradients.nbytes for divided in self._divided]
+        return self._among([[size] if size else [] for size in sizes])
+
+    def end_overlap(self) -> Sequence[SumFlow]:
         """Return when this rank's spans have their new values, and begin to hand them out.
 
         Nobody may read values before `wait_values`, nor write gradients before `settle`.
 
         Returns
         -------
-        What the buckets' way was like.
+        What the buckets' ways were like.
         """
         if self._beside:
             self._beside.stop()
-        for divided in self._divided:
-            divided.sum_flow.end()
+        flows = [divided.sum_flow for divided in self._divided]
+        for flow in flows:
+            flow.end()
         for divided in self._divided:
             divided.value_flow.begin()
         if self._beside:
             self._beside.start()
         self._advance()
-        return self._divided[0].sum_flow
+        return flows
 
-    def wait_values(self, layers: Sequence[int]) -> None:
-        """Return when the device has all new values of these layers."""
+    @property
+    def buckets(self) -> Sequence[Among]:
+        """The bytes of each bucket in the order in which forward reads them, and whose it is."""
+        return self._among([divided.bucket_bytes for divided in self._divided])
+
+    def wait_values(self, layer: int) -> Sequence[Among]:
+        """Return when the device has all new values of the layers up to this one.
+
+        Returns
+        -------
+        How many of the buckets of which ranks these are.
+        """
         if not self._beside:
             self._advance()
-        if layers:
-            for divided in self._divided:
-                divided.wait_values(layers)
+        counts = [divided.wait_values(layer) for divided in self._divided]
+        return self._among([[count] for count in counts])
 
-    def settle(self) -> ValueFlow | None:
-        """Return when the device's values are whole, with what the buckets' way was like."""
-        if self._divided[0].value_flow is None:
-            return None
-        for divided in self._divided:
-            divided.wait_all_values()
+    def settle(self) -> Sequence[ValueFlow]:
+        """Return when the device's values are whole, with what the buckets' ways were like."""
+        flows = [each.value_flow for each in self._divided if each.value_flow]
+        for flow in flows:
+            flow.wait_all()
         if self._beside:
             self._beside.stop()
-        return self._divided[0].value_flow
+        return flows
+
+    def _among(self, sizes: Sequence[Sequence[int]]) -> Sequence[Among]:
+        """Those of each array with its ranks, but for an array that this rank has alone."""
+        return [
+            (size, members)
+            for own, members in zip(sizes, self._members, strict=True)
+            for size in own
+            if len(members) != 1
+        ]
 
     def _advance(self) -> bool:
         """Do what can be done at once for buckets under way; whether nothing is left."""
@@ -241,6 +270,14 @@ class TrainState:
             self._beside.close()
         for divided in self._divided:
             divided.close()
+
+
+def _peers(topology: Topology) -> Members:
+    """The ranks of this tile in all replicas, in numbers of the world."""
+    world, count = topology.world.size, topology.peers.size
+    if count == world > 1:
+        return EVERYONE
+    return tuple(range(topology.tile, world, world // count))
 
 
 def _shared_bytes(network: Network, plan: Plan, dtype: np.dtype) -> tuple[int, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +18,15 @@ from mpitile.layers.base import Step
 from mpitile.network.spec import Network
 from mpitile.plan.bytes import most_staged
 from mpitile.plan.partition import Partition
-from mpitile.plan.recording import GRADIENTS
+from mpitile.plan.recording import GRADIENTS, IMAGES
 from mpitile.runtime.calibrate import choose_kernels
 from mpitile.runtime.parameters import Parameters
-from mpitile.runtime.program import Complete, Program, Ready
+from mpitile.runtime.program import Program
 from mpitile.runtime.stopwatch import Stopwatch
 from mpitile.train.evaluation import Score, score_images
 from mpitile.train.feeding import Feeder, Passes
 from mpitile.train.memory import peak_resident_bytes
+from mpitile.train.overlap import Overlap
 from mpitile.train.run_folder import StepMetrics
 from mpitile.train.scales import Scales
 from mpitile.train.schedule import learning_rate
@@ -196,13 +197,13 @@ class Trainer:
         rate = learning_rate(self.job.network.options, self.done + 1)
         try:
             loss = self._overlapped(feeder, rate) if self._overlap else self._apart(feeder, rate)
+            self.done += 1
+            self._recorder.mark("metrics")
+            metrics = self._metrics(loss, rate, start, stop_wanted())
         except MpitileError:
             # All ranks have met it, and end: no message may be left under way.
             self.settle()
             raise
-        self.done += 1
-        self._recorder.mark("metrics")
-        metrics = self._metrics(loss, rate, start, stop_wanted())
         self._recorder.end_step()
         return metrics
 
@@ -210,8 +211,7 @@ class Trainer:
         """Compute all gradients, then their sums, then new values; this rank's part of the loss."""
         loss = self._gradients(feeder)
         self._recorder.mark(GRADIENTS)
-        self._recorder.reduction(self._state.parameters.gradients.nbytes)
-        with self._clock.measure("reduce"):
+        with self._clock.measure("reduce"), self._recorder.reductions(self._state.sums):
             self._state.begin_sum()
             self._state.end_sum()
         self._recorder.mark("update")
@@ -228,56 +228,32 @@ class Trainer:
 
         New values are handed out beside the next step's forward pass, until `settle`.
         """
-        itemsize = self._state.parameters.gradients.itemsize
-
-        def complete(layers: Sequence[int]) -> None:
-            with self._recorder.beside():
-                elements = self._state.complete(layers)
-            self._recorder.buckets([itemsize * count for count in elements])
-
-        def ready(layers: Sequence[int]) -> None:
-            with self._recorder.beside():
-                self._state.wait_values(layers)
-
-        def begin() -> None:
-            self._state.begin_overlap(rate, self.job.batch, self.done + 1)
-
-        loss = self._gradients(feeder, ready, begin, complete)
+        update = (rate, self.job.batch, self.done + 1)
+        overlap = Overlap(self._state, self._recorder, update)
+        loss = self._gradients(feeder, overlap)
         self._recorder.mark(GRADIENTS)
-        with self._clock.measure("reduce"), self._recorder.beside():
-            flow = self._state.end_overlap()
-        self._recorder.end_buckets(flow.flights, flow.seconds)
+        with self._clock.measure("reduce"):
+            overlap.end()
         return loss
 
-    def _gradients(
-        self,
-        feeder: Feeder,
-        ready: Ready | None = None,
-        begin: Callable[[], None] = lambda: None,
-        complete: Complete | None = None,
-    ) -> float:
-        """Add up the gradients of this rank's part of the batch; its part of the loss.
-
-        Parameters
-        ----------
-        ready : waits in the first pass for layers' values.
-        begin : called before the last backward pass.
-        complete : told in the last pass which layers' gradients are.
-        """
-        last = self.job.subdivisions - 1
+    def _gradients(self, feeder: Feeder, overlap: Overlap | None = None) -> float:
+        """Add up the gradients of this rank's part of the batch; its part of the loss."""
         loss = 0.0
         for number in range(self.job.subdivisions):
-            self._recorder.mark("images")
+            self._recorder.mark(IMAGES)
             with self._clock.measure("load"):
                 truths = feeder.next(self.done * self.job.subdivisions + number)
-            step = self._step(number, truths, first=number == 0)
+            first, last = number == 0, number == self.job.subdivisions - 1
+            step = self._step(number, truths, first)
             with self._clock.measure("passes"):
-                self.program.forward(step, ready=ready if number == 0 else None)
+                self.program.forward(step, ready=overlap.ready if overlap and first else None)
                 loss += self.program.loss
-                self.settle()
-                if number == last:
-                    begin()
-                self.program.backward(step, complete=complete if number == last else None)
+                if overlap and first:
+                    overlap.settle()
+                if overlap and last:
+                    overlap.begin()
+                complete = overlap.complete if overlap and last else None
+                self.program.backward(step, complete=complete)
         return loss
 
     def _step(self, number: int, truths: object, first: bool) -> Step:

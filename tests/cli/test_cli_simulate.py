@@ -64,6 +64,38 @@ def test_a_step_is_simulated_and_traced(place, recording):
     assert {event["tid"] for event in trace if event["ph"] == "X"} == {0, 1, 2, 3}
 
 
+@pytest.mark.parametrize(
+    "tiling",
+    [
+        {"grid": "1x2", "replicas": 2, "filters": [2, 4]},
+        {"grid": "2x2", "filters": [0, 1, 2, 3, 4]},
+    ],
+    ids=["slices of replicas", "slices"],
+)
+def test_a_recording_sends_what_was_planned_on_any_devices(tmp_path, tiling):
+    """It is made on this host alone, as if its ranks were one device."""
+    settings = runs.settings_of(tmp_path / "no-data", tmp_path / "out", tiling=tiling)
+    runs.write_run(tmp_path, settings)
+    recorded = ("--recording", "recording.jsonl")
+    result = runs.mpitile("record", "run.toml", "--ranks", 4, "--steps", 1, cwd=tmp_path)
+    assert result.code == 0, result
+    for count, ranks in ((2, 2), (4, 1)):
+        (tmp_path / "cluster.toml").write_text(
+            CLUSTER.replace("count = 2\nranks = 2", f"count = {count}\nranks = {ranks}")
+        )
+        sent = []
+        for source in (recorded, ()):
+            result = simulate(tmp_path, *source, "--json")
+            assert result.code == 0, result
+            found = json.loads(result.out)
+            sent.append([rank["sent"] for rank in found["timeline"]])
+            assert 0 < found["step_seconds"] < 60
+        # At the end of a step it is also told how much each device has sent, which are 8 bytes.
+        figures = 8 * (count - 1) * 2 * 3
+        assert sent[0] == pytest.approx(sent[1], abs=figures)
+        assert min(sent[0]) > 0
+
+
 def test_words_for_the_reader(place):
     result = simulate(place, "--sums", "hierarchical", "--overlap")
     assert result.code == 0, result

@@ -25,7 +25,8 @@ from mpitile.comm.recorder import HALOS, PARTIAL_DELTAS, Recorder
 from mpitile.plan.devices import Devices
 from mpitile.plan.gathers import messages, staging_bytes
 from mpitile.plan.intervals import HALO
-from mpitile.plan.recording import ADJOINT, FORWARD, BeginExchange, check_programs
+from mpitile.plan.program_check import check_programs
+from mpitile.plan.recording import ADJOINT, FORWARD, BeginGather, Compute, EndExchange
 
 EXACT = 1e-13
 WEIGHTS = (0.3, 1.0, 2.5)
@@ -225,15 +226,16 @@ def test_teams_of_several_replicas_keep_their_devices():
     assert found[3:] == [(((0,), (1, 2)), 0, 1), (((0,), (1, 2)), 1, 2), (((0,), (1, 2)), 1, 2)]
 
 
-def test_messages_are_recorded_with_ranks_of_the_world():
-    """Two teams of two ranks, each rank a device: what is sent is an event of the group."""
+@pytest.mark.parametrize("split", [((0,), (1,)), ((0, 1),)])
+def test_gathers_are_recorded_alike_on_any_devices(split):
+    """Two teams of two ranks: what they put together is an event of the group."""
     tensor = Tensor(3, 4, 6, sliced(3, 4, 6, (1.0, 2.0)))
     case = Case(({1: tensor},), images=2)
 
     def work(comm):
         recorder = Recorder(comm.rank, first=0, most=1)
         team = RecordedCommunicator(comm, recorder).team(2, 1, 2)
-        [(exchange, _)], _ = make(team, Devices(((0,), (1,))), case)
+        [(exchange, _)], _ = make(team, Devices(split), case, recorder)
         recorder.begin_step()
         recorder.mark(HALOS, 5)
         exchange.begin_forward()
@@ -247,12 +249,16 @@ def test_messages_are_recorded_with_ranks_of_the_world():
     recorders = run_ranks(4, work)
     programs = [recorder.steps[0] for recorder in recorders]
     check_programs(programs)
-    begun = [event for event in programs[2] if isinstance(event, BeginExchange)]
-    first, second = (2 * 3 * 4 * channels * 8 for channels in (2, 4))
-    assert begun == [
-        BeginExchange(5, FORWARD, ((3, first),), ((3, second),)),
-        BeginExchange(5, ADJOINT, ((3, second),), ((3, first),)),
-    ]
+    parts = tuple(2 * 3 * 4 * channels * 8 for channels in (2, 4))
+    for rank, program in enumerate(programs):
+        assert [event for event in program if not isinstance(event, Compute)] == [
+            BeginGather(5, FORWARD, rank // 2 * 2, parts),
+            EndExchange(5, FORWARD),
+            BeginGather(5, ADJOINT, rank // 2 * 2, parts),
+            EndExchange(5, ADJOINT),
+        ]
+    operations = [event.operation for event in programs[2] if isinstance(event, Compute)]
+    assert operations.index("pack") < operations.index("unpack")
     # Waiting for the ranks of the device is waiting for halos.
     assert {i.kind for i in recorders[2].intervals if i.name.startswith(HALOS)} == {HALO}
 

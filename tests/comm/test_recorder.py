@@ -11,7 +11,9 @@ from mpitile.comm.local import run_ranks
 from mpitile.comm.recorded import RecordedCommunicator
 from mpitile.comm.recorder import HALOS, Recorder
 from mpitile.plan.intervals import COMPUTE, FLIGHT, HALO, REDUCE
+from mpitile.plan.program_check import check_programs
 from mpitile.plan.recording import (
+    EVERYONE,
     FORWARD,
     BeginBucket,
     BeginExchange,
@@ -20,7 +22,7 @@ from mpitile.plan.recording import (
     EndBuckets,
     EndExchange,
     EndSum,
-    check_programs,
+    total_seconds,
 )
 
 
@@ -160,7 +162,7 @@ def test_work_on_buckets_is_counted_apart_and_stands_beside():
         with recorder.beside():
             burn(0.05)
             channel.begin()
-        recorder.buckets([16, 8])
+        recorder.buckets([(16, EVERYONE), (8, EVERYONE)])
         burn(0.01)
         # Another thread's messages are nobody's events.
         other = threading.Thread(target=channel.begin)
@@ -170,7 +172,8 @@ def test_work_on_buckets_is_counted_apart_and_stands_beside():
         with recorder.beside():
             channel.end()
         now = time.perf_counter()
-        recorder.end_buckets([(now - 0.02, now), (now - 0.01, now)], 0.25)
+        recorder.end_buckets(0.25)
+        recorder.flights("bucket", [[(now - 0.02, now), (now - 0.01, now)]])
         recorder.end_step()
         return recorder
 
@@ -188,3 +191,46 @@ def test_work_on_buckets_is_counted_apart_and_stands_beside():
         flights = [line for line in recorder.intervals if line.kind == FLIGHT]
         assert [line.name for line in flights] == ["bucket 0", "bucket 1"]
         assert any(line.kind == REDUCE for line in recorder.intervals)
+
+
+def test_adding_up_is_a_part_of_sums_and_no_work():
+    def work(comm):
+        recorder = Recorder(comm.rank, first=0, most=1)
+        inside = RecordedCommunicator(comm, recorder).split(0)
+        recorder.begin_step()
+        recorder.mark("gradients")
+        with recorder.reductions([(16, EVERYONE), (8, (0, 1))]):
+            burn(0.05)
+            inside.sum(np.zeros(1))
+        recorder.mark("update")
+        recorder.end_step()
+        return recorder
+
+    for recorder in run_ranks(2, work):
+        (program,) = recorder.steps
+        events = [event for event in program if not isinstance(event, Compute)]
+        begun = [BeginSum(16, "gradients"), BeginSum(8, "gradients", (0, 1))]
+        assert events == [*begun, EndSum(), EndSum()]
+        assert total_seconds(program) < 0.04
+        assert sum(i.end - i.start for i in recorder.intervals if i.kind == REDUCE) >= 0.05
+
+
+def test_sums_of_some_ranks_say_which():
+    def work(comm):
+        recorder = Recorder(comm.rank, first=0, most=1)
+        world = RecordedCommunicator(comm, recorder)
+        peers = world.split(comm.rank % 2)
+        teams = [world.team(2, 1, 2), peers.split(comm.rank // 2), world.split(0)]
+        recorder.begin_step()
+        for each in (peers, *teams):
+            each.sum(np.zeros(2))
+        peers.maximum(np.zeros(1))
+        recorder.end_step()
+        return recorder.steps[0]
+
+    programs = run_ranks(4, work)
+    check_programs(programs)
+    for rank, program in enumerate(programs):
+        begun = [(e.size, e.ranks) for e in program if isinstance(e, BeginSum)]
+        peers, team = (rank % 2, rank % 2 + 2), (rank // 2 * 2, rank // 2 * 2 + 1)
+        assert begun == [(16, peers), (16, team), (16, (rank,)), (16, EVERYONE), (8, peers)]

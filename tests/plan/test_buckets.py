@@ -11,7 +11,7 @@ from mpitile.geometry.tiling import Grid
 from mpitile.network.cfg import parse_network
 from mpitile.network.parameters import parameter_specs
 from mpitile.plan.buckets import layer_buckets
-from mpitile.plan.overlap import Completion
+from mpitile.plan.completion import Awaiting, Completion, value_bytes
 from mpitile.plan.plan import Plan
 from mpitile.plan.tasks import group_tasks
 
@@ -70,7 +70,8 @@ def four_layers():
 def test_all_buckets_become_complete_in_a_backward_pass(network, data):
     groups = data.draw(strategies.groups(network))
     tasks = group_tasks(network, Plan(Grid(1, 1), groups))
-    completion = Completion(network, (), 4)
+    buckets = layer_buckets(parameter_specs(network), 4)
+    completion = Completion(buckets, 4)
     sizes = [
         size
         for group in reversed(tasks)
@@ -78,3 +79,22 @@ def test_all_buckets_become_complete_in_a_backward_pass(network, data):
         for size in completion.after(task)
     ]
     assert sum(sizes) == 4 * len(layers_of(parameter_specs(network)))
+
+
+@given(NETWORKS, st.data())
+def test_forward_waits_for_the_values_that_a_task_reads(network, data):
+    """Every layer's buckets are among those waited for, and all are in the end."""
+    groups = data.draw(strategies.groups(network))
+    buckets = layer_buckets(parameter_specs(network), 4, 32)
+    awaiting, known, told = Awaiting(buckets), 0, []
+    for task in (
+        task for group in group_tasks(network, Plan(Grid(1, 1), groups)) for task in group
+    ):
+        for known in awaiting.before(task):
+            told.append(known)
+        here = buckets[len(buckets) - known :]
+        missing = [bucket for bucket in buckets if bucket not in here]
+        assert all(bucket.layer > task.layer.index for bucket in missing)
+    assert told == sorted(set(told))
+    assert known == len(buckets)
+    assert sum(value_bytes(buckets, 4)) == 4 * len(layers_of(parameter_specs(network)))

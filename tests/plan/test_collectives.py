@@ -1,22 +1,21 @@
 """Schedules of sums: everything that is sent is received, and every part is added once."""
 
 from collections import Counter
+from itertools import accumulate, pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpitile.plan.cluster import Cluster, Device, DeviceSpeed, Link
-from mpitile.plan.collectives import ALGORITHMS
-
-SPEED = DeviceSpeed(
-    flops={}, bytes=1.0, clear=1.0, call=0.0, copy=1.0, piece=0.0, sum=1.0, update={}
-)
+from mpitile.plan.collectives import ALGORITHMS, schedule_among
+from mpitile.plan.devices import Devices, group_ranks, team_devices
+from mpitile.plan.recording import EVERYONE
 
 
-def cluster(ranks):
-    devices = tuple(Device("d", count, None, SPEED) for count in ranks)
-    return Cluster(devices, Link(0.0, 1.0), Link(0.0, 1.0))
+def devices_of(ranks):
+    """Devices of so many ranks each, one after the other."""
+    starts = accumulate(ranks, initial=0)
+    return Devices(tuple(tuple(range(*span)) for span in pairwise(starts)))
 
 
 @given(
@@ -25,7 +24,7 @@ def cluster(ranks):
     st.sampled_from(sorted(ALGORITHMS)),
 )
 def test_messages_pair_up_and_all_ranks_are_added(devices, size, name):
-    schedule = ALGORITHMS[name](cluster(devices), size)
+    schedule = ALGORITHMS[name](devices_of(devices), size)
     ranks = sum(devices)
     assert len(schedule) == ranks
     sent, received = Counter(), Counter()
@@ -45,7 +44,7 @@ def test_messages_pair_up_and_all_ranks_are_added(devices, size, name):
 @given(st.integers(2, 30), st.sampled_from(sorted(ALGORITHMS)))
 def test_every_rank_depends_on_every_other(ranks, name):
     """Runs the schedule on sets of ranks: at the end all have heard of all."""
-    schedule = ALGORITHMS[name](cluster([3] * (ranks // 3) + [1] * (ranks % 3)), 1 << 20)
+    schedule = ALGORITHMS[name](devices_of([3] * (ranks // 3) + [1] * (ranks % 3)), 1 << 20)
     known = [{rank} for rank in range(ranks)]
     places, posted = [0] * ranks, [False] * ranks
     mail = {}
@@ -71,4 +70,21 @@ def test_every_rank_depends_on_every_other(ranks, name):
 
 @pytest.mark.parametrize("name", sorted(ALGORITHMS))
 def test_one_rank_has_nothing_to_send(name):
-    assert ALGORITHMS[name](cluster([1]), 100) == ((),)
+    assert ALGORITHMS[name](devices_of([1]), 100) == ((),)
+
+
+@pytest.mark.parametrize("name", sorted(ALGORITHMS))
+def test_some_ranks_send_what_they_would_alone_under_their_own_numbers(name):
+    devices = group_ranks([range(4), range(4, 7)])
+    ranks = (1, 3, 4, 6)
+    alone = ALGORITHMS[name](team_devices(devices, ranks), 1000)
+    found = schedule_among(ALGORITHMS[name], devices, 1000, ranks)
+    assert tuple(found) == ranks
+    for rank, stages in zip(ranks, alone, strict=True):
+        assert [stage.adds for stage in found[rank]] == [stage.adds for stage in stages]
+        for mine, theirs in zip(found[rank], stages, strict=True):
+            for way in ("sends", "receives"):
+                expected = tuple((ranks[peer], size) for peer, size in getattr(theirs, way))
+                assert getattr(mine, way) == expected
+    everyone = schedule_among(ALGORITHMS[name], devices, 1000, EVERYONE)
+    assert tuple(everyone.values()) == ALGORITHMS[name](devices, 1000)

@@ -1,4 +1,4 @@
-"""Simulated and predicted steps whose sums go on beside the backward pass."""
+"""Simulated and predicted steps whose sums and new values go on beside their passes."""
 
 from pathlib import Path
 
@@ -15,15 +15,17 @@ from mpitile.plan.intervals import FLIGHT
 from mpitile.plan.partition import Partition
 from mpitile.plan.plan import Plan
 from mpitile.plan.predict import predict
+from mpitile.plan.program_check import check_programs
 from mpitile.plan.programs import StepSize, step_programs
 from mpitile.plan.recording import (
     BeginBucket,
     BeginSum,
+    BeginValues,
     Compute,
     EndBuckets,
     EndSum,
+    EndValues,
     Recording,
-    check_programs,
 )
 from mpitile.plan.recording_file import read_recording, write_recording
 from mpitile.plan.request import first_ranks
@@ -42,13 +44,19 @@ def step(*before, buckets=(200,), after=1.0):
     return (*before, *map(BeginBucket, buckets), work(after), EndBuckets())
 
 
+def forward(*seconds, values=(200, 200)):
+    """Computing that waits for one more bucket each time."""
+    works = [each for n, s in enumerate(seconds, 1) for each in (EndValues(n), work(s))]
+    return (*map(BeginValues, values), *works)
+
+
 def test_a_bucket_travels_while_its_ranks_compute():
-    # Half of 200 bytes each way and back: two seconds on the link.
+    # Half of 200 bytes each way: a second on the link.
     machines = cluster(1, 1, between=LINK)
     late = simulate([step(work(1.0)), step(work(2.0))], machines)
-    # Begun when both are there, at 2; back at 4.
-    assert late.seconds == close(4.0)
-    assert [rank.reduce_s for rank in late.ranks] == [close(2.0), close(1.0)]
+    # Begun when both are there, at 2; summed at 3, when the later one is done, too.
+    assert late.seconds == close(3.0)
+    assert [rank.reduce_s for rank in late.ranks] == [close(1.0), 0.0]
     hidden = simulate([step(work(1.0), after=5.0), step(work(2.0), after=3.0)], machines)
     assert hidden.seconds == close(6.0)
     assert [rank.reduce_s for rank in hidden.ranks] == [0.0, 0.0]
@@ -68,8 +76,22 @@ def test_only_so_many_buckets_are_under_way():
     for number, (start, _) in enumerate(flights):
         earlier = sorted(end for _, end in flights)
         assert sum(end > start + 1e-9 for end in earlier[:number]) < IN_FLIGHT
-    # The link is never idle: two seconds for each.
-    assert max(end for _, end in flights) == close(2.0 * len(sizes))
+    # The link is never idle: a second for each.
+    assert max(end for _, end in flights) == close(1.0 * len(sizes))
+
+
+def test_new_values_travel_while_their_ranks_compute():
+    # A second for each bucket: the first is waited for, the second is there by then.
+    machines = cluster(1, 1, between=LINK)
+    timeline = simulate([forward(3.0, 1.0)] * 2, machines)
+    assert timeline.seconds == close(5.0)
+    assert [rank.reduce_s for rank in timeline.ranks] == [close(1.0)] * 2
+    flights = [line.name for line in timeline.intervals if (line.kind, line.rank) == (FLIGHT, 0)]
+    assert flights == ["values 0", "values 1"]
+    # With nothing to compute both are waited for.
+    assert simulate([forward(0.0, 0.0)] * 2, machines).seconds == close(2.0)
+    # What has no halves does all beside backward.
+    assert simulate([forward(3.0, 1.0)] * 2, machines, "ring").seconds == close(4.0)
 
 
 def test_halos_and_buckets_share_a_link():
@@ -78,8 +100,8 @@ def test_halos_and_buckets_share_a_link():
     both = [(BeginBucket(200), *program, EndBuckets()) for program in alone]
     slow = simulate(both, machines, eager=1000)
     assert simulate(alone, machines, eager=1000).seconds == close(2.0)
-    # Three seconds of messages in all, and nothing waits for the work behind the halo.
-    assert 3.0 <= slow.seconds <= 4.0 + 1e-9
+    # Two seconds of messages in all, and nothing waits for the work behind the halo.
+    assert 2.0 <= slow.seconds <= 3.0 + 1e-9
 
 
 def test_other_sums_pass_buckets():
@@ -87,7 +109,7 @@ def test_other_sums_pass_buckets():
     program = (BeginBucket(2000), BeginSum(0, "statistics"), EndSum(), work(1.0), EndBuckets())
     timeline = simulate([program, program], machines)
     # Each way, the small messages stand behind one piece of the bucket, not behind its end.
-    assert timeline.seconds == close(21.0)
+    assert timeline.seconds == close(11.0)
 
 
 def test_ranks_that_disagree_about_buckets_are_named():
@@ -95,10 +117,18 @@ def test_ranks_that_disagree_about_buckets_are_named():
         check_programs([step(buckets=(8,)), step(buckets=(8, 8))])
     with pytest.raises(InputError, match="never ends"):
         check_programs([(BeginBucket(8),)])
+    with pytest.raises(InputError, match="rank 1 takes"):
+        check_programs([forward(1.0, values=(8,)), forward(1.0, values=(16,))])
+    with pytest.raises(InputError, match="waits for 1 of the 2 buckets"):
+        check_programs([forward(1.0, values=(8, 8))])
+    with pytest.raises(InputError, match="waits for 2 buckets of new values, of 1"):
+        check_programs([forward(1.0, 1.0, values=(8,))])
 
 
 def test_buckets_are_kept_in_a_file(tmp_path):
-    recording = Recording((step(work(0.5), buckets=(8, 16)),) * 2, {"network": "net.cfg"})
+    program = step(*forward(1.0, 1.0), work(0.5), buckets=(8, 16))
+    some = (BeginValues(8, (0, 1)), EndValues(1, (0, 1)))
+    recording = Recording(((*program, *some),) * 2, {"network": "net.cfg"})
     write_recording(recording, tmp_path / "recording.jsonl")
     assert read_recording(tmp_path / "recording.jsonl") == recording
 

@@ -10,12 +10,14 @@ from mpitile.geometry.tiling import Grid
 from mpitile.network.cfg import parse_network
 from mpitile.plan.cost import Cost
 from mpitile.plan.devices import cluster_devices
+from mpitile.plan.gather_messages import with_messages
 from mpitile.plan.gathers import messages, part_sizes
 from mpitile.plan.partition import Partition
 from mpitile.plan.plan import Plan
 from mpitile.plan.predict import predict
+from mpitile.plan.program_check import check_programs
 from mpitile.plan.programs import StepSize, step_programs
-from mpitile.plan.recording import FORWARD, GRADIENTS, BeginExchange, BeginSum, check_programs
+from mpitile.plan.recording import FORWARD, GRADIENTS, BeginExchange, BeginSum
 from mpitile.plan.search import Grouping
 from mpitile.plan.simulate import simulate
 from mpitile.plan.traffic import whole_parts
@@ -80,6 +82,7 @@ def test_gathers_send_what_their_plan_says(step):
     plan = partition.plan
     assume(plan.replicas == 1)
     programs = step_programs(partition, Cost(partition.network, where), StepSize(images))
+    programs = with_messages(programs, where)
     devices_of = [where.device_of(rank) for rank in range(plan.ranks)]
     for group in range(len(partition.ranges)):
         if not partition.gathers(group):

@@ -11,9 +11,12 @@ from mpitile.plan.recording import (
     ADJOINT,
     DIRECTIONS,
     FORWARD,
+    BeginBucket,
     BeginExchange,
+    BeginGather,
     BeginSum,
     Compute,
+    EndBuckets,
     EndExchange,
     EndSum,
     Recording,
@@ -32,7 +35,7 @@ computing = st.builds(
 
 @st.composite
 def recordings(draw):
-    """Ranks that swap with the next one, add something up, and compute in between."""
+    """Ranks that swap with the next one, gather, add something up, and compute in between."""
     ranks = draw(st.integers(1, 4))
     programs = [[] for _ in range(ranks)]
     for group in range(draw(st.integers(0, 3))):
@@ -44,6 +47,11 @@ def recordings(draw):
             program.append(BeginExchange(group, direction, sends, receives))
             program += draw(st.lists(computing, max_size=1))
             program += [EndExchange(group, direction), BeginSum(size, "any thing"), EndSum()]
+            program += [BeginGather(group, direction, 0, (size,) * ranks)]
+            program += [EndExchange(group, direction)]
+            others = tuple(range(rank % 2, ranks, 2))
+            program += [BeginSum(size, "some", others), BeginBucket(size, others), EndSum()]
+            program += [EndBuckets()]
     about = {"network": "net.cfg", "batch": 8, "groups": [0, 4]}
     return Recording(tuple(map(tuple, programs)), about)
 
@@ -64,6 +72,9 @@ BEGIN = {
     "sends": [[1, 8]],
     "receives": [],
 }
+END = {"rank": 0, "do": "end_exchange", "group": 0, "direction": FORWARD}
+GATHER = {**END, "do": "begin_gather", "first": 0, "parts": [8, 8]}
+SUM = {"rank": 0, "do": "begin_sum", "purpose": "any", "bytes": 8}
 COMPUTE = {"rank": 0, "do": "compute", "operation": "forward", "layer": 2, "seconds": 0.5}
 
 
@@ -86,6 +97,12 @@ COMPUTE = {"rank": 0, "do": "compute", "operation": "forward", "layer": 2, "seco
         ([HEADER, {**BEGIN, "sends": [[0, 8]]}], r"sends = \[\[0, 8\]\]: expected a list of pairs"),
         ([HEADER, {**BEGIN, "sends": [[1, 8], [1, 9]]}], "expected each rank once"),
         ([HEADER, {**BEGIN, "sends": 3}], "sends = 3: expected a list of pairs"),
+        ([HEADER, {**GATHER, "parts": []}], r"parts = \[\]: expected a list of whole numbers"),
+        ([HEADER, {**GATHER, "parts": [8, -1]}], r"parts = \[8, -1\]: expected a list of whole"),
+        ([HEADER, {**GATHER, "first": "a"}], "first = 'a': expected a whole number"),
+        ([HEADER, GATHER, END], "rank 1 takes part in 0 gathers of ranks 0 to 1"),
+        ([HEADER, {**SUM, "ranks": [1, 0]}], r"ranks = \[1, 0\]: expected ranks in ascending"),
+        ([HEADER, {**SUM, "ranks": []}], r"ranks = \[\]: expected a list of whole numbers"),
         ([HEADER, BEGIN], "file.jsonl: rank 0 begins an exchange or a sum that it never ends"),
         (
             [HEADER, BEGIN, {"rank": 0, "do": "end_exchange", "group": 0, "direction": ADJOINT}],

@@ -4,17 +4,24 @@ import math
 from dataclasses import replace
 
 import pytest
-from small_jobs import classifier, detector, small_settings
+from small_jobs import box_images, classifier, detector, small_settings
 
+from mpitile.comm.local import run_ranks
+from mpitile.comm.recorded import RecordedCommunicator
+from mpitile.comm.recorder import Recorder
+from mpitile.comm.topology import make_topology
 from mpitile.errors import InputError
 from mpitile.plan.cluster import Cluster, Device, DeviceSpeed, Link
 from mpitile.plan.cost import Cost
 from mpitile.plan.partition import Partition
+from mpitile.plan.program_check import check_programs
 from mpitile.plan.programs import StepSize, step_programs
-from mpitile.plan.recording import Compute, Recording, check_programs, total_seconds
+from mpitile.plan.recording import IMAGES, BeginExchange, Compute, Recording, total_seconds
 from mpitile.plan.simulate import simulate
 from mpitile.train.recording import describe_job, record, recorded_job
 from mpitile.train.setup import make_job
+from mpitile.train.sources import open_images, training_feeder
+from mpitile.train.trainer import Trainer
 
 FAST = DeviceSpeed(
     flops={(kind, op): 1e9 for kind in ("3x3", "1x1", "other") for op in
@@ -36,6 +43,24 @@ CASES = {
     "replicas": (detector(normalize=1), 4, {"replicas": 2, "grid": "1x2"}, {"subdivisions": 2}),
     "sums behind": (detector(), 4, {"grid": "2x2"}, {"overlap": False}),
     "whole inputs": (classifier(3), 4, {"grid": "4x1", "groups": [0]}, {}),
+    "filters": (
+        detector(normalize=1),
+        4,
+        {"grid": "2x2", "filters": [2, 4]},
+        {"batch": 2},
+    ),
+    "filters of replicas": (
+        detector(normalize=1),
+        4,
+        {"grid": "1x2", "replicas": 2, "filters": [0, 1, 2, 4]},
+        {"subdivisions": 2},
+    ),
+    "filters of replicas, sums behind": (
+        detector(normalize=1),
+        4,
+        {"grid": "1x2", "replicas": 2, "filters": [2, 4]},
+        {"overlap": False},
+    ),
     "one rank": (detector(), 1, {"groups": [0]}, {}),
 }
 
@@ -106,3 +131,48 @@ def test_a_recording_of_something_else_is_refused(tmp_path, changes, complaint):
     recording = Recording(((), ()), {**describe_job(job), **changes})
     with pytest.raises(InputError, match=complaint):
         recorded_job(job, recording, "file")
+
+
+def test_images_that_rank_0_hands_out_are_in_its_program(tmp_path):
+    """Of a run that reads its images; each of three other ranks gets its box, and truths."""
+    data = box_images(tmp_path / "data", 4)
+    settings = small_settings(
+        tmp_path,
+        detector(),
+        data,
+        data={"read": "root"},
+        tiling={"grid": "1x2", "replicas": 2},
+        train={"subdivisions": 2},
+    )
+    job = make_job(settings, 4)
+
+    def work(comm):
+        recorder = Recorder(comm.rank, first=0, most=1)
+        topology = make_topology(RecordedCommunicator(comm, recorder), job.plan)
+        trainer = Trainer(job, topology, recorder)
+        images = open_images(job, topology, settings.data.train)
+        feed = training_feeder(job, topology, trainer.program, images, range(2), print)
+        before = comm.sent.copy()
+        with feed as feeder:
+            trainer.step(feeder)
+        return recorder.steps[0], trainer.program.values[0].array.nbytes, comm.sent - before
+
+    found = run_ranks(4, work)
+    programs = [program for program, _, _ in found]
+    check_programs(programs)
+    handed = [
+        event
+        for event in programs[0]
+        if isinstance(event, BeginExchange) and event.direction == IMAGES
+    ]
+    # Row 0 of the truths of each image says how many follow: up to three boxes.
+    truths = job.team_images * 4 * 5 * 8
+    expected = tuple((rank, found[rank][1] + truths) for rank in (1, 2, 3))
+    assert handed == [BeginExchange(0, IMAGES, expected, ())] * job.subdivisions
+    halos = sum(
+        size
+        for event in programs[0]
+        if isinstance(event, BeginExchange) and event.direction != IMAGES
+        for _, size in event.sends
+    )
+    assert found[0][2].sum() == halos + job.subdivisions * sum(size for _, size in expected)

@@ -203,7 +203,7 @@ def read_plan(report: Mapping[str, Any]) -> Plan:
     KeyError, TypeError, InputError : it is not there, or no such plan.
     """
     return Plan(
-        parse_grid(report["grid"]),
+        parse_grid(str(report["grid"])),
         tuple(report["groups"]),
         report["replicas"],
         _tuple(report.get("row_weights")),

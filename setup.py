@@ -20,7 +20,8 @@ KERNELS = (
 )
 
 # Without traps and errno, selections and roots are vectorised; values stay the same.
-FLAGS = ["-O3", "-fno-trapping-math", "-fno-math-errno", "-Wno-psabi"]
+# Python's own flags ask for debugging symbols, which would be most of a wheel.
+FLAGS = ["-O3", "-fno-trapping-math", "-fno-math-errno", "-Wno-psabi", "-g0"]
 
 # A wheel built on one board must run on another, so this is never the default.
 NATIVE = ["-march=native"] if os.environ.get("MPITILE_NATIVE") == "1" else []

@@ -85,8 +85,7 @@ _find_python() {
 # Installs the checkout editable, and notes with which sources and extras.
 _install() {
     local venv=$1 wanted=$2 note=$1/mpitile-installed sources extras current=no
-    sources=$(cat pyproject.toml setup.py kernels/*.p* | cksum)
-    sources="$sources ${MPITILE_NATIVE:-0} $PWD"
+    sources="$(_sources) ${MPITILE_NATIVE:-0} $PWD"
     if [ "$(head -n 1 "$note" 2>/dev/null)" = "$sources" ]; then
         current=yes
         if [ -z "$(comm -23 <(sort -u <<<"$wanted") <(tail -n +2 "$note" | sort -u))" ]; then
@@ -110,6 +109,11 @@ _install() {
         return 1
     fi
     printf '%s\n' "$sources" "$extras" >"$note"
+}
+
+# A checksum of all that kernels are compiled from.
+_sources() {
+    cat pyproject.toml setup.py kernels/*.p* kernels/simd/* | cksum
 }
 
 # What the names of this Python's compiled modules end with, but for ".so".

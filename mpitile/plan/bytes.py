@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 
 from mpitile.network.merging import merged_pools
@@ -18,10 +18,10 @@ from mpitile.plan.gathers import part_sizes, staging_bytes
 from mpitile.plan.lifetimes import Buffer, pass_buffers
 from mpitile.plan.memory import in_use, lay_out
 from mpitile.plan.partition import Partition, TilePart
+from mpitile.plan.pass_order import pass_order
 from mpitile.plan.plan import Plan
 from mpitile.plan.recomputation import stages
 from mpitile.plan.slices import bytes_in_flight, covered, own_spans
-from mpitile.plan.timeline import make_timeline
 from mpitile.plan.traffic import group_traffic, whole_parts
 
 KINDS = (
@@ -132,11 +132,6 @@ def _gathered(partition: Partition, images: int) -> list[tuple[int, ...]]:
     return [part_sizes(found, images) for found in parts]
 
 
-def tile_bytes(partition: Partition, demand: Demand, tile: int) -> dict[str, int]:
-    """Bytes by kind of a rank that computes this tile, without its feeders."""
-    return plan_bytes(partition, replace(demand, readers="none"))[tile]
-
-
 def state_bytes(
     network: Network,
     plan: Plan,
@@ -203,7 +198,7 @@ def _arena(
     merged = merged_pools(network, plan.groups)
     buffers = pass_buffers(network, part, images, itemsize, merged=merged, recompute=plan.recompute)
     if buffers not in arenas:
-        loss = make_timeline(stages(network, plan.groups, plan.recompute, merged)).loss
+        loss = pass_order(stages(network, plan.groups, plan.recompute, merged)).loss
         arenas[buffers] = arena_bytes(buffers, lay_out(buffers).size, loss)
     scratch = demand.kernel_elements + scratch_elements(network, part, images, merged)
     # The optimiser of slices works in memory of its own.

@@ -27,7 +27,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -36,6 +35,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mpitile.errors import InputError
+from mpitile.plan.byte_sizes import parse_bytes
 from mpitile.plan.cluster import (
     KINDS,
     MEDIA,
@@ -54,7 +54,6 @@ BYTES_PER_FLOP = 0.2
 CALL_US, PIECE_US = 50.0, 10.0
 INSIDE = Link(5e-6, 1e9)
 OPTIMIZERS = {"sgd": 6, "adam": 12}
-_UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 # What a table of `gflops` may leave out.
 _OPTIONAL = "depthwise"
 _LINK_KEYS = ("latency_us", "mb_per_s")
@@ -183,12 +182,8 @@ def _devices(table: _Table, itemsize: int) -> list[Device]:
     if not isinstance(name, str) or not name:
         table.fail("name", "a name in quotes")
     memory = table.values.get("memory")
-    size = None
-    if memory is not None:
-        match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([A-Za-z]+)\s*", str(memory))
-        if not match or match[2].upper() not in _UNITS:
-            table.fail("memory", 'a number and a unit, such as "1GB" or "900MiB"')
-        size = int(float(match[1]) * _UNITS[match[2].upper()])
+    where = f"{table.path}: {table.name}memory"
+    size = None if memory is None else parse_bytes(memory, where)
     device = Device(name, table.count("ranks"), size, _speed(table, itemsize))
     return [device] * table.count("count", 1)
 

@@ -13,8 +13,8 @@ from mpitile.network.spec import Network
 from mpitile.plan.choices import Forms, Group
 from mpitile.plan.lifetimes import DELTA, VALUE, Buffer, pass_buffers
 from mpitile.plan.partition import TilePart
+from mpitile.plan.pass_order import pass_order
 from mpitile.plan.recomputation import stages
-from mpitile.plan.timeline import make_timeline
 
 # Bytes for each cell of a tensor and image, and where it is divided by channels for each of
 # those, by tensor; a copy of tensor t that the group reads is ``~t``.
@@ -67,7 +67,7 @@ def group_lives(
     flags = tuple(recompute and start == first for start in groups)
     merged = merged_pools(network, groups)
     cut = stages(network, groups, flags, merged)
-    time = make_timeline(cut)
+    time = pass_order(cut)
     part = _cells(network, groups, group, sliced)
     buffers = pass_buffers(network, part, 1, itemsize, merged=merged, recompute=flags)
     between = [buffer for buffer in buffers if buffer.used_at(time.loss - 1)]

@@ -1,4 +1,4 @@
-"""Event by event: all ranks run their programs, messages share the links."""
+"""A step as it went, simulated or traced: who did what when, and where the time went."""
 
 from __future__ import annotations
 

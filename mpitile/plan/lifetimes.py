@@ -9,9 +9,9 @@ from mpitile.geometry.box import Box
 from mpitile.network.kept import kept, reads_input_again, reads_output_again
 from mpitile.network.spec import Network
 from mpitile.plan.partition import TilePart
+from mpitile.plan.pass_order import PassOrder, pass_order
 from mpitile.plan.readers import Readers
 from mpitile.plan.recomputation import Piece, Stage, stages
-from mpitile.plan.timeline import Timeline, make_timeline
 
 VALUE = "value"
 DELTA = "delta"
@@ -30,7 +30,7 @@ class Buffer:
     tensor : the number of the tensor that it belongs to.
     size : bytes.
     group : the group whose copy of the tensor it is; None for the tensor itself.
-    spans : when it is in use, by the events of `mpitile.plan.timeline`. Between two spans,
+    spans : when it is in use, by the events of `mpitile.plan.pass_order`. Between two spans,
         what it held is lost; it is computed again at the start of the second.
     """
 
@@ -118,7 +118,7 @@ class _Lives:
     def __init__(self, network: Network, part: TilePart, cut: Sequence[Stage]) -> None:
         self._layers = network.layers
         self._groups = part.groups
-        self._time: Timeline = make_timeline(cut)
+        self._time: PassOrder = pass_order(cut)
         self._readers = Readers(network, part)
 
     def forward(self, piece: Piece) -> Span:

@@ -1,4 +1,4 @@
-"""The pictures of a plan: its tiling, its groups, a predicted step, its memory."""
+"""The pictures of a plan: its tiling, its groups, a simulated step, its memory."""
 
 from __future__ import annotations
 
@@ -76,10 +76,10 @@ def step_pictures(
     """The groups' costs and the timeline of one simulated step."""
     timeline = simulate(step_programs(partition, cost, size), cluster)
     groups = group_picture(group_view(partition, timeline))
-    title = "Predicted step"
+    title = "Simulated step"
     if size.passes > 1:
         # All of them would be too thin to read.
-        title = f"Predicted step with one of its {size.passes} passes"
+        title = f"Simulated step with one of its {size.passes} passes"
         timeline = simulate(step_programs(partition, cost, replace(size, passes=1)), cluster)
     places = [cluster.device_of(rank) for rank in range(partition.plan.ranks)]
     names = [f"{place} {cluster.devices[place].name}" for place in places]

@@ -33,7 +33,7 @@ PARTS = (
 _POINTS = 150
 # A loss that falls further than this is drawn with a logarithmic axis.
 _DECADES = 30.0
-_SCORES = {
+SCORES = {
     "mean_ap50": "mAP@0.5",
     "mean_ap": "mAP@0.5:0.95",
     "top1": "accuracy",
@@ -89,13 +89,13 @@ def loss_picture(metrics: Metrics, resumed: Sequence[int]) -> Picture:
 
 def validation_picture(scores: Sequence[Mapping[str, float]]) -> Picture:
     """Scores over steps; each has its `step`, and the figures of a score."""
-    kinds = [key for key in _SCORES if any(isinstance(s.get(key), int | float) for s in scores)]
+    kinds = [key for key in SCORES if any(isinstance(s.get(key), int | float) for s in scores)]
 
     def draw(figure: Canvas) -> None:
         axis = figure.subplots()
         for kind, colour in zip(kinds, (BLUE, ORANGE, GREEN, PINK), strict=False):
             points = [(s["step"], s[kind]) for s in scores if isinstance(s.get(kind), int | float)]
-            axis.plot(*zip(*points, strict=True), "o-", color=colour, label=_SCORES[kind],
+            axis.plot(*zip(*points, strict=True), "o-", color=colour, label=SCORES[kind],
                       markersize=4, gid=f"score-{kind}")  # fmt: skip
             best = max(points, key=lambda point: point[1])
             axis.annotate(f"{best[1]:.3g}", best, xytext=(0, 5), textcoords="offset points",

@@ -21,7 +21,6 @@ from mpitile.report.plan_pictures import step_pictures, tilings_picture
 from mpitile.report.run_files import RunFiles
 from mpitile.train.planning import ITEMSIZES
 from mpitile.train.run_folder import NETWORK
-from mpitile.train.settings import parse_bytes
 from mpitile.train.setup import job_request
 
 
@@ -61,8 +60,8 @@ def memory_section(run: RunFiles) -> tuple[Picture, ...]:
     measured: Mapping[str, Any] = next(iter(run.named("peak")[-1:]), {})
     grown = measured.get("grown_bytes") or ()
     devices = measured.get("devices") or _devices(ranks)
-    limit = run.settings.tiling.memory_limit
-    room = inf if limit is None else float(parse_bytes(limit))
+    limit = run.settings.tiling.memory_bytes
+    room = inf if limit is None else float(limit)
     names = [str(ranks[own[0]].get("host", "")) for own in devices]
     kinds = [rank["bytes"] for rank in ranks]
     if len(grown) != len(ranks):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from statistics import median
 
@@ -15,6 +16,7 @@ from mpitile.report.html_page import Photograph, Section, page
 from mpitile.report.progress import duration
 from mpitile.report.run_files import RunFiles, read_run, read_trace
 from mpitile.report.run_pictures import (
+    SCORES,
     loss_picture,
     speed_picture,
     time_picture,
@@ -91,9 +93,10 @@ def _measured_facts(run: RunFiles) -> list[tuple[str, str]]:
     first, last = metrics["loss"][0], metrics["loss"][-_LAST:]
     mean = sum(last) / len(last)
     found = [("loss", f"{first:.4g} at first, {mean:.4g} over the last {len(last)} steps")]
-    scores = [s for s in (_score(event) for event in run.named("validation")) if s is not None]
+    scores = [score for event in run.named("validation") if (score := _score(event))]
     if scores:
-        found.append(("best validation", f"{max(scores):.4g}"))
+        name, best = max(scores, key=itemgetter(1))
+        found.append((f"best {SCORES[name]}", f"{best:.4g}"))
     if "seconds" in metrics:
         step = median(metrics["seconds"])
         text = f"{seconds_text(step)} (median)"
@@ -112,9 +115,13 @@ def _measured_facts(run: RunFiles) -> list[tuple[str, str]]:
     return found
 
 
-def _score(event: Mapping[str, object]) -> float | None:
-    value = event.get("mean_ap50", event.get("top1"))
-    return float(value) if isinstance(value, int | float) else None
+def _score(event: Mapping[str, object]) -> tuple[str, float] | None:
+    """What a validation is judged by: the key, and its value."""
+    for key in ("mean_ap50", "top1"):
+        value = event.get(key)
+        if isinstance(value, int | float):
+            return key, float(value)
+    return None
 
 
 def _growth(sizes: Sequence[int]) -> str:
@@ -143,7 +150,7 @@ def _learning(run: RunFiles) -> Section:
         return Section("Learning", (), "No step has been completed yet.")
     resumed = [event["step"] for event in run.named("start")[1:] if event.get("step")]
     pictures = [loss_picture(run.metrics, resumed)]
-    scores = [event for event in run.named("validation") if _score(event) is not None]
+    scores = [event for event in run.named("validation") if _score(event)]
     if scores:
         pictures.append(validation_picture(scores))
     return Section("Learning", tuple(pictures))

@@ -142,7 +142,7 @@ def group_picture(view: GroupView) -> Picture:
     again = any(group.recompute for group in view.groups)
     return Picture(
         "groups",
-        f"{len(view.groups)} fused group(s), a step of {seconds_text(view.seconds)}",
+        f"{len(view.groups)} fused group(s), a simulated step of {seconds_text(view.seconds)}",
         "Above, the seconds that the mean rank computes each layer in a step"
         + (" (grey: forward a second time, to save memory)" if again else "")
         + "; a pool that is computed with the convolution before it shares its bar. Below, each "
@@ -201,8 +201,16 @@ def _draw_groups(axis: Canvas, view: GroupView, scale: float) -> None:
     totals = [group.seconds for group in view.groups] + [view.other + view.sums + view.idle]
     small = len(starts) > 20
     for start, width, top, total in zip(starts, widths, bottoms, totals, strict=True):
-        axis.text(start + width / 2, top, _percent(total, view.seconds), ha="center", va="bottom",
-                  fontsize=6.5 if small else 8, rotation=90 if small else 0)  # fmt: skip
+        axis.annotate(
+            _percent(total, view.seconds),
+            (start + width / 2, top),
+            xytext=(0, 1.5),
+            textcoords="offset points",
+            ha="center",
+            va="bottom",
+            fontsize=6.5 if small else 8,
+            rotation=90 if small else 0,
+        )
     axis.set_ylim(0, (1.25 if small else 1.1) * max(bottoms) or 1)
     _legend_above(axis)
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from mpitile.geometry.box import Box
+from mpitile.geometry.box import Box, whole
 from mpitile.geometry.tiling import Grid
 from mpitile.report.figures import HUES, Canvas, Picture, lighter
 from mpitile.report.tile_maps import LayerTiling, TileMap
@@ -40,7 +40,7 @@ def tiling_picture(
                 axis.set_axis_off()
             for axis, one in zip(axes, tiling.maps, strict=False):
                 _draw_map(axis, one, tiling.focus, grid, devices)
-        _legend(figure, tilings)
+        _legend(figure, tilings, devices)
 
     return Picture(
         "tiling",
@@ -141,6 +141,8 @@ def _sentence(one: TileMap, focus: int) -> str:
     if not beyond:
         return f"{has} cells and {one.action} no others"
     reach = one.reach[focus]
+    if reach == whole(one.height, one.width):
+        return f"{has} cells, {one.action} all {reach.height}x{reach.width}"
     share = f" (+{100 * beyond / owned.cells:.0f}%)" if owned.cells else ""
     return f"{has} cells, {one.action} {reach.height}x{reach.width}{share}"
 
@@ -213,21 +215,31 @@ def _rectangle(axis: Canvas, box: Box, **style: object) -> None:
     axis.add_patch(Rectangle((box.x0, box.y0), box.width, box.height, clip_on=False, **style))
 
 
-def _legend(figure: Canvas, tilings: Sequence[LayerTiling]) -> None:
+def _legend(figure: Canvas, tilings: Sequence[LayerTiling], devices: Sequence[int]) -> None:
+    """Of what there is to see."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
     focus = {tiling.focus for tiling in tilings}
     ranks = f"rank {focus.pop()}" if len(focus) == 1 else "the rank named above"
-    figure.legend(
-        handles=[
-            Patch(facecolor="none", edgecolor="black", linewidth=1.4, label=f"owned by {ranks}"),
-            Patch(facecolor="none", edgecolor="#222222", hatch="////", linestyle="--",
-                  label="halo or overlap of that rank"),
-            Patch(facecolor="#C8C8C8", label="computed by 2 ranks"),
-            Patch(facecolor="#9A9A9A", label="by 3 or more"),
-            Line2D([], [], color="black", linewidth=1.8, label="between devices"),
-        ],
-        loc="outside lower center",
-        ncols=3,
-    )  # fmt: skip
+    handles = [Patch(facecolor="none", edgecolor="black", linewidth=1.4, label=f"owned by {ranks}")]
+    if any(one.beyond(tiling.focus) for tiling in tilings for one in tiling.maps):
+        label = "halo or overlap of that rank"
+        handles.append(
+            Patch(facecolor="none", edgecolor="#222222", hatch="////", linestyle="--", label=label)
+        )
+    most = _most_computing(tilings)
+    if most > 1:
+        handles.append(Patch(facecolor="#C8C8C8", label="computed by 2 ranks"))
+    if most > 2:
+        handles.append(Patch(facecolor="#9A9A9A", label="by 3 or more"))
+    if len(set(devices)) > 1:
+        handles.append(Line2D([], [], color="black", linewidth=1.8, label="between devices"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+
+
+def _most_computing(tilings: Sequence[LayerTiling]) -> int:
+    """By how many ranks the cell is computed that most compute."""
+    maps = [one for tiling in tilings for one in tiling.maps]
+    computed = [one.reach for one in maps if one.action == "computes" and not one.spans]
+    return max((count for reach in computed for _, count in shared_cells(reach)), default=1)

@@ -25,8 +25,8 @@ from mpitile.network.spec import Layer
 from mpitile.plan.bytes import arena_bytes, scratch_elements
 from mpitile.plan.lifetimes import pass_buffers
 from mpitile.plan.partition import Partition, TilePart
+from mpitile.plan.pass_order import pass_order
 from mpitile.plan.recomputation import Piece, stages
-from mpitile.plan.timeline import make_timeline
 from mpitile.runtime.arrays import PassArrays
 from mpitile.runtime.exchanges import Exchanges
 from mpitile.runtime.parameters import FlatParameters, Parameters
@@ -131,7 +131,7 @@ class Program:
             partition.plan.recompute,
         )
         self._stages = stages(self.network, starts, partition.plan.recompute, self._merged)
-        self._time = make_timeline(self._stages)
+        self._time = pass_order(self._stages)
         self._arrays = PassArrays(
             self.network, self.part, images, self._dtype, buffers, self._merged
         )

@@ -22,7 +22,7 @@ from mpitile.plan.planner import Planner
 from mpitile.plan.request import AUTO, Planned, Request
 from mpitile.plan.shortage import shortage
 from mpitile.train.optimizer import optimizer_memory
-from mpitile.train.settings import RunSettings, parse_bytes
+from mpitile.train.settings import RunSettings
 
 ITEMSIZES = {"float32": 4, "float64": 8}
 
@@ -59,7 +59,6 @@ def run_request(
 ) -> Request:
     """What a run file leaves to the planner, and what it settles."""
     tiling = settings.tiling
-    limit = None if tiling.memory_limit is None else parse_bytes(tiling.memory_limit)
     return Request(
         network,
         cluster,
@@ -74,7 +73,7 @@ def run_request(
         tiling.filters,
         _tuple(tiling.row_weights),
         _tuple(tiling.column_weights),
-        limit,
+        tiling.memory_bytes,
         settings.train.overlap,
     )
 
@@ -204,7 +203,7 @@ def read_plan(report: Mapping[str, Any]) -> Plan:
     KeyError, TypeError, InputError : it is not there, or no such plan.
     """
     return Plan(
-        parse_grid(report["grid"]),
+        parse_grid(str(report["grid"])),
         tuple(report["groups"]),
         report["replicas"],
         _tuple(report.get("row_weights")),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from mpitile.comm.topology import Topology, make_topology
 from mpitile.errors import InputError
 from mpitile.kernels.tile import Tile
 from mpitile.network.spec import Network
+from mpitile.plan.partition import Partition
 from mpitile.plan.plan import check_ranks
 from mpitile.plan.recording import Program, Recording, typical_program
 from mpitile.train.planning import plan_keys, read_plan
@@ -68,11 +70,24 @@ def recorded_job(job: Job, recording: Recording, path: str | Path) -> Job:
             )
     try:
         plan = read_plan(about)
-        batch, subdivisions = int(about["batch"]), int(about["subdivisions"])
-    except (ValueError, KeyError, TypeError, InputError) as error:
+        check_ranks(plan, recording.ranks)
+        # Refuses groups, weights and filters that do not suit the network.
+        groups = len(Partition(job.network, plan).ranges)
+        if len(plan.recompute) not in (0, groups):
+            raise InputError(f"{len(plan.recompute)} flags of recomputation for {groups} groups")
+        batch, subdivisions = (_positive(about, key) for key in ("batch", "subdivisions"))
+    except InputError as error:
+        raise InputError(f"{path}:1: {error}") from error
+    except (ValueError, KeyError, TypeError, ArithmeticError) as error:
         raise InputError(f"{path}:1: says no plan and batch as recordings do: {error!r}") from error
-    check_ranks(plan, recording.ranks)
     return replace(job, plan=plan, batch=batch, subdivisions=subdivisions)
+
+
+def _positive(about: Mapping[str, Any], key: str) -> int:
+    value = about[key]
+    if type(value) is not int or value < 1:
+        raise InputError(f"{key} = {value!r}: expected a whole number from 1 on")
+    return value
 
 
 def _frozen(job: Job) -> Network:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import re
 import sys
 import tomllib
 import types
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from mpitile.errors import InputError
+from mpitile.plan.byte_sizes import parse_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +83,12 @@ class TilingSettings:
     column_weights: list[float] | None = None
     wait: Literal["auto", "spin", "sleep"] = "auto"
     ranks_per_device: int | Literal["auto"] = "auto"
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """`memory_limit` as a number."""
+        limit = self.memory_limit
+        return None if limit is None else parse_bytes(limit, "tiling.memory_limit")
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +212,8 @@ def _section(name: str, kind: type, table: Any, path: Path) -> Any:
         least = _LEAST.get((name, key))
         if least is not None and not isinstance(value, str) and value < least:
             raise InputError(f"{path}: {name}.{key} = {value}: expected at least {least}")
+        if key == "memory_limit":
+            parse_bytes(value, f"{path}: {name}.{key}")
     return kind(**table)
 
 
@@ -240,20 +248,6 @@ def _describe(kind: Any) -> str:
         return " or ".join(_describe(choice) for choice in choices)
     names = {int: "an integer", float: "a finite number", str: "a string", bool: "true or false"}
     return names[kind]
-
-
-_UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
-
-
-def parse_bytes(text: str) -> int:
-    """Bytes of a size such as ``700MB`` or ``1.5GiB``."""
-    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([A-Za-z]+)\s*", text)
-    if not match or match[2].upper() not in _UNITS:
-        raise InputError(
-            f"tiling.memory_limit = {text!r}: expected a number and one of B, kB, MB, GB, KiB, "
-            "MiB, GiB, such as '700MB'"
-        )
-    return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
 def write_settings(settings: RunSettings) -> str:

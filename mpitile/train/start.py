@@ -16,7 +16,7 @@ from mpitile.plan.devices import group_ranks
 from mpitile.train.forecast import job_bytes, job_seconds
 from mpitile.train.planning import plan_keys, rank_keys
 from mpitile.train.run_folder import NETWORK, RunFolder, earlier_folder, set_aside
-from mpitile.train.settings import parse_bytes, write_settings
+from mpitile.train.settings import write_settings
 from mpitile.train.setup import Job
 from mpitile.train.trainer import Trainer
 
@@ -32,10 +32,9 @@ def check_memory(job: Job, world: Communicator) -> None:
     InputError : on all ranks; says which device needs how much.
     """
     settings = job.settings
-    limit = settings.tiling.memory_limit
-    if limit is None:
+    allowed = settings.tiling.memory_bytes
+    if allowed is None:
         return
-    allowed = together(world, lambda: parse_bytes(limit))
     devices = group_ranks(world.hosts(), settings.tiling.ranks_per_device)
     sizes = [sum(kinds.values()) for kinds in job_bytes(job, devices)]
     needed = [sum(sizes[rank] for rank in ranks) for ranks in devices.ranks]
@@ -45,9 +44,9 @@ def check_memory(job: Job, world: Communicator) -> None:
         host = world.allgather(socket.gethostname())[fullest[0]]
         ranks = ", ".join(map(str, fullest))
         raise InputError(
-            f"{settings.path}: tiling.memory_limit = {limit!r}, but the ranks on {host} "
-            f"({ranks}) need {most / 1e6:.0f} MB: spread them over more devices, or lower "
-            f"train.batch ({job.batch}) or raise train.subdivisions ({job.subdivisions})"
+            f"{settings.path}: tiling.memory_limit = {settings.tiling.memory_limit!r}, but the "
+            f"ranks on {host} ({ranks}) need {most / 1e6:.0f} MB: spread them over more devices, "
+            f"or lower train.batch ({job.batch}) or raise train.subdivisions ({job.subdivisions})"
         )
 
 

@@ -162,7 +162,7 @@ def memory_limit_too_small(folder, settings):
     settings["tiling"] = {"memory_limit": "10kB"}
 
 
-@case("tiling.memory_limit = 'much': expected a number and one of B, kB")
+@case("{run}: tiling.memory_limit = 'much': expected a positive number and a unit out of B")
 def memory_limit_without_number(folder, settings):
     settings["tiling"] = {"memory_limit": "much"}
 

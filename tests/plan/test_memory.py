@@ -11,8 +11,8 @@ from mpitile.network.merging import merged_pools
 from mpitile.plan.lifetimes import DELTA, VALUE, Buffer, pass_buffers
 from mpitile.plan.memory import ALIGNMENT, in_use, lay_out
 from mpitile.plan.partition import Partition
+from mpitile.plan.pass_order import pass_order
 from mpitile.plan.recomputation import stages
-from mpitile.plan.timeline import make_timeline
 
 
 @st.composite
@@ -98,7 +98,7 @@ def test_what_a_layer_reads_and_writes_is_in_use_when_it_does(case, merge):
     network, plan = case.network, case.plan
     merged = merged_pools(network, plan.groups) if merge else frozenset()
     cut = stages(network, plan.groups, plan.recompute, merged)
-    time = make_timeline(cut)
+    time = pass_order(cut)
     by_name = {(buffer.name, buffer.tensor): buffer for buffer in case_buffers(case, merge)}
 
     def check(name, tensor, event):

@@ -16,9 +16,9 @@ from mpitile.network.spec import Convolutional, MaxPool, NetOptions, Route
 from mpitile.plan.lifetimes import pass_buffers
 from mpitile.plan.memory import lay_out
 from mpitile.plan.partition import Partition
+from mpitile.plan.pass_order import pass_order
 from mpitile.plan.plan import Plan
 from mpitile.plan.recomputation import stages
-from mpitile.plan.timeline import make_timeline
 
 Y16 = Path(__file__).parents[2] / "jobs" / "cfg" / "y16.cfg"
 
@@ -120,7 +120,7 @@ def test_every_layer_has_its_events_in_order(case):
     network, groups = case.network, case.plan.groups
     merged = merged_pools(network, groups)
     cut = stages(network, groups, (True,) * len(groups), merged)
-    time = make_timeline(cut)
+    time = pass_order(cut)
     layers = range(len(network.layers))
     events = {*time.forward.values(), *time.again.values(), *time.backward.values(), time.loss}
     assert events == set(range(time.end))

@@ -168,3 +168,23 @@ def test_a_folder_gets_files_and_a_file_gets_all(tmp_path):
     (tmp_path / "notes.txt").touch()
     with pytest.raises(InputError, match=r"notes\.txt: expected a folder, or a file that ends in"):
         check_target(tmp_path / "notes.txt")
+
+
+def test_the_legend_of_a_tiling_has_what_is_drawn():
+    def legend(plan, layers, places):
+        partition = Partition(network(), plan)
+        found = texts(render([tilings_picture(partition, places, layers)], "svg"))
+        names = ("halo or overlap of that rank", "computed by 2 ranks", "by 3 or more")
+        return [name in found for name in (*names, "between devices")]
+
+    fused, apart = Plan(Grid(2, 2), (0,)), Plan(Grid(1, 2), (0, 1, 2, 3, 4))
+    assert legend(fused, (0,), (0, 0, 1, 1)) == [True, True, True, True]
+    assert legend(fused, (0,), (0, 0, 0, 0)) == [True, True, True, False]
+    assert legend(apart, (2,), (0, 0)) == [True, False, False, False]
+    assert legend(Plan(Grid(1, 1), (0,)), (0,), (0,)) == [False, False, False, False]
+
+
+def test_a_rank_that_fetches_a_whole_map_is_said_to():
+    plan = Plan(Grid(2, 3), (0, 2, 4), filters=(4,))
+    found = texts(render([tiling(plan, (4,))], "svg"))
+    assert any(text.endswith("fetches all 6x6") for text in found)

@@ -112,7 +112,7 @@ def test_a_finished_run(tmp_path):
     assert sorted(inside) == sorted(files)
     assert [form for form, _ in pictures].count("data:image/png") == 1
     table = {tr.find("th").text: tr.find("td").text for tr in tree.iter("tr")}
-    assert table["best validation"] == "0.75"
+    assert table["best mAP@0.5"] == "0.75"
     assert table["ranks"] == "2 on 1 device(s)"
     assert table["images per second"] == "8 (median)"
     assert table["a step takes"].startswith("500 ms")

@@ -121,9 +121,14 @@ def test_a_recordings_plan_replaces_the_run_files(job):
     ("changes", "complaint"),
     [
         ({"network": "other.cfg"}, "network = 'other.cfg', but .*run.toml has 'net.cfg'"),
-        ({"batch": None}, "file:1: says no plan and batch as recordings do"),
-        ({"grid": "2"}, "file:1: says no plan.*grid '2': expected ROWSxCOLUMNS"),
-        ({"replicas": 3}, "needs .* ranks"),
+        ({"groups": None}, "file:1: says no plan and batch as recordings do"),
+        ({"batch": None}, "file:1: batch = None: expected a whole number from 1 on"),
+        ({"batch": 0}, "file:1: batch = 0: expected a whole number from 1 on"),
+        ({"grid": "2"}, "file:1: grid '2': expected ROWSxCOLUMNS"),
+        ({"grid": 2}, "file:1: grid '2': expected ROWSxCOLUMNS"),
+        ({"replicas": 3}, "file:1: .* needs .* ranks"),
+        ({"row_weights": [1, 1, 1]}, "file:1: 3 tile weights for grid"),
+        ({"recompute": [True] * 99}, "file:1: 99 flags of recomputation for"),
     ],
 )
 def test_a_recording_of_something_else_is_refused(tmp_path, changes, complaint):

@@ -1,4 +1,4 @@
-"""The order of a step's work: forward, loss, then backward with what is computed again."""
+"""The order of work in a pass: forward, loss, then backward with what is computed again."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mpitile.plan.recomputation import Stage
 
 
 @dataclass(frozen=True)
-class Timeline:
+class PassOrder:
     """Numbers of events, in the order in which a pass meets them.
 
     Attributes
@@ -27,8 +27,8 @@ class Timeline:
     end: int
 
 
-def make_timeline(stages: Sequence[Stage]) -> Timeline:
-    """The events of a pass through these stages."""
+def pass_order(stages: Sequence[Stage]) -> PassOrder:
+    """Of a pass through these stages."""
     forward: dict[int, int] = {}
     again: dict[int, int] = {}
     backward: dict[int, int] = {}
@@ -45,4 +45,4 @@ def make_timeline(stages: Sequence[Stage]) -> Timeline:
         for piece in reversed(stage.pieces):
             backward |= dict.fromkeys(piece, event)
             event += 1
-    return Timeline(forward, loss, again, backward, event)
+    return PassOrder(forward, loss, again, backward, event)

@@ -46,7 +46,7 @@ class Progress:
     position : running number of the next image, over all epochs.
     seed : from which order, augmentation and dropout are drawn, with `position`.
     best : best validation score so far, None before the first.
-    fingerprint : of all that a resumed run must have in common with this one.
+    fingerprint : words for all that a resumed run must have in common with this one.
     plan : of all else that decides the last bits of a step's numbers.
     """
 
@@ -188,15 +188,20 @@ def load(
     """
     manifest = on_first(world, lambda: _read_manifest(path / MANIFEST))
     if manifest["fingerprint"] != fingerprint:
+        wanted, found = fingerprint.split(), str(manifest["fingerprint"]).split()
         raise InputError(
-            f"{path}: written by a run with other settings: expected {fingerprint}, "
-            f"got {manifest['fingerprint']}"
+            f"{path}: written by a run with other settings: "
+            f"expected {_others(wanted, found)}, got {_others(found, wanted)}"
         )
     together(world, lambda: _read_shards(path, world.rank, arrays, manifest))
     for sliced in arrays.values():
         for part in sliced.parts:
             part.spread()
     return Progress(**{key: manifest[key] for key in _PROGRESS})
+
+
+def _others(words: Sequence[str], others: Sequence[str]) -> str:
+    return " ".join(word for word in words if word not in others) or "nothing more"
 
 
 def _shard_name(rank: int) -> str:

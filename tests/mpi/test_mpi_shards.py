@@ -38,7 +38,7 @@ def copies(comm, array):
 
 
 def progress(step, best=None):
-    return Progress(step, 4 * step, 3, best, "settings-of-the-run")
+    return Progress(step, 4 * step, 3, best, "net=5 batch=4 seed=3")
 
 
 def broken(comm, work):
@@ -112,7 +112,8 @@ def test_what_is_broken_is_refused_by_all(comm, shared_folder):
     assert f"{path / name}: cannot be read" in load(path)
 
     path = saved(3)
-    assert "other settings" in load(path, "another")
+    text = load(path, "net=5 batch=8 seed=3 fast=true")
+    assert text.endswith("other settings: expected batch=8 fast=true, got batch=4")
     if comm.rank == 0:
         manifest = path / "manifest.json"
         manifest.write_text(manifest.read_text()[:-20])

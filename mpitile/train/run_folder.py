@@ -8,8 +8,8 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -73,20 +73,29 @@ class RunFolder:
             self._metrics = (path / "metrics.csv").open("a", newline="", encoding="utf-8")
             self._events = (path / "events.jsonl").open("a", encoding="utf-8")
         except OSError as error:
-            raise InputError(f"output.dir {path}: cannot be written: {error}") from error
+            raise _unwritable(path, error) from error
 
     def add_metrics(self, metrics: StepMetrics) -> None:
         """Append a row; it is on its way to disk when this returns."""
         cells = zip(COLUMNS, astuple(metrics), strict=True)
         values = [value if name in _EXACT else f"{value:.6g}" for name, value in cells]
-        csv.writer(self._metrics, lineterminator="\n").writerow(values)
-        self._metrics.flush()
+        with self._writing():
+            csv.writer(self._metrics, lineterminator="\n").writerow(values)
+            self._metrics.flush()
 
     def add_event(self, event: str, **details: Any) -> None:
         """Append a line with a time stamp (seconds since 1970)."""
         record = {"time": round(time.time(), 3), "event": event, **details}
-        self._events.write(json.dumps(_finite(record)) + "\n")
-        self._events.flush()
+        with self._writing():
+            self._events.write(json.dumps(_finite(record)) + "\n")
+            self._events.flush()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
 
     def close(self) -> None:
         """Close both files."""
@@ -136,7 +145,11 @@ def set_aside(path: Path, earlier: Path | None) -> None:
             with suppress(FileNotFoundError):
                 (path / name).rename(earlier / name)
     except OSError as error:
-        raise InputError(f"output.dir {path}: cannot be written: {error}") from error
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> InputError:
+    return InputError(f"output.dir {path}: cannot be written: {error}")
 
 
 def _finite(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 
@@ -155,3 +156,14 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
         open_folder(tmp_path / "file")
     with pytest.raises(InputError, match=r"output\.dir .*cannot be written"):
         set_aside(tmp_path / "file", tmp_path / "file" / "earlier-1")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a file on a full disk")
+@pytest.mark.parametrize("name", ["metrics.csv", "events.jsonl"])
+def test_a_disk_that_fills_up_is_named(tmp_path, name):
+    open_folder(tmp_path).close()
+    folder = open_folder(tmp_path, step=1)
+    full = open("/dev/full", "a", encoding="utf-8")  # noqa: SIM115
+    setattr(folder, {"metrics.csv": "_metrics", "events.jsonl": "_events"}[name], full)
+    with pytest.raises(InputError, match=rf"output\.dir {tmp_path}: cannot be written: .*space"):
+        folder.add_metrics(metrics(1)) if name == "metrics.csv" else folder.add_event("start")

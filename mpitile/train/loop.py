@@ -180,6 +180,7 @@ def _due(step: int, every: int) -> bool:
 
 def _save(run: Run) -> None:
     trainer = run.trainer
+    trainer.require_finite()
     path = shards.save(
         run.output / "checkpoints",
         trainer.topology.world,
@@ -229,6 +230,7 @@ def _measure_memory(run: Run) -> None:
 
 def _finish(run: Run) -> None:
     _measure_memory(run)
+    run.trainer.require_finite()
     path = _write_weights(run, "final.weights")
     run.tell("done", f"trained {run.trainer.done} steps; weights in {path}")
     run.trainer.close()

@@ -242,10 +242,15 @@ def open_dataset(job: Job, selection: str | None) -> tuple[Dataset, tuple[str, .
 
 
 def _check_task(job: Job, dataset: Dataset) -> None:
-    """The network's loss must be made for what the data set knows."""
+    """The network must be made for what the data set has, and its loss for what that knows."""
     last = job.network.layers[-1]
     classifies = isinstance(last.operation, Softmax | Cost)
     where = f"{job.network.name}:{last.line}"
+    channels = job.network.shape(0).channels
+    if channels != 3:
+        raise InputError(
+            f"{job.network.name}: [net] channels={channels}: expected 3, as images are RGB"
+        )
     if isinstance(last.operation, Region | Yolo):
         if dataset.kind == CLASSIFICATION:
             raise InputError(

@@ -230,7 +230,6 @@ def _measure_memory(run: Run) -> None:
 
 def _finish(run: Run) -> None:
     _measure_memory(run)
-    run.trainer.require_finite()
     path = _write_weights(run, "final.weights")
     run.tell("done", f"trained {run.trainer.done} steps; weights in {path}")
     run.trainer.close()
@@ -240,5 +239,6 @@ def _finish(run: Run) -> None:
 
 def _write_weights(run: Run, name: str) -> Path:
     path = run.output / name
+    run.trainer.require_finite()
     run.trainer.write_weights(path)
     return path

@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 import os
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -67,7 +68,7 @@ class RunFolder:
         self.path = path
         try:
             path.mkdir(parents=True, exist_ok=True)
-            replace_text(path / "run.toml", settings)
+            replace_text(path / SETTINGS, settings)
             replace_text(path / "plan.json", json.dumps(plan, indent=1) + "\n")
             replace_text(path / "metrics.csv", _rows_until(path / "metrics.csv", step))
             self._metrics = (path / "metrics.csv").open("a", newline="", encoding="utf-8")
@@ -106,6 +107,11 @@ class RunFolder:
 # The run's own copy of its network: run.toml names the file as the user did, from another place.
 NETWORK = "network.cfg"
 
+SETTINGS = "run.toml"
+
+# Copied, not moved, out of the way: the present run may have been started from these.
+_INPUTS = (SETTINGS, NETWORK)
+
 # Pictures of boxes that mpitile detect has drawn into the folder with a run's weights.
 DRAWN = "*.detected.png"
 
@@ -114,7 +120,6 @@ _LEFT = (
     "metrics.csv",
     "events.jsonl",
     "plan.json",
-    NETWORK,
     "report",
     "report.html",
     "final.weights",
@@ -128,7 +133,7 @@ _LEFT = (
 def earlier_folder(path: Path) -> Path | None:
     """Where files of an earlier run in `path` can be moved; None where there are none."""
     # Path.exists raises where a name is too long to be one.
-    if not any(os.path.exists(path / name) for name in _LEFT):
+    if not any(os.path.exists(path / name) for name in (*_INPUTS, *_LEFT)):
         return None
     numbers = itertools.count(1)
     return next(folder for number in numbers if not (folder := path / f"earlier-{number}").exists())
@@ -140,6 +145,9 @@ def set_aside(path: Path, earlier: Path | None) -> None:
         return
     try:
         earlier.mkdir(parents=True, exist_ok=True)
+        for name in _INPUTS:
+            with suppress(FileNotFoundError):
+                shutil.copyfile(path / name, earlier / name)
         drawn = (picture.name for picture in path.glob(DRAWN))
         for name in (*_LEFT, *drawn):
             with suppress(FileNotFoundError):

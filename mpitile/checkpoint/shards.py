@@ -306,6 +306,11 @@ def _read_manifest(path: Path) -> dict:
     missing = {"ranks", "shards", *_PROGRESS} - manifest.keys()
     if missing:
         raise InputError(f"{path}: expected a key {sorted(missing)[0]!r}, found none")
+    for key, kind in (("ranks", int), ("step", int), ("shards", dict)):
+        if type(manifest[key]) is not kind:
+            raise InputError(
+                f"{path}: {key}: expected {kind.__name__}, found {type(manifest[key]).__name__}"
+            )
     return manifest
 
 

@@ -127,6 +127,15 @@ def test_what_is_broken_is_refused_by_all(comm, shared_folder):
     assert f"{path / 'manifest.json'}: expected checkpoint format 3" in load(path)
 
     path = saved(5)
+    whole = (path / "manifest.json").read_text()
+    comm.allgather(None)
+    if comm.rank == 0:
+        changed = json.loads(whole) | {"ranks": str(comm.size)}
+        (path / "manifest.json").write_text(json.dumps(changed))
+    assert f"{path / 'manifest.json'}: ranks: expected int, found str" in load(path)
+    if comm.rank == 0:
+        (path / "manifest.json").write_text(whole)
+
     fewer = kept(comm) | {"values": copies(comm, np.zeros(1000))}
     text = broken(comm, lambda: shards.load(path, comm, fewer, fingerprint))
     assert "expected 1000 values of 'values', found 1001" in text

@@ -9,7 +9,7 @@ from pathlib import Path
 
 def replace_file(path: Path, write: Callable[[Path], None]) -> None:
     """Let `write` fill a temporary file beside `path`, force it to disk and rename it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         write(temporary)
@@ -23,6 +23,15 @@ def replace_file(path: Path, write: Callable[[Path], None]) -> None:
 def replace_text(path: Path, text: str) -> None:
     """Replace a file by this text."""
     replace_file(path, lambda temporary: temporary.write_text(text, "utf-8"))
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder where it is missing, and force its name to disk: else a file in it is lost."""
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    _force(folder.parent)
 
 
 def _force(path: Path) -> None:

@@ -8,8 +8,10 @@ rank finds its own files again; other ranks, devices and slices need to see all 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
@@ -28,6 +30,11 @@ FORMAT = 3
 MANIFEST = "manifest.json"
 _PREFIX = "step-"
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_BLOCK_BYTES = 4096
+# More than what HDF5 writes of its own beside the arrays.
+_HEADERS_BYTES = 1 << 16
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
@@ -39,7 +46,7 @@ class Progress:
     position : running number of the next image, over all epochs.
     seed : from which order, augmentation and dropout are drawn, with `position`.
     best : best validation score so far, None before the first.
-    fingerprint : of all that a resumed run must have in common with this one.
+    fingerprint : words for all that a resumed run must have in common with this one.
     plan : of all else that decides the last bits of a step's numbers.
     """
 
@@ -81,6 +88,10 @@ class Part:
             yield slice(first, first + stop - start)
             place += stop - start
 
+    @property
+    def kept_bytes(self) -> int:
+        return self.array.itemsize * sum(stop - start for start, stop in self.spans)
+
     def pieces(self) -> Iterator[tuple[Piece, np.ndarray]]:
         """Each piece that this rank keeps, and its flat array."""
         for span, segment in zip(self.spans, self.segments(), strict=True):
@@ -102,6 +113,10 @@ class Sliced:
 
     size: int
     parts: Sequence[Part]
+
+    def all_pieces(self) -> list[Piece]:
+        """What this rank keeps, in the order of its parts."""
+        return [piece for part in self.parts for piece, _ in part.pieces()]
 
 
 def replicated(world: Communicator, array: np.ndarray, fields: Sequence[Field]) -> Part:
@@ -134,8 +149,9 @@ def save(
                 (target / MANIFEST).unlink(missing_ok=True)
             replace_file(shard, lambda path: _write_shard(path, world, arrays, progress))
             return _digest(shard)
-        except OSError as error:
-            raise InputError(f"{shard}: cannot be written: {error}") from error
+        # HDF5 may notice only as it closes a file that the disk is full: a RuntimeError.
+        except (OSError, RuntimeError) as error:
+            raise InputError(f"{shard}: cannot be written: {_reason(error)}") from error
 
     digests = world.allgather(together(world, write))
     manifest = {
@@ -144,9 +160,9 @@ def save(
         **asdict(progress),
         "shards": {_shard_name(rank): digest for rank, digest in enumerate(digests)},
     }
-    text = json.dumps(manifest, indent=1)
-    on_first(world, lambda: replace_text(target / MANIFEST, text))
-    together(world, lambda: _remove_older(folder, keep, progress.step, world.rank))
+    on_first(world, lambda: _write_manifest(target / MANIFEST, manifest))
+    kept = on_first(world, lambda: _complete(folder, progress.step)[-keep:])
+    together(world, lambda: _remove_others(folder, progress.step, kept))
     return target
 
 
@@ -172,15 +188,20 @@ def load(
     """
     manifest = on_first(world, lambda: _read_manifest(path / MANIFEST))
     if manifest["fingerprint"] != fingerprint:
+        wanted, found = fingerprint.split(), str(manifest["fingerprint"]).split()
         raise InputError(
-            f"{path}: written by a run with other settings: expected {fingerprint}, "
-            f"got {manifest['fingerprint']}"
+            f"{path}: written by a run with other settings: "
+            f"expected {_others(wanted, found)}, got {_others(found, wanted)}"
         )
     together(world, lambda: _read_shards(path, world.rank, arrays, manifest))
     for sliced in arrays.values():
         for part in sliced.parts:
             part.spread()
     return Progress(**{key: manifest[key] for key in _PROGRESS})
+
+
+def _others(words: Sequence[str], others: Sequence[str]) -> str:
+    return " ".join(word for word in words if word not in others) or "nothing more"
 
 
 def _shard_name(rank: int) -> str:
@@ -190,22 +211,50 @@ def _shard_name(rank: int) -> str:
 def _write_shard(
     path: Path, world: Communicator, arrays: Mapping[str, Sliced], progress: Progress
 ) -> None:
+    rows = {name: as_rows(sliced.all_pieces()) for name, sliced in arrays.items()}
+    kept = sum(part.kept_bytes for sliced in arrays.values() for part in sliced.parts)
     with h5py.File(path, "w") as file:
+        _reserve(path, kept + sum(table.nbytes for table in rows.values()) + _HEADERS_BYTES)
         file.attrs.update({"format": FORMAT, "rank": world.rank, "ranks": world.size})
         file.attrs.update({k: v for k, v in asdict(progress).items() if v is not None})
         for name, sliced in arrays.items():
-            pieces = [piece for part in sliced.parts for piece, _ in part.pieces()]
-            elements = sum(piece.size for piece in pieces)
-            dataset = file.create_dataset(name, (elements,), sliced.parts[0].array.dtype)
-            dataset.attrs["size"] = sliced.size
-            file.create_dataset(f"pieces/{name}", data=as_rows(pieces))
-            place = 0
-            for part in sliced.parts:
-                for segment in part.segments():
-                    stop = place + segment.stop - segment.start
-                    if place < stop:
-                        dataset.write_direct(part.array, segment, slice(place, stop))
-                    place = stop
+            file.create_dataset(f"pieces/{name}", data=rows[name])
+            _write_parts(file, name, sliced)
+        file.flush()
+        size = file.id.get_filesize()
+    os.truncate(path, size)
+
+
+def _write_parts(file: h5py.File, name: str, sliced: Sliced) -> None:
+    parts = sliced.parts
+    elements = sum(stop - start for part in parts for start, stop in part.spans)
+    dataset = file.create_dataset(name, (elements,), parts[0].array.dtype)
+    dataset.attrs["size"] = sliced.size
+    place = 0
+    for part in parts:
+        for segment in part.segments():
+            stop = place + segment.stop - segment.start
+            if place < stop:
+                dataset.write_direct(part.array, segment, slice(place, stop))
+            place = stop
+
+
+def _reserve(path: Path, size: int) -> None:
+    """Take the room that a file will need, while there is next to nothing in it.
+
+    A file that HDF5 cannot close, because the disk is full, stays open and crashes the process
+    at its end.
+    """
+    with open(path, "r+b") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                # Some file systems cannot reserve; writing will show whether there is room.
+                return
+            # What HDF5 still has to write, an empty file, fits into the first block.
+            file.truncate(_BLOCK_BYTES)
+            raise
 
 
 def _read_shards(path: Path, rank: int, arrays: Mapping[str, Sliced], manifest: dict) -> None:
@@ -257,7 +306,29 @@ def _read_manifest(path: Path) -> dict:
     missing = {"ranks", "shards", *_PROGRESS} - manifest.keys()
     if missing:
         raise InputError(f"{path}: expected a key {sorted(missing)[0]!r}, found none")
+    for key, kind in (("ranks", int), ("step", int), ("shards", dict)):
+        if type(manifest[key]) is not kind:
+            raise InputError(
+                f"{path}: {key}: expected {kind.__name__}, found {type(manifest[key]).__name__}"
+            )
     return manifest
+
+
+def _write_manifest(path: Path, manifest: dict) -> None:
+    try:
+        replace_text(path, json.dumps(manifest, indent=1))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {_reason(error)}") from error
+
+
+def _reason(error: BaseException | None) -> str:
+    """What the system says was wrong, in one line: HDF5 adds some of its own."""
+    first = str(error).partition("\n")[0]
+    while error is not None:
+        if isinstance(error, OSError) and error.errno:
+            return os.strerror(error.errno)
+        error = error.__context__
+    return first
 
 
 def _digest(path: Path) -> str:
@@ -275,16 +346,31 @@ def _step(path: Path) -> int:
     return int(path.name[len(_PREFIX) :])
 
 
-def _remove_older(folder: Path, keep: int, step: int, rank: int) -> None:
-    """Remove this rank's files of all but the newest `keep` checkpoints up to `step`.
-
-    Later ones can only be the remains of an interrupted attempt, and count for nothing.
-    """
+def _complete(folder: Path, step: int) -> list[str]:
+    """The names of checkpoints up to `step` that have a manifest, oldest first."""
     reached = [path for path in _checkpoints(folder) if _step(path) <= step]
-    for path in reached[:-keep]:
-        if rank == 0:
-            (path / MANIFEST).unlink(missing_ok=True)
-        (path / _shard_name(rank)).unlink(missing_ok=True)
-        # Whoever removes the last file removes the folder, too.
-        with suppress(OSError):
-            path.rmdir()
+    return [path.name for path in reached if (path / MANIFEST).exists()]
+
+
+def _remove_others(folder: Path, step: int, kept: Sequence[str]) -> None:
+    """Remove the checkpoints up to `step` but for those `kept`, and what interrupted ones left.
+
+    Later ones can only be the remains of an interrupted attempt, and are written again.
+    """
+    for path in _checkpoints(folder):
+        if _step(path) <= step and path.name not in kept:
+            try:
+                _remove(path)
+            except OSError as error:
+                raise InputError(f"{path}: cannot be removed: {_reason(error)}") from error
+
+
+def _remove(checkpoint: Path) -> None:
+    """Remove what is there of all ranks' files, also where there were more ranks once."""
+    # Other ranks may see the same files, and remove them meanwhile.
+    with suppress(FileNotFoundError):
+        remains = (*checkpoint.glob("shard-*.h5"), *checkpoint.glob(".*.tmp"))
+        for file in (checkpoint / MANIFEST, *remains):
+            file.unlink(missing_ok=True)
+    with suppress(OSError):
+        checkpoint.rmdir()

@@ -7,7 +7,6 @@ relative to the network's input image), class index, score.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,35 +16,6 @@ from mpitile.network.spec import Layer, Shape, Yolo
 
 ROW = 6
 _BOX_ENTRIES = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Detection:
-    """One box that the network found.
-
-    Attributes
-    ----------
-    image : the image's number or name.
-    class_index : number of the class, from 0.
-    score : objectness times class probability, in [0, 1].
-    x, y, w, h : centre and size of the box, relative to the image.
-    """
-
-    image: int | str
-    class_index: int
-    score: float
-    x: float
-    y: float
-    w: float
-    h: float
-
-
-def as_detections(image: int | str, rows: np.ndarray) -> list[Detection]:
-    """The rows of one image as `Detection` objects, in the same order."""
-    return [
-        Detection(image, int(class_index), float(score), float(x), float(y), float(w), float(h))
-        for x, y, w, h, class_index, score in rows
-    ]
 
 
 def _logistic(values: np.ndarray) -> np.ndarray:

@@ -149,7 +149,7 @@ class Feeder:
         count = len(self._source.dataset) if self._source else 0
         reasons = [reason for reason in batch.unreadable if reason] if batch else []
         everyone = self._topology.world.allgather((count, reasons))
-        reasons = sorted({reason for _, some in everyone for reason in some})
+        reasons = self._located([some for _, some in everyone], sum(bool(n) for n, _ in everyone))
         if not self._skip:
             raise InputError(reasons[0] + ' (data.unreadable = "skip" would go on without it)')
         for reason in reasons:
@@ -159,6 +159,18 @@ class Feeder:
                     self._remark(f"{reason}; skipped")
         if attempt >= max(count for count, _ in everyone):
             raise InputError("no image of the data set can be read")
+
+    def _located(self, reasons: Sequence[Sequence[str]], readers: int) -> list[str]:
+        """All ranks' reasons, sorted; with a rank where others of its team could read the image."""
+        ranks: dict[str, list[int]] = {}
+        for rank, some in enumerate(reasons):
+            for reason in dict.fromkeys(some):
+                ranks.setdefault(reason, []).append(rank)
+        team = readers // self._passes.replicas
+        return [
+            reason if len(some) >= team else f"rank {some[0]}: {reason}"
+            for reason, some in sorted(ranks.items())
+        ]
 
     def _deliver(self, batch: Batch | None) -> Sequence:
         if batch is None:

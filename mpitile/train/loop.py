@@ -180,6 +180,7 @@ def _due(step: int, every: int) -> bool:
 
 def _save(run: Run) -> None:
     trainer = run.trainer
+    trainer.require_finite()
     path = shards.save(
         run.output / "checkpoints",
         trainer.topology.world,
@@ -238,5 +239,6 @@ def _finish(run: Run) -> None:
 
 def _write_weights(run: Run, name: str) -> Path:
     path = run.output / name
+    run.trainer.require_finite()
     run.trainer.write_weights(path)
     return path

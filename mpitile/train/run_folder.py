@@ -7,9 +7,10 @@ import itertools
 import json
 import math
 import os
+import shutil
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -67,26 +68,35 @@ class RunFolder:
         self.path = path
         try:
             path.mkdir(parents=True, exist_ok=True)
-            replace_text(path / "run.toml", settings)
+            replace_text(path / SETTINGS, settings)
             replace_text(path / "plan.json", json.dumps(plan, indent=1) + "\n")
             replace_text(path / "metrics.csv", _rows_until(path / "metrics.csv", step))
             self._metrics = (path / "metrics.csv").open("a", newline="", encoding="utf-8")
             self._events = (path / "events.jsonl").open("a", encoding="utf-8")
         except OSError as error:
-            raise InputError(f"output.dir {path}: cannot be written: {error}") from error
+            raise _unwritable(path, error) from error
 
     def add_metrics(self, metrics: StepMetrics) -> None:
         """Append a row; it is on its way to disk when this returns."""
         cells = zip(COLUMNS, astuple(metrics), strict=True)
         values = [value if name in _EXACT else f"{value:.6g}" for name, value in cells]
-        csv.writer(self._metrics, lineterminator="\n").writerow(values)
-        self._metrics.flush()
+        with self._writing():
+            csv.writer(self._metrics, lineterminator="\n").writerow(values)
+            self._metrics.flush()
 
     def add_event(self, event: str, **details: Any) -> None:
         """Append a line with a time stamp (seconds since 1970)."""
         record = {"time": round(time.time(), 3), "event": event, **details}
-        self._events.write(json.dumps(_finite(record)) + "\n")
-        self._events.flush()
+        with self._writing():
+            self._events.write(json.dumps(_finite(record)) + "\n")
+            self._events.flush()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
 
     def close(self) -> None:
         """Close both files."""
@@ -97,6 +107,11 @@ class RunFolder:
 # The run's own copy of its network: run.toml names the file as the user did, from another place.
 NETWORK = "network.cfg"
 
+SETTINGS = "run.toml"
+
+# Copied, not moved, out of the way: the present run may have been started from these.
+_INPUTS = (SETTINGS, NETWORK)
+
 # Pictures of boxes that mpitile detect has drawn into the folder with a run's weights.
 DRAWN = "*.detected.png"
 
@@ -105,7 +120,6 @@ _LEFT = (
     "metrics.csv",
     "events.jsonl",
     "plan.json",
-    NETWORK,
     "report",
     "report.html",
     "final.weights",
@@ -119,7 +133,7 @@ _LEFT = (
 def earlier_folder(path: Path) -> Path | None:
     """Where files of an earlier run in `path` can be moved; None where there are none."""
     # Path.exists raises where a name is too long to be one.
-    if not any(os.path.exists(path / name) for name in _LEFT):
+    if not any(os.path.exists(path / name) for name in (*_INPUTS, *_LEFT)):
         return None
     numbers = itertools.count(1)
     return next(folder for number in numbers if not (folder := path / f"earlier-{number}").exists())
@@ -131,12 +145,19 @@ def set_aside(path: Path, earlier: Path | None) -> None:
         return
     try:
         earlier.mkdir(parents=True, exist_ok=True)
+        for name in _INPUTS:
+            with suppress(FileNotFoundError):
+                shutil.copyfile(path / name, earlier / name)
         drawn = (picture.name for picture in path.glob(DRAWN))
         for name in (*_LEFT, *drawn):
             with suppress(FileNotFoundError):
                 (path / name).rename(earlier / name)
     except OSError as error:
-        raise InputError(f"output.dir {path}: cannot be written: {error}") from error
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> InputError:
+    return InputError(f"output.dir {path}: cannot be written: {error}")
 
 
 def _finite(value: Any) -> Any:

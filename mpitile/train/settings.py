@@ -93,7 +93,7 @@ class TilingSettings:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointSettings:
-    """``[checkpoint]``; ``every = 0`` saves at the end and on a signal only."""
+    """``[checkpoint]``; saves at the end, too, but ``every = 0`` on a signal only."""
 
     every: int = 0
     keep: int = 2
@@ -143,6 +143,9 @@ _LEAST = {
     ("checkpoint", "every"): 0,
     ("checkpoint", "keep"): 1,
 }
+
+# Where nothing would stand for the working directory, files of which would be moved.
+_PATHS = (("network", "cfg"), ("output", "dir"))
 
 
 def read_settings(path: str | Path, overrides: Sequence[str] = ()) -> RunSettings:
@@ -204,17 +207,23 @@ def _section(name: str, kind: type, table: Any, path: Path) -> Any:
             if required:
                 raise InputError(f"{path}: {name}.{key} is missing")
             continue
-        value = table[key]
-        if not _fits(value, hints[key]):
-            raise InputError(f"{path}: {name}.{key} = {value!r}: expected {_describe(hints[key])}")
-        if isinstance(value, int) and value >= 2**63:
-            raise InputError(f"{path}: {name}.{key} = {value}: expected less than 2**63")
-        least = _LEAST.get((name, key))
-        if least is not None and not isinstance(value, str) and value < least:
-            raise InputError(f"{path}: {name}.{key} = {value}: expected at least {least}")
-        if key == "memory_limit":
-            parse_bytes(value, f"{path}: {name}.{key}")
+        _check_value(name, key, table[key], hints[key], path)
     return kind(**table)
+
+
+def _check_value(section: str, key: str, value: Any, kind: Any, path: Path) -> None:
+    where = f"{path}: {section}.{key} = {value!r}"
+    if not _fits(value, kind):
+        raise InputError(f"{where}: expected {_describe(kind)}")
+    if isinstance(value, int) and value >= 2**63:
+        raise InputError(f"{where}: expected less than 2**63")
+    if value == "" and (section, key) in _PATHS:
+        raise InputError(f"{where}: expected a path")
+    least = _LEAST.get((section, key))
+    if least is not None and not isinstance(value, str) and value < least:
+        raise InputError(f"{where}: expected at least {least}")
+    if key == "memory_limit":
+        parse_bytes(value, f"{path}: {section}.{key}")
 
 
 def _refuse_unknown(table: dict[str, Any], known: Any, what: str, plural: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -80,25 +80,38 @@ class Job:
 
     @property
     def fingerprint(self) -> str:
-        """Of all that decides a step's numbers, but for rounding; to be resumed with."""
-        train = self.settings.train
+        """Of all that decides a step's numbers, but for rounding; to be resumed with.
+
+        Words ``key=value``, so that it can be said which of them differ.
+        """
+        train, data = self.settings.train, self.settings.data
+        # Lines move when a comment is added.
+        layers = [replace(layer, line=0) for layer in self.network.layers]
+        options = asdict(self.network.options)
         decisive: dict[str, Any] = {
-            "network": repr(replace(self.network, name="")),
-            "batch": self.batch,
-            "subdivisions": self.subdivisions,
-            "optimizer": self.optimizer,
-            "seed": train.seed,
-            "dtype": train.dtype,
-            "kernels": train.kernels,
-            "shuffle": self.settings.data.shuffle,
-            "augment": self.settings.data.augment,
+            "network.cfg": _digest(repr(layers)),
+            **{f"[net].{key}": options[key] for key in options if key not in _REPLACED},
+            "train.batch": self.batch,
+            "train.subdivisions": self.subdivisions,
+            "train.optimizer": self.optimizer,
+            "train.seed": train.seed,
+            "train.dtype": train.dtype,
+            "train.kernels": train.kernels,
+            "data.shuffle": data.shuffle,
+            "data.augment": data.augment,
         }
-        return _digest(json.dumps(decisive, sort_keys=True))
+        return " ".join(
+            f"{key}={json.dumps(value, separators=(',', ':'))}" for key, value in decisive.items()
+        )
 
     def plan_fingerprint(self, devices: Devices) -> str:
         """Of all that decides in what order numbers are added up."""
         # Recomputation gives the same bits.
         return _digest(repr((replace(self.plan, recompute=()), devices)))
+
+
+# Of the cfg's options, what keys of the run file stand for.
+_REPLACED = ("batch", "subdivisions", "adam")
 
 
 def _digest(text: str) -> str:
@@ -229,10 +242,15 @@ def open_dataset(job: Job, selection: str | None) -> tuple[Dataset, tuple[str, .
 
 
 def _check_task(job: Job, dataset: Dataset) -> None:
-    """The network's loss must be made for what the data set knows."""
+    """The network must be made for what the data set has, and its loss for what that knows."""
     last = job.network.layers[-1]
     classifies = isinstance(last.operation, Softmax | Cost)
     where = f"{job.network.name}:{last.line}"
+    channels = job.network.shape(0).channels
+    if channels != 3:
+        raise InputError(
+            f"{job.network.name}: [net] channels={channels}: expected 3, as images are RGB"
+        )
     if isinstance(last.operation, Region | Yolo):
         if dataset.kind == CLASSIFICATION:
             raise InputError(

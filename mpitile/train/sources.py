@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,16 +58,23 @@ def open_images(job: Job, topology: Topology, selection: str | None) -> Images:
     if job.settings.data.read == "root":
         facts = on_first(world, read)
     else:
-        everyone = world.allgather(together(world, read))
-        facts = everyone[0]
+        facts = together(world, read)
+        everyone = world.allgather((*facts, opened[0][0].digest()))
         for rank, others in enumerate(everyone):
-            if others != facts:
-                raise InputError(
-                    f"rank {rank} finds another data set than rank 0: {others[0]} images of "
-                    f"{len(others[1])} classes, not {facts[0]} of {len(facts[1])}; with "
-                    'data.read = "root" rank 0 alone reads'
-                )
+            if others != everyone[0]:
+                raise InputError(_difference(rank, others, everyone[0]))
     return Images(*facts, *(opened[0] if opened else (None, ())))
+
+
+def _difference(rank: int, found: Sequence[Any], first: Sequence[Any]) -> str:
+    """What a rank has other than rank 0."""
+    what = "as many images, but other names, boxes or classes"
+    if found[:2] != first[:2]:
+        what = f"{found[0]} images of {len(found[1])} classes, not {first[0]} of {len(first[1])}"
+    return (
+        f"rank {rank} finds another data set than rank 0: {what}; with "
+        'data.read = "root" rank 0 alone reads'
+    )
 
 
 def training_feeder(

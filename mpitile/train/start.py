@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import socket
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,8 @@ def open_run_folder(trainer: Trainer, base: int) -> RunFolder | None:
             return None
         folder = RunFolder(path, trainer.done, write_settings(settings), report())
         try:
-            shutil.copyfile(settings.input_path(settings.network.cfg), path / NETWORK)
+            with suppress(shutil.SameFileError):
+                shutil.copyfile(settings.input_path(settings.network.cfg), path / NETWORK)
         except OSError as error:
             raise InputError(f"output.dir {path}: cannot be written: {error}") from error
         return folder

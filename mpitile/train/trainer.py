@@ -37,6 +37,8 @@ from mpitile.train.state import TrainState
 # Keeps dropout's numbers apart from order and augmentation, which share the seed.
 _DROPOUT_STREAM = 3
 
+_DIVERGED = "training has diverged; a lower learning rate or a longer burn_in may help"
+
 
 class Trainer:
     """The state of a run on one rank. Making one, and `step`, are collective.
@@ -145,6 +147,26 @@ class Trainer:
         found = self.program.bytes | self._state.bytes
         found["workspace"] += self._state.scratch_bytes
         return found
+
+    def require_finite(self) -> None:
+        """Refuse to keep numbers that no run could go on with. Collective.
+
+        A step's loss is computed before its new values are: these may have diverged first.
+
+        Raises
+        ------
+        MpitileError : on all ranks, where any of them has a value that is no finite number.
+        """
+        # Sums in double precision neither overflow nor need an array.
+        parts = (part for sliced in self.arrays.values() for part in sliced.parts)
+        totals = [np.sum(kept, dtype=np.float64) for part in parts for _, kept in part.pieces()]
+        bad = np.array([not np.isfinite(totals).all()], np.int64)
+        self.topology.world.maximum(bad)
+        if bad[0]:
+            raise MpitileError(
+                f"weights after step {self.done} are no finite numbers and are not saved: "
+                f"{_DIVERGED}"
+            )
 
     def write_weights(self, path: Path) -> None:
         """Write all weights as a Darknet file, on rank 0. Collective.
@@ -294,10 +316,7 @@ class Trainer:
         world.maximum(largest)
         loss = float(total[0]) / self.job.batch
         if not math.isfinite(loss):
-            raise MpitileError(
-                f"the loss of step {self.done} is {loss}: training has diverged; a lower "
-                "learning rate or a longer burn_in may help"
-            )
+            raise MpitileError(f"the loss of step {self.done} is {loss}: {_DIVERGED}")
         seconds, compute, halo, reduce, rss, load, stop_any = largest.tolist()
         metrics = StepMetrics(
             step=self.done,

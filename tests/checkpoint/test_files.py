@@ -81,3 +81,14 @@ def test_contents_are_forced_to_disk_before_the_name_changes(tmp_path, monkeypat
     replace_text(tmp_path / "a.txt", "new")
     assert [os.path.basename(entry) for entry in done[:2]][1] == "rename"
     assert done[0].endswith(".tmp") and done[2:] == [str(tmp_path)]
+
+
+def test_names_of_new_folders_are_forced_to_disk(tmp_path, monkeypatch):
+    forced = []
+    fsync = os.fsync
+    monkeypatch.setattr(
+        os, "fsync", lambda file: (forced.append(os.readlink(f"/proc/self/fd/{file}")), fsync(file))
+    )
+    replace_text(tmp_path / "deep" / "er" / "a.txt", "new")
+    folders = [str(folder) for folder in (tmp_path, tmp_path / "deep", tmp_path / "deep" / "er")]
+    assert [path for path in forced if path in folders] == folders

@@ -1,6 +1,8 @@
 """Checkpoints of several ranks: what is saved comes back, and what is broken is refused by all."""
 
+import errno
 import json
+import resource
 
 import numpy as np
 import pytest
@@ -36,7 +38,7 @@ def copies(comm, array):
 
 
 def progress(step, best=None):
-    return Progress(step, 4 * step, 3, best, "settings-of-the-run")
+    return Progress(step, 4 * step, 3, best, "net=5 batch=4 seed=3")
 
 
 def broken(comm, work):
@@ -110,7 +112,8 @@ def test_what_is_broken_is_refused_by_all(comm, shared_folder):
     assert f"{path / name}: cannot be read" in load(path)
 
     path = saved(3)
-    assert "other settings" in load(path, "another")
+    text = load(path, "net=5 batch=8 seed=3 fast=true")
+    assert text.endswith("other settings: expected batch=8 fast=true, got batch=4")
     if comm.rank == 0:
         manifest = path / "manifest.json"
         manifest.write_text(manifest.read_text()[:-20])
@@ -124,6 +127,15 @@ def test_what_is_broken_is_refused_by_all(comm, shared_folder):
     assert f"{path / 'manifest.json'}: expected checkpoint format 3" in load(path)
 
     path = saved(5)
+    whole = (path / "manifest.json").read_text()
+    comm.allgather(None)
+    if comm.rank == 0:
+        changed = json.loads(whole) | {"ranks": str(comm.size)}
+        (path / "manifest.json").write_text(json.dumps(changed))
+    assert f"{path / 'manifest.json'}: ranks: expected int, found str" in load(path)
+    if comm.rank == 0:
+        (path / "manifest.json").write_text(whole)
+
     fewer = kept(comm) | {"values": copies(comm, np.zeros(1000))}
     text = broken(comm, lambda: shards.load(path, comm, fewer, fingerprint))
     assert "expected 1000 values of 'values', found 1001" in text
@@ -175,6 +187,66 @@ def test_saving_where_one_rank_cannot_write_is_an_error_of_all(comm, shared_fold
     save = lambda: shards.save(shared_folder, comm, kept(comm), progress(3), keep=1)  # noqa: E731
     assert "cannot be written" in broken(comm, save)
     assert shards.latest(shared_folder, comm) is None
+
+
+@pytest.mark.mpi(ranks=[1, 3])
+def test_a_full_disk_is_an_error_of_all_and_costs_no_checkpoint(comm, shared_folder):
+    """The last rank finds less room than its shard takes."""
+    earlier = shards.save(shared_folder, comm, kept(comm), progress(2), keep=1)
+    size = (earlier / f"shard-{comm.rank:05d}.h5").stat().st_size
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if comm.rank == comm.size - 1:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, limits[1]))
+    try:
+        save = lambda: shards.save(shared_folder, comm, kept(comm), progress(3), keep=1)  # noqa: E731
+        text = broken(comm, save)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert f"step-000003/shard-{comm.size - 1:05d}.h5: cannot be written: File too large" in text
+    assert shards.latest(shared_folder, comm) == earlier
+    loaded = {name: np.zeros_like(array) for name, array in arrays().items()}
+    shards.load(earlier, comm, kept(comm, loaded), progress(0).fingerprint)
+    assert loaded["values"].tobytes() == arrays()["values"].tobytes()
+
+
+@pytest.mark.mpi(ranks=[2])
+def test_what_hdf5_says_of_a_file_that_it_cannot_close_is_an_error_of_all(
+    comm, shared_folder, monkeypatch
+):
+    def write(*arguments):
+        raise RuntimeError("Can't decrement id ref count\n, filename = 'shard'")
+
+    monkeypatch.setattr(shards, "_write_shard", write)
+    save = lambda: shards.save(shared_folder, comm, kept(comm), progress(3), keep=1)  # noqa: E731
+    assert broken(comm, save).endswith("cannot be written: Can't decrement id ref count")
+
+
+@pytest.mark.mpi(ranks=[1, 2])
+def test_a_manifest_that_cannot_be_written_is_an_error_of_all(comm, shared_folder, monkeypatch):
+    earlier = shards.save(shared_folder, comm, kept(comm), progress(2), keep=1)
+
+    def replace(path, text):
+        raise OSError(errno.ENOSPC, "any words")
+
+    monkeypatch.setattr(shards, "replace_text", replace)
+    save = lambda: shards.save(shared_folder, comm, kept(comm), progress(3), keep=1)  # noqa: E731
+    assert broken(comm, save).endswith("manifest.json: cannot be written: No space left on device")
+    assert shards.latest(shared_folder, comm) == earlier
+
+
+@pytest.mark.mpi(ranks=[1, 2])
+def test_an_interrupted_attempt_is_not_counted_as_kept(comm, shared_folder):
+    whole = shards.save(shared_folder, comm, kept(comm), progress(10), keep=2)
+    interrupted = shards.save(shared_folder, comm, kept(comm), progress(13), keep=2)
+    if comm.rank == 0:
+        (interrupted / "manifest.json").unlink()
+        (interrupted / ".shard-00000.h5.77.tmp").write_text("half a shard")
+        (interrupted / "shard-00009.h5").write_text("of a run on more ranks")
+    comm.broadcast(None)
+    last = shards.save(shared_folder, comm, kept(comm), progress(15), keep=2)
+    comm.broadcast(None)
+    assert sorted(shared_folder.iterdir()) == [whole, last]
+    assert (whole / "manifest.json").exists()
 
 
 def slices_of(rank, ranks, size, period):

@@ -10,8 +10,6 @@ from mpitile.geometry.box import Box
 from mpitile.network import spec
 from mpitile.network.shapes import infer
 from mpitile.train.detections import (
-    Detection,
-    as_detections,
     box_iou,
     decode_head,
     decode_region,
@@ -198,11 +196,6 @@ def test_suppression_keeps_a_maximal_set_in_any_order(rows, random):
         rivals = kept[(kept[:, 4] == row[4]) & (kept[:, 5] >= row[5])]
         is_kept = (kept == row).all(axis=1).any()
         assert is_kept or (box_iou(row[:4], rivals[:, :4]) > 0.3).any()
-
-
-def test_rows_become_detections():
-    rows = np.array([[0.1, 0.2, 0.3, 0.4, 2.0, 0.9]])
-    assert as_detections("a.png", rows) == [Detection("a.png", 2, 0.9, 0.1, 0.2, 0.3, 0.4)]
 
 
 def test_a_score_at_the_threshold_is_left_out():

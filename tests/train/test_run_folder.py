@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 
@@ -126,8 +127,7 @@ def test_an_earlier_runs_files_are_set_aside(tmp_path):
         target = earlier_folder(tmp_path)
         assert target == tmp_path / f"earlier-{number}"
         set_aside(tmp_path, target)
-    assert earlier_folder(tmp_path) is None
-    assert (tmp_path / "notes.txt").exists()
+    assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {"notes.txt", "run.toml"}
     for number in (1, 2):
         kept = tmp_path / f"earlier-{number}"
         assert (kept / "best.weights").read_text() == str(number)
@@ -155,3 +155,26 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
         open_folder(tmp_path / "file")
     with pytest.raises(InputError, match=r"output\.dir .*cannot be written"):
         set_aside(tmp_path / "file", tmp_path / "file" / "earlier-1")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a file on a full disk")
+@pytest.mark.parametrize("name", ["metrics.csv", "events.jsonl"])
+def test_a_disk_that_fills_up_is_named(tmp_path, name):
+    open_folder(tmp_path).close()
+    folder = open_folder(tmp_path, step=1)
+    full = open("/dev/full", "a", encoding="utf-8")  # noqa: SIM115
+    setattr(folder, {"metrics.csv": "_metrics", "events.jsonl": "_events"}[name], full)
+    with pytest.raises(InputError, match=rf"output\.dir {tmp_path}: cannot be written: .*space"):
+        folder.add_metrics(metrics(1)) if name == "metrics.csv" else folder.add_event("start")
+
+
+def test_files_that_a_run_is_started_from_stay_and_are_copied(tmp_path):
+    """With output.dir = "." they may be the very files that the run writes."""
+    for name in ("run.toml", "network.cfg"):
+        (tmp_path / name).write_text("# By hand.\n")
+    earlier = earlier_folder(tmp_path)
+    set_aside(tmp_path, earlier)
+    assert (tmp_path / "network.cfg").read_text() == "# By hand.\n"
+    open_folder(tmp_path).close()
+    assert (earlier / "run.toml").read_text() == "# By hand.\n"
+    assert (earlier / "network.cfg").read_text() == "# By hand.\n"

@@ -23,7 +23,7 @@ from mpitile.train.settings import (
 
 # TOML values that are right and wrong, for every key.
 KEYS = {
-    "network.cfg": (['"a.cfg"'], ["1", "true", "[]"]),
+    "network.cfg": (['"a.cfg"'], ['""', "1", "true", "[]"]),
     "network.weights": (['"a.weights"'], ["1", '["a"]']),
     "network.height": (["416"], ["0", "-32", "416.0", '"416"', "true"]),
     "network.width": (["416"], ["0", "416.0", '"416"', "true"]),
@@ -70,7 +70,7 @@ KEYS = {
     "checkpoint.every": (["0", "50"], ["-1", "0.5", "true"]),
     "checkpoint.keep": (["1", "2"], ["0", "-1", "2.0"]),
     "checkpoint.partner": (["true", "false"], ["1", '"yes"']),
-    "output.dir": (['"runs/a"'], ["1", "true"]),
+    "output.dir": (['"runs/a"'], ['""', "1", "true"]),
     "output.trace": (["true", "false"], ["1", '"yes"']),
 }
 REQUIRED = {"network.cfg": '"n.cfg"', "data.format": '"yolo"', "data.root": '"d"'}
@@ -217,7 +217,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
         ("data.shuffle=false", "data", "shuffle", False),
         ("data.names=['a=b', \"c\"]", "data", "names", ["a=b", "c"]),
         ("output.dir=runs/a=b", "output", "dir", "runs/a=b"),
-        ("output.dir=", "output", "dir", ""),
+        ("data.valid=", "data", "valid", ""),
         ("output.dir=C:\\runs", "output", "dir", "C:\\runs"),
     ],
 )

@@ -10,10 +10,10 @@ from small_jobs import DROPOUT, box_images, class_images, classifier, detector, 
 
 from mpitile.comm.local import run_ranks
 from mpitile.comm.topology import make_topology
-from mpitile.errors import MpitileError
+from mpitile.errors import InputError, MpitileError
 from mpitile.layers import detection
 from mpitile.train.schedule import learning_rate
-from mpitile.train.setup import make_job
+from mpitile.train.setup import make_job, open_dataset
 from mpitile.train.sources import open_images, training_feeder
 from mpitile.train.trainer import Trainer
 
@@ -236,3 +236,29 @@ def test_images_seen_count_the_present_pass(
     losses = train(settings, steps=3).losses
     found = [abs(after / before - 1) > 1e-9 for before, after in itertools.pairwise(losses)]
     assert found == changes
+
+
+@pytest.mark.parametrize("kind", ["values", "velocity", "running"])
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_what_is_no_number_on_one_rank_is_not_kept_by_any(tmp_path, boxes, kind, number):
+    settings = small_settings(tmp_path, detector(normalize=1), boxes)
+
+    def refused(comm):
+        trainer = Trainer(job := make_job(settings, comm.size), make_topology(comm, job.plan))
+        trainer.require_finite()
+        _, kept = next(trainer.arrays[kind].parts[0].pieces())
+        comm.broadcast(None)
+        if comm.rank == comm.size - 1:
+            kept[-1] = number
+        with pytest.raises(MpitileError, match="after step 0 are no finite numbers") as caught:
+            trainer.require_finite()
+        return caught.value.exit_code
+
+    assert run_ranks(3, refused) == [1, 1, 1]
+
+
+def test_images_are_rgb(tmp_path, boxes):
+    cfg = detector().replace("channels=3", "channels=1")
+    job = make_job(small_settings(tmp_path, cfg, boxes), 1)
+    with pytest.raises(InputError, match=r"net\.cfg: \[net\] channels=1: expected 3"):
+        open_dataset(job, None)

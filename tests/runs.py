@@ -11,6 +11,14 @@ from launch import run
 DRAW = Path(__file__).parents[1] / "jobs" / "draw_shapes.py"
 NAMES = ["disc", "square", "triangle"]
 
+# An interpreter that cannot import mpi4py.
+_WITHOUT_MPI = """
+import sys
+sys.modules["mpi4py"] = None
+from mpitile.cli.main import main
+main(sys.argv[1:])
+"""
+
 NET = """\
 [net]
 height=64
@@ -142,6 +150,11 @@ def losses(output):
 def mpitile(*arguments, ranks=None, **options):
     """Run a verb and return its `Result`; ranks and options as `launch.run` has them."""
     return run([sys.executable, "-m", "mpitile", *arguments], ranks, **options)
+
+
+def without_mpi(*arguments, **options):
+    """Run a verb where mpi4py cannot be imported; else as `mpitile` does."""
+    return run([sys.executable, "-c", _WITHOUT_MPI, *arguments], **options)
 
 
 def train(folder, settings, cfg=DETECTOR, ranks=None, arguments=(), **options):

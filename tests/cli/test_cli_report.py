@@ -66,7 +66,7 @@ def test_errors_of_plots_name_what_is_wrong(tmp_path, arguments, message):
 
 
 def test_a_run_is_reported(run_folder):
-    result = mpitile("report", run_folder)
+    result = runs.without_mpi("report", run_folder)
     assert result.code == 0, result
     assert result.out == f"{run_folder / 'report.html'}\n"
     tree = page(run_folder / "report.html")

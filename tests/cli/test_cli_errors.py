@@ -7,6 +7,7 @@ import pytest
 import runs
 from launch import run
 
+from mpitile.cli.main import VERBS
 from mpitile.errors import EXIT_INPUT
 
 CASES = {}
@@ -203,17 +204,36 @@ def refused(result):
     return line
 
 
+@pytest.fixture(scope="module")
+def refusals(tmp_path_factory, shapes):
+    """The folder of each case, and how its run has ended, on the same two ranks."""
+    folders, calls = {}, []
+    for name, (spoil, _) in CASES.items():
+        folder = folders[name] = tmp_path_factory.mktemp(name[:30])
+        shutil.copytree(shapes, folder / "data")
+        settings = runs.settings_of(folder / "data", folder / "out")
+        arguments = spoil(folder, settings) or []
+        path = runs.write_run(folder, settings)
+        if arguments and not arguments[0].startswith("-"):
+            path = folder / arguments.pop(0)
+        calls.append((folder, ["train", path, *arguments]))
+    results = runs.in_a_row(calls, ranks=2)
+    return dict(zip(CASES, zip(folders.values(), results, strict=True), strict=True))
+
+
 @pytest.mark.parametrize("name", CASES)
-def test_refused_by_all_ranks_in_one_line(job, name):
-    spoil, texts = CASES[name]
-    folder, settings = job
-    arguments = spoil(folder, settings) or []
-    path = runs.write_run(folder, settings)
-    if arguments and not arguments[0].startswith("-"):
-        path = folder / arguments.pop(0)
-    line = refused(runs.mpitile("train", path, *arguments, ranks=2, timeout=60))
-    for text in texts:
+def test_refused_by_all_ranks_in_one_line(refusals, name):
+    folder, result = refusals[name]
+    line = refused(result)
+    for text in CASES[name][1]:
         assert text.format(run=folder / "run.toml", folder=folder) in line
+
+
+def test_a_start_of_its_own_is_refused_likewise(job):
+    folder, settings = job
+    settings["data"]["train"] = "no.txt"
+    line = refused(runs.mpitile("train", runs.write_run(folder, settings), ranks=2, timeout=60))
+    assert line.endswith("/data/no.txt: expected a list file or a folder, found none")
 
 
 def spoil_image(data):
@@ -287,7 +307,7 @@ def test_checkpoints_that_do_not_fit_are_refused(job):
     ids=" ".join,
 )
 def test_usage(arguments):
-    result = runs.mpitile(*arguments)
+    result = runs.called(*arguments)
     assert result.code == EXIT_INPUT
     assert result.err.startswith("usage: mpitile")
     assert len([line for line in result.err.splitlines() if "error: " in line]) == 1
@@ -300,9 +320,9 @@ def test_usage_is_told_once():
     assert result.err.count("error: ") == 1
 
 
-@pytest.mark.parametrize("verb", ["train", "check", "eval", "detect"])
+@pytest.mark.parametrize("verb", VERBS)
 def test_help_shows_an_example(verb):
-    result = runs.mpitile(verb, "--help")
+    result = runs.called(verb, "--help")
     assert result.code == 0
     assert "example: " in result.out and f"mpitile {verb} " in result.out
     assert result.err == ""

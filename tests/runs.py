@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -199,8 +200,9 @@ def in_a_row(calls, ranks=None, timeout=120):
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "results.jsonl"
         command = [sys.executable, "-c", _IN_A_ROW, target, texts]
-        paths = f"{Path(__file__).parent}:{Path(__file__).parents[1]}"
-        whole = run(command, ranks, timeout, env={"PYTHONPATH": paths})
+        paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]
+        env = {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+        whole = run(command, ranks, timeout, env=env)
         assert whole.code == 0, whole
         rows = [json.loads(line) for line in target.read_text().splitlines()]
     assert len(rows) == len(calls), whole

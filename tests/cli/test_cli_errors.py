@@ -248,27 +248,28 @@ def test_one_rank_is_refused_likewise(job):
     assert "unknown key" in refused(runs.mpitile("train", runs.write_run(folder, settings)))
 
 
-@pytest.mark.parametrize("read", ["all", "root"])
-def test_a_skipped_image_is_named_once(job, read):
-    folder, settings = job
-    spoil_image(folder / "data")
-    settings["data"] |= {"unreadable": "skip", "read": read, "augment": False}
-    settings["train"]["steps"] = 9
-    result = runs.mpitile("train", runs.write_run(folder, settings), ranks=2)
-    assert result.code == 0, result
-    assert result.err.count("shapes_00001.png: expected a readable image") == 1
-    assert result.err.count("; skipped") == 1
-    assert len(runs.losses(folder / "out")) == 9
-
-
-def test_useless_boxes_are_named_once(job):
-    folder, settings = job
-    label = folder / "data" / "labels" / "shapes_00000.txt"
-    label.write_text(label.read_text() + "0 0.5 0.5 0 0.1\n1 1.5 0.5 0.1 0.1\n")
-    result = runs.mpitile("train", runs.write_run(folder, settings), ranks=2)
-    assert result.code == 0, result
-    assert result.err.count(" is empty, skipped") == 1
-    assert result.err.count(" lies outside the image, skipped") == 1
+def test_useless_images_and_boxes_are_named_once(tmp_path, shapes):
+    calls = []
+    for name in ("all", "root", "boxes"):
+        data = shutil.copytree(shapes, tmp_path / name / "data")
+        settings = runs.settings_of(data, tmp_path / name / "out", train={"steps": 9})
+        if name == "boxes":
+            label = data / "labels" / "shapes_00000.txt"
+            label.write_text(label.read_text() + "0 0.5 0.5 0 0.1\n1 1.5 0.5 0.1 0.1\n")
+        else:
+            spoil_image(data)
+            settings["data"] |= {"unreadable": "skip", "read": name, "augment": False}
+        path = runs.write_run(tmp_path / name, settings)
+        calls.append((tmp_path, ["train", path]))
+    results = runs.in_a_row(calls, ranks=2)
+    for name, result in zip(("all", "root", "boxes"), results, strict=True):
+        assert result.code == 0, result
+        assert len(runs.losses(tmp_path / name / "out")) == 9
+    for result in results[:2]:
+        assert result.err.count("shapes_00001.png: expected a readable image") == 1
+        assert result.err.count("; skipped") == 1
+    assert results[2].err.count(" is empty, skipped") == 1
+    assert results[2].err.count(" lies outside the image, skipped") == 1
 
 
 def saved_run(folder, settings):

@@ -285,21 +285,26 @@ def test_checkpoints_that_do_not_fit_are_refused(job):
     before = sorted((folder / "out").rglob("*"))
     weights = (folder / "out" / "final.weights").read_bytes()
 
-    def resume(*arguments, ranks=2):
-        result = runs.mpitile("train", path, "--resume", *arguments, ranks=ranks)
+    def resume(*changes):
+        """The complaints, one after the other, with each of the changed settings."""
+        calls = [(folder, ["train", path, "--resume", *change]) for change in changes]
+        results = runs.in_a_row(calls, ranks=2)
         assert sorted((folder / "out").rglob("*")) == before
         assert (folder / "out" / "final.weights").read_bytes() == weights
-        return refused(result)
+        return [refused(result) for result in results]
 
-    for other in ("train.learning_rate=0.5", "train.seed=9"):
-        assert f"{checkpoint}: written by a run with other settings" in resume("--set", other)
+    others = "train.learning_rate=0.5", "train.seed=9"
+    for line in resume(*(("--set", other) for other in others)):
+        assert f"{checkpoint}: written by a run with other settings" in line
     shard = checkpoint / "shard-00001.h5"
     content = bytearray(shard.read_bytes())
     content[-9] ^= 4
     shard.write_bytes(content)
-    assert f"rank 1: {shard}: damaged: expected SHA-256" in resume()
+    (line,) = resume(())
+    assert f"rank 1: {shard}: damaged: expected SHA-256" in line
     (checkpoint / "manifest.json").write_text("{")
-    assert f"{checkpoint / 'manifest.json'}: no readable manifest" in resume()
+    (line,) = resume(())
+    assert f"{checkpoint / 'manifest.json'}: no readable manifest" in line
 
 
 @pytest.mark.parametrize(

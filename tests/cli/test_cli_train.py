@@ -215,9 +215,12 @@ def test_weights_to_start_from(tmp_path, shapes):
     # Biases, scales, running means and variances of 8 filters stand before 3x3x3x8 weights.
     start, end = 20 + 4 * 4 * 8, 20 + 4 * (4 * 8 + 216)
     still = ["--set", "train.learning_rate=0", "--set", "train.seed=8"]
-    for name, content in (("all", whole), ("one", whole[:end])):
-        given, output = tmp_path / f"{name}.weights", tmp_path / name
+    outputs, calls = [tmp_path / "all", tmp_path / "one"], []
+    for output, content in zip(outputs, (whole, whole[:end]), strict=True):
+        given = output.with_suffix(".weights")
         given.write_bytes(content)
         places = ["--set", f"network.weights={given}", "--set", f"output.dir={output}"]
-        runs.train(tmp_path, settings, arguments=[*still, *places])
+        calls.append((tmp_path, ["train", "run.toml", *still, *places]))
+    for result, output in zip(runs.in_a_row(calls), outputs, strict=True):
+        assert result.code == 0, result
         assert (output / "final.weights").read_bytes()[start:end] == whole[start:end]

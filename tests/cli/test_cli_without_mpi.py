@@ -80,18 +80,17 @@ def test_several_ranks_plan_once(place):
     assert len(json.loads(alone.out)["ranks"]) == 4
 
 
-@pytest.mark.parametrize(
-    ("arguments", "line"),
-    [
-        ("plan none.toml", "none.toml: cannot be read: No such file or directory"),
-        (
-            "simulate run.toml --cluster cluster.toml",
-            "simulate runs on one rank, but 3 were started",
-        ),
-        ("report out", "report runs on one rank, but 3 were started"),
-    ],
-)
-def test_several_ranks_are_refused_in_one_line(place, arguments, line):
-    result = runs.mpitile(*arguments.split(), ranks=3, cwd=place)
-    assert result.code == 2 and result.out == "", result
-    assert result.complaints == [f"mpitile: {line}"]
+REFUSED_TOGETHER = {
+    "plan none.toml": "none.toml: cannot be read: No such file or directory",
+    "simulate run.toml --cluster cluster.toml": "simulate runs on one rank, but 3 were started",
+    "report out": "report runs on one rank, but 3 were started",
+    "record run.toml --ranks 2": "record runs on one rank, but 3 were started",
+}
+
+
+def test_several_ranks_are_refused_in_one_line(place):
+    calls = [(place, arguments.split()) for arguments in REFUSED_TOGETHER]
+    results = runs.in_a_row(calls, ranks=3)
+    for line, result in zip(REFUSED_TOGETHER.values(), results, strict=True):
+        assert result.code == 2 and result.out == "", result
+        assert result.complaints == [f"mpitile: {line}"]

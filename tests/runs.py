@@ -1,15 +1,44 @@
 """Small data sets, networks and run files for whole runs."""
 
 import csv
+import io
 import json
+import os
 import subprocess
 import sys
+import tempfile
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
 
-from launch import run
+from launch import Result, run
+
+from mpitile.cli.main import main
 
 DRAW = Path(__file__).parents[1] / "jobs" / "draw_shapes.py"
 NAMES = ["disc", "square", "triangle"]
+
+# An interpreter that cannot import mpi4py.
+_WITHOUT_MPI = """
+import sys
+sys.modules["mpi4py"] = None
+from mpitile.cli.main import main
+main(sys.argv[1:])
+"""
+
+# Calls one after the other, each with its own folder; what each rank has said goes to a file.
+_IN_A_ROW = """
+import json, sys
+import runs
+from mpi4py import MPI
+target, calls = sys.argv[1:]
+for folder, arguments in json.loads(calls):
+    print("now", *arguments, flush=True)
+    result = runs.called(*arguments, cwd=folder)
+    found = MPI.COMM_WORLD.gather((result.code, result.out, result.err))
+    if found:
+        with open(target, "a") as file:
+            file.write(json.dumps(found) + "\\n")
+"""
 
 NET = """\
 [net]
@@ -142,6 +171,48 @@ def losses(output):
 def mpitile(*arguments, ranks=None, **options):
     """Run a verb and return its `Result`; ranks and options as `launch.run` has them."""
     return run([sys.executable, "-m", "mpitile", *arguments], ranks, **options)
+
+
+def without_mpi(*arguments, **options):
+    """Run a verb where mpi4py cannot be imported; else as `mpitile` does."""
+    return run([sys.executable, "-c", _WITHOUT_MPI, *arguments], **options)
+
+
+def called(*arguments, cwd="."):
+    """Run a verb inside this process and return its `Result`.
+
+    In that of the tests, for verbs that start no MPI.
+    """
+    with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err, chdir(cwd):
+        try:
+            main(list(map(str, arguments)))
+        except SystemExit as end:
+            return Result(end.code, out.getvalue(), err.getvalue())
+
+
+def in_a_row(calls, ranks=None, timeout=120):
+    """Run verbs one after the other on the same ranks; a `Result` of each.
+
+    Each call is a folder to be in, and arguments. A start takes seconds, so that this is for
+    many short ones; all ranks have to end each of them with the same code.
+    """
+    texts = json.dumps([(str(folder), list(map(str, words))) for folder, words in calls])
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "results.jsonl"
+        command = [sys.executable, "-c", _IN_A_ROW, target, texts]
+        paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]
+        env = {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+        whole = run(command, ranks, timeout, env=env)
+        assert whole.code == 0, whole
+        rows = [json.loads(line) for line in target.read_text().splitlines()]
+    assert len(rows) == len(calls), whole
+    return [_joined(row) for row in rows]
+
+
+def _joined(ranks):
+    codes, outs, errs = zip(*ranks, strict=True)
+    assert len(set(codes)) == 1, ranks
+    return Result(codes[0], "".join(outs), "".join(errs))
 
 
 def train(folder, settings, cfg=DETECTOR, ranks=None, arguments=(), **options):

@@ -44,7 +44,7 @@ class Finder:
             raise RuntimeError({message!r})
 sys.meta_path.insert(0, Finder())
 from mpitile.cli.main import main
-main(["--help"])
+main(["train", "run.toml"])
 """
 
 

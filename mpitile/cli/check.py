@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from mpitile.cli.options import pair
 from mpitile.cli.world import World
 from mpitile.comm.agree import on_first, together
 from mpitile.errors import EXIT_DONE, EXIT_FAILURE, InputError
@@ -28,7 +29,6 @@ from mpitile.train.proof import (
     run_tiled,
 )
 
-HELP = "prove that a grid of tiles takes the same training steps as one rank"
 EXAMPLE = "mpirun -np 4 mpitile check jobs/cfg/yolov2-tiny.cfg --grid 2x2 --size 224x224"
 TOLERANCES = {"float64": 1e-12, "float32": 1e-4}
 # A second step starts from weights that differ in their last bit. In float64 that is
@@ -159,14 +159,6 @@ def _filters(text: str, network: Network) -> tuple[int, ...]:
     numbers = () if text == "none" else _numbers(text, "--filters", "all, none or layers")
     check_filters(network, numbers)
     return tuple(sorted(set(numbers)))
-
-
-def pair(text: str, option: str = "--size") -> tuple[int, int]:
-    """The two numbers of such as ``2x3``."""
-    first, separator, second = text.lower().partition("x")
-    if not (separator and first.isdigit() and second.isdigit() and int(first) and int(second)):
-        raise InputError(f"{option} {text}: expected two positive numbers such as 2x2")
-    return int(first), int(second)
 
 
 def _numbers(text: str, option: str, expected: str) -> list[int]:

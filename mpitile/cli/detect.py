@@ -28,7 +28,6 @@ from mpitile.train.detections import suppress
 from mpitile.train.evaluation import inference_step, owned_detections
 from mpitile.train.setup import read_names
 
-HELP = "find objects in images; prints the boxes and draws them into PNG files"
 EXAMPLE = (
     "mpitile detect photo.jpg --cfg jobs/cfg/bccd-tiny.cfg "
     "--weights runs/bccd/final.weights --names jobs/bccd.names"

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 
 from mpitile.checkpoint.weights_file import read_weights
-from mpitile.cli.train import add_override
+from mpitile.cli.options import add_override
 from mpitile.cli.world import World
 from mpitile.comm.agree import together
 from mpitile.comm.topology import make_topology
@@ -24,7 +24,6 @@ from mpitile.train.settings import RunSettings, read_settings
 from mpitile.train.setup import Job, make_job
 from mpitile.train.sources import open_images
 
-HELP = "mean average precision (detection) or accuracy (classification) on the validation images"
 EXAMPLE = "mpirun -np 4 mpitile eval jobs/bccd.toml --weights runs/bccd/final.weights"
 
 

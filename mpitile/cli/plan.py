@@ -9,10 +9,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from mpitile.cli.check import pair
-from mpitile.cli.train import add_override
+from mpitile.cli.options import add_override, pair
 from mpitile.cli.world import World
-from mpitile.comm.agree import on_first
 from mpitile.errors import InputError
 from mpitile.network.cfg import read_network
 from mpitile.network.shapes import resize
@@ -34,7 +32,6 @@ from mpitile.train.planning import (
 from mpitile.train.settings import RunSettings, read_settings
 from mpitile.train.setup import job_request
 
-HELP = "choose grid, groups and recomputation, and predict bytes and seconds; nothing is run"
 EXAMPLE = "mpitile plan jobs/y16.toml --cluster jobs/clusters/pi3-100mbit.toml --explain"
 
 
@@ -78,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, world: World) -> None:
-    on_first(world.communicator(), lambda: _run(options, world.size))
+    world.on_first(lambda: _run(options, world.size))
 
 
 def _run(options: argparse.Namespace, started: int) -> None:

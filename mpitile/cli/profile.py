@@ -19,7 +19,6 @@ from mpitile.train.profiling import profile
 from mpitile.train.settings import read_settings
 from mpitile.train.setup import job_network
 
-HELP = "measure the devices and links of this start, and write them to a cluster file"
 EXAMPLE = "mpirun -np 24 --hostfile hosts mpitile profile jobs/yolov2.toml --out cluster.toml"
 
 

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from mpitile.cli.train import add_override
+from mpitile.cli.options import add_override
 from mpitile.cli.world import World
 from mpitile.errors import InputError
 from mpitile.plan.plan import check_ranks
@@ -16,7 +16,6 @@ from mpitile.train.recording import record
 from mpitile.train.settings import read_settings
 from mpitile.train.setup import make_job
 
-HELP = "record the steps of many ranks in one process, for simulate --recording"
 EXAMPLE = "mpitile record jobs/y16.toml --ranks 24 --out y16-24.jsonl --set train.batch=8"
 
 

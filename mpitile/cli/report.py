@@ -10,7 +10,6 @@ from mpitile.cli.world import World
 from mpitile.errors import InputError
 from mpitile.report.run_report import write_report
 
-HELP = "draw what a run folder holds: one HTML page that needs nothing else, and its pictures"
 EXAMPLE = "mpitile report runs/quickstart"
 
 

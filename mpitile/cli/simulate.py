@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from math import inf, isfinite
 
-from mpitile.cli.train import add_override
+from mpitile.cli.options import add_override
 from mpitile.cli.world import World
 from mpitile.errors import InputError
 from mpitile.plan.cluster import Cluster
@@ -32,7 +32,6 @@ from mpitile.train.recording import recorded_job
 from mpitile.train.settings import read_settings
 from mpitile.train.setup import Job, make_job
 
-HELP = "predict a step's timeline on a cluster that need not be there"
 EXAMPLE = "mpitile simulate jobs/y16.toml --cluster jobs/clusters/pi3-100mbit.toml --trace y16.json"
 _PARTS = ("compute_s", "halo_s", "reduce_s", "wait_s")
 

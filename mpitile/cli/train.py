@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from mpitile.cli.options import add_override
 from mpitile.cli.world import World
 from mpitile.comm.agree import together
 from mpitile.report.progress import Progress
@@ -12,7 +13,6 @@ from mpitile.report.trace import write_trace
 from mpitile.train.loop import train
 from mpitile.train.settings import read_settings
 
-HELP = "train a network as a run file says"
 EXAMPLE = "mpirun -np 4 mpitile train jobs/bccd.toml --set train.steps=300"
 
 
@@ -24,17 +24,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="continue from the newest checkpoint in output.dir, if there is one",
     )
     add_override(parser)
-
-
-def add_override(parser: argparse.ArgumentParser) -> None:
-    """The option that replaces values of the run file."""
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="SECTION.KEY=VALUE",
-        help="replace a value of the run file; may be repeated",
-    )
 
 
 def run(options: argparse.Namespace, world: World) -> None:

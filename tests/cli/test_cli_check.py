@@ -8,17 +8,12 @@ import runs
 KINDS = ["losses", "outputs", "deltas", "weight gradients", "weights"]
 
 
-@pytest.fixture(params=["detector", "classifier", "plain"])
-def cfg(request, tmp_path):
-    """A network with a loss over boxes, over classes, and with none."""
-    text = {
-        "detector": runs.DETECTOR,
-        "classifier": runs.CLASSIFIER,
-        "plain": runs.NET + runs.CONVOLUTION.format(filters=4) + runs.LAST.format(filters=2),
-    }[request.param]
-    path = tmp_path / "net.cfg"
-    path.write_text(text)
-    return path
+# A network with a loss over boxes, over classes, and with none.
+NETWORKS = {
+    "detector.cfg": runs.DETECTOR,
+    "classifier.cfg": runs.CLASSIFIER,
+    "plain.cfg": runs.NET + runs.CONVOLUTION.format(filters=4) + runs.LAST.format(filters=2),
+}
 
 
 def differences(result):
@@ -38,15 +33,18 @@ def differences(result):
     ],
     ids=["tile-by-tile", "4-ranks", "recomputed", "sliced-tile-by-tile", "sliced"],
 )
-def test_tiles_take_the_step_of_one_rank(cfg, ranks, options):
-    result = runs.mpitile("check", cfg, *options, ranks=ranks)
-    assert result.code == 0, result
-    found = differences(result)
-    assert list(found) == KINDS
-    assert all(difference <= 1e-12 for difference in found.values())
-    assert "BEYOND" not in result.out
-    assert ("divided by filters" in result.out) == ("--filters" in options)
-    assert result.out.count("largest relative differences; allowed 1e-12") == 1
+def test_tiles_take_the_step_of_one_rank(tmp_path, ranks, options):
+    for name, text in NETWORKS.items():
+        (tmp_path / name).write_text(text)
+    calls = [(tmp_path, ["check", name, *options]) for name in NETWORKS]
+    for name, result in zip(NETWORKS, runs.in_a_row(calls, ranks), strict=True):
+        assert result.code == 0 and f"{name} at 64x64" in result.out, result
+        found = differences(result)
+        assert list(found) == KINDS
+        assert all(difference <= 1e-12 for difference in found.values()), result
+        assert "BEYOND" not in result.out
+        assert ("divided by filters" in result.out) == ("--filters" in options)
+        assert result.out.count("largest relative differences; allowed 1e-12") == 1
 
 
 @pytest.fixture
@@ -64,38 +62,37 @@ def test_single_precision_with_replicas_and_another_size(detector):
     assert 1e-10 < max(differences(result).values()) <= 1e-4
 
 
-@pytest.mark.parametrize("tolerance", ["1e-30", "0"])
-def test_beyond_tolerance(detector, tolerance):
+@pytest.mark.parametrize(("tolerance", "ranks"), [("1e-30", 2), ("0", None)])
+def test_beyond_tolerance(detector, tolerance, ranks):
     options = ["--grid", "2x1", "--tolerance", tolerance, "--steps", "1"]
-    result = runs.mpitile("check", detector, *options, ranks=2)
+    result = runs.mpitile("check", detector, *options, ranks=ranks)
     assert result.code == 1, result
     assert "BEYOND TOLERANCE" in result.out
     assert "Traceback" not in result.err
 
 
-@pytest.mark.parametrize(
-    "options, text",
-    [
-        (["--grid", "2x2"], "--grid 2x2 with 1 replica(s) needs 4 ranks"),
-        (["--grid", "two"], "--grid two: expected two positive numbers"),
-        (["--grid", "1x2", "--groups", "0,99"], "groups"),
-        (["--grid", "1x2", "--recompute", "0,99"], "no group 99"),
-        (["--grid", "1x2", "--recompute", "some"], "--recompute"),
-        (["--grid", "1x2", "--filters", "0,99"], "filters: there is no layer 99"),
-        (["--grid", "1x2", "--filters", "1"], "layer 1 (maxpool) cannot be divided by filters"),
-        (["--grid", "1x2", "--filters", "some"], "--filters some: expected all, none or layers"),
-        (["--grid", "1x2", "--size", "0x5"], "--size 0x5"),
-        (["--grid", "1x2", "--batch", "0"], "--batch 0: expected at least 1"),
-        (["--grid", "1x2", "--tolerance", "-1"], "--tolerance -1"),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-def test_refused(detector, options, text):
-    result = runs.mpitile("check", detector, *options, ranks=2)
-    assert result.code == 2, result
-    (line,) = result.complaints
-    assert text in line
-    assert "Traceback" not in result.err
+REFUSED = [
+    (["--grid", "2x2"], "--grid 2x2 with 1 replica(s) needs 4 ranks"),
+    (["--grid", "two"], "--grid two: expected two positive numbers"),
+    (["--grid", "1x2", "--groups", "0,99"], "groups"),
+    (["--grid", "1x2", "--recompute", "0,99"], "no group 99"),
+    (["--grid", "1x2", "--recompute", "some"], "--recompute"),
+    (["--grid", "1x2", "--filters", "0,99"], "filters: there is no layer 99"),
+    (["--grid", "1x2", "--filters", "1"], "layer 1 (maxpool) cannot be divided by filters"),
+    (["--grid", "1x2", "--filters", "some"], "--filters some: expected all, none or layers"),
+    (["--grid", "1x2", "--size", "0x5"], "--size 0x5"),
+    (["--grid", "1x2", "--batch", "0"], "--batch 0: expected at least 1"),
+    (["--grid", "1x2", "--tolerance", "-1"], "--tolerance -1"),
+]
+
+
+def test_refused(detector):
+    calls = [(detector.parent, ["check", detector, *options]) for options, _ in REFUSED]
+    for (_, text), result in zip(REFUSED, runs.in_a_row(calls, ranks=2), strict=True):
+        assert result.code == 2, result
+        (line,) = result.complaints
+        assert text in line
+        assert "Traceback" not in result.err
 
 
 def test_grid_larger_than_the_image(detector):

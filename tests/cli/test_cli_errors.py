@@ -7,6 +7,7 @@ import pytest
 import runs
 from launch import run
 
+from mpitile.cli.main import VERBS
 from mpitile.errors import EXIT_INPUT
 
 CASES = {}
@@ -203,17 +204,36 @@ def refused(result):
     return line
 
 
+@pytest.fixture(scope="module")
+def refusals(tmp_path_factory, shapes):
+    """The folder of each case, and how its run has ended, on the same two ranks."""
+    folders, calls = {}, []
+    for name, (spoil, _) in CASES.items():
+        folder = folders[name] = tmp_path_factory.mktemp(name[:30])
+        shutil.copytree(shapes, folder / "data")
+        settings = runs.settings_of(folder / "data", folder / "out")
+        arguments = spoil(folder, settings) or []
+        path = runs.write_run(folder, settings)
+        if arguments and not arguments[0].startswith("-"):
+            path = folder / arguments.pop(0)
+        calls.append((folder, ["train", path, *arguments]))
+    results = runs.in_a_row(calls, ranks=2)
+    return dict(zip(CASES, zip(folders.values(), results, strict=True), strict=True))
+
+
 @pytest.mark.parametrize("name", CASES)
-def test_refused_by_all_ranks_in_one_line(job, name):
-    spoil, texts = CASES[name]
-    folder, settings = job
-    arguments = spoil(folder, settings) or []
-    path = runs.write_run(folder, settings)
-    if arguments and not arguments[0].startswith("-"):
-        path = folder / arguments.pop(0)
-    line = refused(runs.mpitile("train", path, *arguments, ranks=2, timeout=60))
-    for text in texts:
+def test_refused_by_all_ranks_in_one_line(refusals, name):
+    folder, result = refusals[name]
+    line = refused(result)
+    for text in CASES[name][1]:
         assert text.format(run=folder / "run.toml", folder=folder) in line
+
+
+def test_a_start_of_its_own_is_refused_likewise(job):
+    folder, settings = job
+    settings["data"]["train"] = "no.txt"
+    line = refused(runs.mpitile("train", runs.write_run(folder, settings), ranks=2, timeout=60))
+    assert line.endswith("/data/no.txt: expected a list file or a folder, found none")
 
 
 def spoil_image(data):
@@ -228,27 +248,28 @@ def test_one_rank_is_refused_likewise(job):
     assert "unknown key" in refused(runs.mpitile("train", runs.write_run(folder, settings)))
 
 
-@pytest.mark.parametrize("read", ["all", "root"])
-def test_a_skipped_image_is_named_once(job, read):
-    folder, settings = job
-    spoil_image(folder / "data")
-    settings["data"] |= {"unreadable": "skip", "read": read, "augment": False}
-    settings["train"]["steps"] = 9
-    result = runs.mpitile("train", runs.write_run(folder, settings), ranks=2)
-    assert result.code == 0, result
-    assert result.err.count("shapes_00001.png: expected a readable image") == 1
-    assert result.err.count("; skipped") == 1
-    assert len(runs.losses(folder / "out")) == 9
-
-
-def test_useless_boxes_are_named_once(job):
-    folder, settings = job
-    label = folder / "data" / "labels" / "shapes_00000.txt"
-    label.write_text(label.read_text() + "0 0.5 0.5 0 0.1\n1 1.5 0.5 0.1 0.1\n")
-    result = runs.mpitile("train", runs.write_run(folder, settings), ranks=2)
-    assert result.code == 0, result
-    assert result.err.count(" is empty, skipped") == 1
-    assert result.err.count(" lies outside the image, skipped") == 1
+def test_useless_images_and_boxes_are_named_once(tmp_path, shapes):
+    calls = []
+    for name in ("all", "root", "boxes"):
+        data = shutil.copytree(shapes, tmp_path / name / "data")
+        settings = runs.settings_of(data, tmp_path / name / "out", train={"steps": 9})
+        if name == "boxes":
+            label = data / "labels" / "shapes_00000.txt"
+            label.write_text(label.read_text() + "0 0.5 0.5 0 0.1\n1 1.5 0.5 0.1 0.1\n")
+        else:
+            spoil_image(data)
+            settings["data"] |= {"unreadable": "skip", "read": name, "augment": False}
+        path = runs.write_run(tmp_path / name, settings)
+        calls.append((tmp_path, ["train", path]))
+    results = runs.in_a_row(calls, ranks=2)
+    for name, result in zip(("all", "root", "boxes"), results, strict=True):
+        assert result.code == 0, result
+        assert len(runs.losses(tmp_path / name / "out")) == 9
+    for result in results[:2]:
+        assert result.err.count("shapes_00001.png: expected a readable image") == 1
+        assert result.err.count("; skipped") == 1
+    assert results[2].err.count(" is empty, skipped") == 1
+    assert results[2].err.count(" lies outside the image, skipped") == 1
 
 
 def saved_run(folder, settings):
@@ -264,21 +285,26 @@ def test_checkpoints_that_do_not_fit_are_refused(job):
     before = sorted((folder / "out").rglob("*"))
     weights = (folder / "out" / "final.weights").read_bytes()
 
-    def resume(*arguments, ranks=2):
-        result = runs.mpitile("train", path, "--resume", *arguments, ranks=ranks)
+    def resume(*changes):
+        """The complaints, one after the other, with each of the changed settings."""
+        calls = [(folder, ["train", path, "--resume", *change]) for change in changes]
+        results = runs.in_a_row(calls, ranks=2)
         assert sorted((folder / "out").rglob("*")) == before
         assert (folder / "out" / "final.weights").read_bytes() == weights
-        return refused(result)
+        return [refused(result) for result in results]
 
-    for other in ("train.learning_rate=0.5", "train.seed=9"):
-        assert f"{checkpoint}: written by a run with other settings" in resume("--set", other)
+    others = "train.learning_rate=0.5", "train.seed=9"
+    for line in resume(*(("--set", other) for other in others)):
+        assert f"{checkpoint}: written by a run with other settings" in line
     shard = checkpoint / "shard-00001.h5"
     content = bytearray(shard.read_bytes())
     content[-9] ^= 4
     shard.write_bytes(content)
-    assert f"rank 1: {shard}: damaged: expected SHA-256" in resume()
+    (line,) = resume(())
+    assert f"rank 1: {shard}: damaged: expected SHA-256" in line
     (checkpoint / "manifest.json").write_text("{")
-    assert f"{checkpoint / 'manifest.json'}: no readable manifest" in resume()
+    (line,) = resume(())
+    assert f"{checkpoint / 'manifest.json'}: no readable manifest" in line
 
 
 @pytest.mark.parametrize(
@@ -287,7 +313,7 @@ def test_checkpoints_that_do_not_fit_are_refused(job):
     ids=" ".join,
 )
 def test_usage(arguments):
-    result = runs.mpitile(*arguments)
+    result = runs.called(*arguments)
     assert result.code == EXIT_INPUT
     assert result.err.startswith("usage: mpitile")
     assert len([line for line in result.err.splitlines() if "error: " in line]) == 1
@@ -300,9 +326,9 @@ def test_usage_is_told_once():
     assert result.err.count("error: ") == 1
 
 
-@pytest.mark.parametrize("verb", ["train", "check", "eval", "detect"])
+@pytest.mark.parametrize("verb", VERBS)
 def test_help_shows_an_example(verb):
-    result = runs.mpitile(verb, "--help")
+    result = runs.called(verb, "--help")
     assert result.code == 0
     assert "example: " in result.out and f"mpitile {verb} " in result.out
     assert result.err == ""

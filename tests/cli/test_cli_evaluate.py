@@ -36,14 +36,27 @@ def rows_of(table):
     }
 
 
-def test_table_of_average_precisions(learnt, shapes):
-    run_file, weights, events = learnt
-    tables = [
-        runs.mpitile("eval", run_file, "--weights", weights, ranks=ranks) for ranks in (None, 4)
-    ]
-    assert [table.code for table in tables] == [0, 0], tables
-    assert tables[0].out == tables[1].out
-    rows = rows_of(tables[0].out)
+@pytest.fixture(scope="module")
+def tables(learnt):
+    """What eval says of all images, and of few that rank 0 reads; on one rank and on four."""
+    run_file, weights, _ = learnt
+    command = ["eval", run_file, "--weights", weights]
+    few = [*command, "--set", "data.valid=valid.txt"]
+    found = []
+    for ranks, read in ((None, "all"), (4, "root")):
+        calls = [command, [*few, "--set", f"data.read={read}"]]
+        results = runs.in_a_row([(run_file.parent, call) for call in calls], ranks)
+        assert all(result.code == 0 for result in results), results
+        found.append([result.out for result in results])
+    return found
+
+
+def test_table_of_average_precisions(learnt, tables, shapes):
+    _, _, events = learnt
+    (table, few), others = tables
+    assert [table, few] == others
+    assert table != few
+    rows = rows_of(table)
     assert list(rows) == [*runs.NAMES, "all"]
     stems = [line.split("/")[1][:-4] for line in (shapes / "train.txt").read_text().split()]
     labels = [(shapes / "labels" / f"{stem}.txt").read_text().splitlines() for stem in stems]
@@ -56,15 +69,6 @@ def test_table_of_average_precisions(learnt, shapes):
     assert rows["all"][1] > 0.6
     (validation,) = (event for event in events if event["event"] == "validation")
     assert validation["mean_ap50"] == pytest.approx(rows["all"][1], abs=1e-3)
-
-
-def test_eval_where_rank_0_reads(learnt):
-    run_file, weights, _ = learnt
-    command = ("eval", run_file, "--weights", weights, "--set", "data.valid=valid.txt")
-    alone = runs.mpitile(*command)
-    root = runs.mpitile(*command, "--set", "data.read=root", ranks=2)
-    assert (alone.code, root.code) == (0, 0), root
-    assert alone.out == root.out
 
 
 def test_accuracy_of_a_classifier(tmp_path, shape_folders):
@@ -141,50 +145,52 @@ def refused(result):
     return line
 
 
-@pytest.mark.parametrize(
-    "change, text",
-    [
-        ({"--weights": "none.weights"}, "none.weights: cannot be read"),
-        ({"--names": "none.names"}, "none.names: class names cannot be read"),
-        ({"--cfg": "classifier.cfg"}, "detect needs a network that ends with [region]"),
-        ({"--threshold": "2"}, "--threshold 2.0: expected a number in [0, 1]"),
-        ({"image": "none.png"}, "none.png: expected a readable image"),
-        ({"--out": "file"}, "file"),
-        ({"--names": "two.names"}, "two.names: expected 3 names"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, dict) else "",
-)
-def test_detect_refuses(learnt, shapes, tmp_path, change, text):
+DETECT_REFUSES = [
+    ({"--weights": "none.weights"}, "none.weights: cannot be read"),
+    ({"--names": "none.names"}, "none.names: class names cannot be read"),
+    ({"--cfg": "classifier.cfg"}, "detect needs a network that ends with [region]"),
+    ({"--threshold": "2"}, "--threshold 2.0: expected a number in [0, 1]"),
+    ({"image": "none.png"}, "none.png: expected a readable image"),
+    ({"--out": "file"}, "file"),
+    ({"--names": "two.names"}, "two.names: expected 3 names"),
+]
+
+
+def test_detect_refuses(learnt, shapes, tmp_path):
     run_file, weights, _ = learnt
     (tmp_path / "classifier.cfg").write_text(runs.CLASSIFIER)
     (tmp_path / "two.names").write_text("disc\nsquare\n")
     (tmp_path / "file").write_text("")
-    options = {
+    given = {
         "--cfg": run_file.parent / "net.cfg",
         "--weights": weights,
         "--names": shapes / "shapes.names",
         "image": shapes / "images" / "shapes_00000.png",
-    } | change
-    image = options.pop("image")
-    arguments = [part for pair in options.items() for part in pair]
-    # The second image is where a rank that had gone on alone would wait.
-    result = runs.mpitile("detect", image, image, *arguments, ranks=2, cwd=tmp_path, timeout=60)
-    assert text in refused(result)
+    }
+    calls = []
+    for change, _ in DETECT_REFUSES:
+        options = given | change
+        image = options.pop("image")
+        arguments = [part for pair in options.items() for part in pair]
+        # The second image is where a rank that had gone on alone would wait.
+        calls.append((tmp_path, ["detect", image, image, *arguments]))
+    for (_, text), result in zip(DETECT_REFUSES, runs.in_a_row(calls, ranks=2), strict=True):
+        assert text in refused(result)
 
 
-@pytest.mark.parametrize(
-    "change, text",
-    [
-        (["--weights", "none.weights"], "none.weights: cannot be read"),
-        (["--set", "data.valid=none.txt"], "none.txt: expected a list file or a folder"),
-    ],
-    ids=["weights", "list"],
-)
-def test_eval_refuses(learnt, tmp_path, change, text):
+EVAL_REFUSES = [
+    (["--weights", "none.weights"], "none.weights: cannot be read"),
+    (["--set", "data.valid=none.txt"], "none.txt: expected a list file or a folder"),
+]
+
+
+def test_eval_refuses(learnt, tmp_path):
     run_file, weights, _ = learnt
-    arguments = change if change[0] == "--weights" else ["--weights", weights, *change]
-    result = runs.mpitile("eval", run_file, *arguments, ranks=2, cwd=tmp_path, timeout=60)
-    assert text in refused(result)
+    calls = [
+        (tmp_path, ["eval", run_file, "--weights", weights, *change]) for change, _ in EVAL_REFUSES
+    ]
+    for (_, text), result in zip(EVAL_REFUSES, runs.in_a_row(calls, ranks=2), strict=True):
+        assert text in refused(result)
 
 
 def test_eval_without_validation_images(learnt, tmp_path, shapes):

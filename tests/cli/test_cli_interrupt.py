@@ -1,5 +1,6 @@
 """Runs that are killed or told to stop, and go on as if nothing had happened."""
 
+import shutil
 import signal
 import sys
 import time
@@ -132,41 +133,52 @@ def test_a_rank_that_dies_ends_all_and_they_go_on(tmp_path, shapes, uninterrupte
 
 
 @pytest.mark.parametrize("ranks, per_device", [(1, "auto"), (3, 2)])
-def test_other_ranks_and_devices_go_on(tmp_path, shapes, ranks, per_device):
-    train = {"steps": 3, "dtype": "float64"}
-    settings = runs.settings_of(shapes, tmp_path / "out", train=train, checkpoint={"every": 3})
-    output = runs.train(tmp_path, settings, ranks=2)
-    others = "train.steps=6", f"tiling.ranks_per_device={per_device}"
+def test_other_ranks_and_devices_go_on(tmp_path, begun, ranks, per_device):
+    settings, whole = begun
+    output = shutil.copytree(settings["output"]["dir"], tmp_path / "out")
+    path = runs.write_run(tmp_path, settings)
+    others = f"output.dir={output}", "train.steps=6", f"tiling.ranks_per_device={per_device}"
     arguments = ["--resume", *(part for other in others for part in ("--set", other))]
-    result = runs.mpitile("train", tmp_path / "run.toml", *arguments, ranks=ranks)
+    result = runs.mpitile("train", path, *arguments, ranks=ranks)
     assert result.code == 0, result
     assert "which another plan or other devices wrote" in result.err
-    other = runs.settings_of(shapes, tmp_path / "other", train=train | {"steps": 6})
-    whole = runs.train(tmp_path / "whole", other, ranks=2)
     assert runs.losses(output) == pytest.approx(runs.losses(whole), rel=1e-11)
 
 
-def test_resume_of_what_is_finished_changes_nothing(tmp_path, shapes):
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory, shapes):
+    """Two ranks' settings of a run with a checkpoint after 3 steps; the output of 6 steps."""
+    folder = tmp_path_factory.mktemp("begun")
+    train = {"steps": 3, "dtype": "float64"}
+    settings = runs.settings_of(shapes, folder / "out", train=train, checkpoint={"every": 3})
+    other = runs.settings_of(shapes, folder / "other", train=train | {"steps": 6})
+    paths = (
+        runs.write_run(folder, settings),
+        runs.write_run(folder / "whole", other),
+    )
+    for result in runs.in_a_row([(folder, ["train", path]) for path in paths], ranks=2):
+        assert result.code == 0, result
+    return settings, folder / "other"
+
+
+def test_resume_without_checkpoint_of_what_is_finished_and_with_more_steps(tmp_path, shapes):
     settings = runs.settings_of(shapes, tmp_path / "out", checkpoint={"every": 6})
-    output = runs.train(tmp_path, settings)
-    files = output / "final.weights", output / "metrics.csv"
+    path = runs.write_run(tmp_path, settings)
+    other = runs.settings_of(shapes, tmp_path / "other", train={"steps": 9})
+    whole = runs.write_run(tmp_path / "whole", other)
+    calls = [["train", path, "--resume"], ["train", whole]]
+    anew, longer = runs.in_a_row([(tmp_path, call) for call in calls], ranks=2)
+    assert (anew.code, longer.code) == (0, 0), anew
+    assert "no checkpoint in " in anew.err
+
+    files = [tmp_path / "out" / name for name in ("final.weights", "metrics.csv")]
     before = [file.read_bytes() for file in files]
-    runs.train(tmp_path, settings, arguments=["--resume"])
+    result = runs.mpitile("train", path, "--resume", ranks=2)
+    assert result.code == 0, result
     assert [file.read_bytes() for file in files] == before
 
-
-def test_resume_with_more_steps_goes_on(tmp_path, shapes):
-    settings = runs.settings_of(shapes, tmp_path / "out", checkpoint={"every": 6})
-    output = runs.train(tmp_path, settings, ranks=2)
-    runs.train(tmp_path, settings, ranks=2, arguments=["--resume", "--set", "train.steps=9"])
-    other = runs.settings_of(shapes, tmp_path / "other", train={"steps": 9})
-    whole = runs.train(tmp_path / "whole", other, ranks=2)
-    assert (output / "final.weights").read_bytes() == (whole / "final.weights").read_bytes()
-    assert runs.losses(output) == runs.losses(whole)
-
-
-def test_resume_without_checkpoint_starts_anew(tmp_path, shapes):
-    settings = runs.settings_of(shapes, tmp_path / "out")
-    result = runs.mpitile("train", runs.write_run(tmp_path, settings), "--resume")
+    result = runs.mpitile("train", path, "--resume", "--set", "train.steps=9", ranks=2)
     assert result.code == 0, result
-    assert "no checkpoint in " in result.err
+    expected = (tmp_path / "other" / "final.weights").read_bytes()
+    assert files[0].read_bytes() == expected
+    assert runs.losses(tmp_path / "out") == runs.losses(tmp_path / "other")

@@ -4,7 +4,7 @@ import json
 import os
 
 import pytest
-from runs import draw_data, mpitile, read_metrics, settings_of, write_run
+from runs import called, in_a_row, mpitile, read_metrics, settings_of, write_run
 
 from mpitile.plan.bytes import KINDS
 
@@ -28,7 +28,7 @@ def run_file(tmp_path):
 
 
 def plan(*arguments, **options):
-    result = mpitile("plan", *arguments, "--json", **options)
+    result = called("plan", *arguments, "--json", **options)
     assert result.code == 0, result
     return json.loads(result.out)
 
@@ -50,6 +50,11 @@ def test_the_object_has_the_promised_keys(run_file):
         assert (device["name"], device["total_bytes"]) == ("board", sum(own))
 
 
+def test_a_process_of_its_own_says_the_same(run_file):
+    arguments = ("plan", run_file, "--ranks", 2, "--json")
+    assert mpitile(*arguments) == called(*arguments)
+
+
 def test_the_run_file_settles_and_set_replaces(run_file):
     cluster = ("--cluster", run_file.parent / "cluster.toml")
     groups = ("--set", "tiling.groups=[0,3]")
@@ -66,7 +71,7 @@ def test_without_a_cluster_there_is_one_device(run_file):
 
 def test_the_table_explains(run_file):
     cluster = ("--cluster", run_file.parent / "cluster.toml")
-    result = mpitile("plan", run_file, *cluster, "--explain")
+    result = called("plan", run_file, *cluster, "--explain")
     assert result.code == 0, result
     for text in ("grid ", "a step takes", "MB on each device", "board", "not chosen", "%"):
         assert text in result.out
@@ -89,13 +94,13 @@ def test_a_limit_is_kept_or_what_is_missing_is_said(run_file):
     size = free["devices"][0]["total_bytes"]
     enough = plan(run_file, "--ranks", 2, "--set", f"tiling.memory_limit={size}B")
     assert enough["devices"][0]["total_bytes"] <= size
-    result = mpitile("plan", run_file, "--ranks", 2, "--set", "tiling.memory_limit=1MB")
+    result = called("plan", run_file, "--ranks", 2, "--set", "tiling.memory_limit=1MB")
     assert result.code == 2 and result.out == ""
     assert len(result.err.splitlines()) == 1
     assert f"{run_file}: tiling.memory_limit = '1MB', but the ranks on " in result.err
     assert "need at least" in result.err and "activations" in result.err
     (run_file.parent / "small.toml").write_text(CLUSTER.format(memory="100kB"))
-    result = mpitile("plan", run_file, "--cluster", run_file.parent / "small.toml")
+    result = called("plan", run_file, "--cluster", run_file.parent / "small.toml")
     assert result.code == 2 and "small.toml: device memory, but the ranks on board" in result.err
 
 
@@ -111,26 +116,30 @@ def test_a_limit_is_kept_or_what_is_missing_is_said(run_file):
 )
 def test_errors_name_what_is_wrong(run_file, arguments, message):
     cluster = [] if "--cluster" in arguments else ["--cluster", run_file.parent / "cluster.toml"]
-    result = mpitile("plan", run_file, *cluster, *arguments)
+    result = called("plan", run_file, *cluster, *arguments)
     assert result.code == 2, result
     assert message in result.err and len(result.err.splitlines()) == 1
 
 
-@pytest.mark.parametrize("filters", ["auto", "none", [0]])
-def test_training_does_as_planned_and_reports_it(run_file, tmp_path, filters):
-    draw_data(tmp_path / "data")
-    # The file's devices have two ranks each, this machine runs all of them.
-    tiling = {"cluster": "cluster.toml", "ranks_per_device": 2, "filters": filters}
-    settings = settings_of(tmp_path / "data", tmp_path / "out", tiling=tiling, train={"steps": 1})
-    path = write_run(tmp_path, settings)
-    planned = plan(path)
-    result = mpitile("train", path, ranks=4)
-    assert result.code == 0, result
-    assert len(read_metrics(tmp_path / "out")) == 1
-    kept = json.loads((tmp_path / "out" / "plan.json").read_text())
-    assert filters == "auto" or kept["filters"] == ([] if filters == "none" else filters)
-    for key in ("grid", "replicas", "groups", "recompute", "filters", "step_seconds"):
-        assert kept[key] == planned[key]
-    for rank, other in zip(kept["ranks"], planned["ranks"], strict=True):
-        assert rank["bytes"] == other["bytes"]
-        assert {"host", "image_box", "tile", "replica"} <= rank.keys()
+def test_training_does_as_planned_and_reports_it(tmp_path, shapes):
+    paths = {}
+    for filters in ("auto", "none", [0]):
+        folder = tmp_path / str(filters)
+        # The file's devices have two ranks each, this machine runs all of them.
+        tiling = {"cluster": "cluster.toml", "ranks_per_device": 2, "filters": filters}
+        settings = settings_of(shapes, folder / "out", tiling=tiling, train={"steps": 1})
+        paths[str(filters)] = write_run(folder, settings)
+        (folder / "cluster.toml").write_text(CLUSTER.format(memory="1GB"))
+    results = in_a_row([(tmp_path, ["train", path]) for path in paths.values()], ranks=4)
+    for (filters, path), result in zip(paths.items(), results, strict=True):
+        assert result.code == 0, result
+        planned = plan(path)
+        output = path.parent / "out"
+        assert len(read_metrics(output)) == 1
+        kept = json.loads((output / "plan.json").read_text())
+        assert filters == "auto" or kept["filters"] == {"none": [], "[0]": [0]}[filters]
+        for key in ("grid", "replicas", "groups", "recompute", "filters", "step_seconds"):
+            assert kept[key] == planned[key]
+        for rank, other in zip(kept["ranks"], planned["ranks"], strict=True):
+            assert rank["bytes"] == other["bytes"]
+            assert {"host", "image_box", "tile", "replica"} <= rank.keys()

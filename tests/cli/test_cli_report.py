@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 
 import pytest
 import runs
-from runs import mpitile, settings_of, write_run
+from runs import called, mpitile, settings_of, write_run
 
 pytest.importorskip("matplotlib")
 
@@ -32,7 +32,7 @@ def run_folder(tmp_path_factory, shapes):
 def test_a_plan_is_drawn_into_a_folder(tmp_path):
     path = write_run(tmp_path, settings_of(tmp_path / "data", tmp_path / "out"))
     out = tmp_path / "pictures"
-    result = mpitile("plan", path, "--ranks", 4, "--plot", out, "--layer", 2, "--layer", 0)
+    result = called("plan", path, "--ranks", 4, "--plot", out, "--layer", 2, "--layer", 0)
     assert result.code == 0, result
     assert {p.name for p in out.iterdir()} == {
         f"{name}.{form}" for name in PICTURES for form in ("svg", "png")
@@ -45,7 +45,7 @@ def test_a_plan_is_drawn_into_a_folder(tmp_path):
 def test_a_plan_is_drawn_into_one_page(tmp_path):
     path = write_run(tmp_path, settings_of(tmp_path / "data", tmp_path / "out"))
     out = tmp_path / "plan.html"
-    assert mpitile("plan", path, "--ranks", 2, "--plot", out, "--json").code == 0
+    assert called("plan", path, "--ranks", 2, "--plot", out, "--json").code == 0
     assert len(list(page(out).iter("img"))) == len(PICTURES)
 
 
@@ -60,13 +60,13 @@ def test_a_plan_is_drawn_into_one_page(tmp_path):
 )
 def test_errors_of_plots_name_what_is_wrong(tmp_path, arguments, message):
     write_run(tmp_path, settings_of(tmp_path / "data", tmp_path / "out"))
-    result = mpitile("plan", "run.toml", "--ranks", 2, *arguments, cwd=tmp_path)
+    result = called("plan", "run.toml", "--ranks", 2, *arguments, cwd=tmp_path)
     assert result.code == 2 and result.out == "", result
     assert len(result.complaints) == 1 and message in result.complaints[0]
 
 
 def test_a_run_is_reported(run_folder):
-    result = mpitile("report", run_folder)
+    result = runs.without_mpi("report", run_folder)
     assert result.code == 0, result
     assert result.out == f"{run_folder / 'report.html'}\n"
     tree = page(run_folder / "report.html")
@@ -98,7 +98,7 @@ def test_a_new_run_sets_an_earlier_ones_report_aside(tmp_path, shapes):
     ],
 )
 def test_errors_of_reports_name_what_is_wrong(tmp_path, arguments, message):
-    result = mpitile("report", *arguments, cwd=tmp_path)
+    result = called("report", *arguments, cwd=tmp_path)
     assert result.code == 2 and result.out == "", result
     assert result.complaints == [f"mpitile: {message}"]
 

@@ -45,7 +45,7 @@ def place(tmp_path_factory):
 
 
 def simulate(place, *arguments):
-    return runs.mpitile("simulate", "run.toml", "--cluster", "cluster.toml", *arguments, cwd=place)
+    return runs.called("simulate", "run.toml", "--cluster", "cluster.toml", *arguments, cwd=place)
 
 
 @pytest.mark.parametrize("recording", [(), ("--recording", "rec.jsonl", "--speed", 10)])
@@ -130,7 +130,7 @@ def test_bad_input_is_named(place, arguments, complaint):
     ],
 )
 def test_bad_recordings_are_refused(place, arguments, complaint):
-    result = runs.mpitile("record", "run.toml", *arguments, cwd=place)
+    result = runs.called("record", "run.toml", *arguments, cwd=place)
     assert result.code == EXIT_INPUT, result
     assert complaint in result.err
     assert result.err.count("\n") == 1

@@ -30,15 +30,22 @@ def exact_settings(data, output, /, **sections):
 
 
 @pytest.fixture(scope="module")
-def outputs(tmp_path_factory, shapes):
-    """Output folders of the same run by its number of ranks."""
-    folders = {}
+def results(tmp_path_factory, shapes):
+    """The same run by its number of ranks: its folder, and what it has said."""
+    found = {}
     for ranks in (1, 2, 4):
         folder = tmp_path_factory.mktemp(f"ranks-{ranks}")
-        folders[ranks] = runs.train(
-            folder, exact_settings(shapes, folder / "out"), ranks=ranks if ranks > 1 else None
-        )
-    return folders
+        path = runs.write_run(folder, exact_settings(shapes, folder / "out"))
+        result = runs.mpitile("train", path, ranks=ranks if ranks > 1 else None)
+        assert result.code == 0, result
+        found[ranks] = folder, result
+    return found
+
+
+@pytest.fixture(scope="module")
+def outputs(results):
+    """The output folders of these runs."""
+    return {ranks: folder / "out" for ranks, (folder, _) in results.items()}
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 4])
@@ -183,10 +190,8 @@ def test_same_plan_same_bytes_whoever_reads(tmp_path, shapes):
     assert line.startswith(f"mpitile: rank 1: {shapes.name}: ") and "data.root" in line
 
 
-def test_progress_is_told_once_and_to_the_error_stream(tmp_path, shapes):
-    settings = runs.settings_of(shapes, tmp_path / "out")
-    result = runs.mpitile("train", runs.write_run(tmp_path, settings), ranks=2)
-    assert result.code == 0, result
+def test_progress_is_told_once_and_to_the_error_stream(results):
+    _, result = results[2]
     assert result.out == ""
     for text in ("step 6/6", "2 ranks, grid ", "trained 6 steps; weights in "):
         assert result.err.count(text) == 1, text
@@ -210,9 +215,12 @@ def test_weights_to_start_from(tmp_path, shapes):
     # Biases, scales, running means and variances of 8 filters stand before 3x3x3x8 weights.
     start, end = 20 + 4 * 4 * 8, 20 + 4 * (4 * 8 + 216)
     still = ["--set", "train.learning_rate=0", "--set", "train.seed=8"]
-    for name, content in (("all", whole), ("one", whole[:end])):
-        given, output = tmp_path / f"{name}.weights", tmp_path / name
+    outputs, calls = [tmp_path / "all", tmp_path / "one"], []
+    for output, content in zip(outputs, (whole, whole[:end]), strict=True):
+        given = output.with_suffix(".weights")
         given.write_bytes(content)
         places = ["--set", f"network.weights={given}", "--set", f"output.dir={output}"]
-        runs.train(tmp_path, settings, arguments=[*still, *places])
+        calls.append((tmp_path, ["train", "run.toml", *still, *places]))
+    for result, output in zip(runs.in_a_row(calls), outputs, strict=True):
+        assert result.code == 0, result
         assert (output / "final.weights").read_bytes()[start:end] == whole[start:end]

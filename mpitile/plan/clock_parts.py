@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from mpitile.plan.collectives import Schedules
-from mpitile.plan.recording import Members
+from mpitile.plan.recording import Members, Program
 from mpitile.plan.wires import Call
 
 
@@ -64,6 +64,45 @@ class Sum:
         self.ended: set[int] = set()
         # When each rank came.
         self.begun: dict[int, float] = {}
+
+
+class Rank:
+    """Where a rank is in its program."""
+
+    __slots__ = (
+        "awaited",
+        "begun",
+        "buckets",
+        "compute",
+        "end",
+        "exchanges",
+        "halo",
+        "place",
+        "program",
+        "received",
+        "reduce",
+        "sent",
+        "since",
+        "sums",
+        "times",
+        "unstarted",
+        "wait",
+    )
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.place = 0
+        self.exchanges: dict[tuple[int, str], Part] = {}
+        self.times: dict[tuple[int, str], int] = {}
+        self.sums: deque[Sum] = deque()
+        self.unstarted: list[Sum] = []
+        # How many sums by who takes part, and which buckets.
+        self.begun: dict[Members, int] = {}
+        self.buckets: dict[Flow, list[Sum]] = {}
+        self.awaited: Sum | Part | list[Sum] | None = None
+        self.since = self.end = 0.0
+        self.compute = self.halo = self.reduce = self.wait = 0.0
+        self.sent = self.received = 0
 
 
 def match(own: Sum, source: int, target: int, size: int, side: str) -> Message:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import heapq
-from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import count
 
 from mpitile.errors import InputError
-from mpitile.plan.clock_parts import Flow, Message, Part, Sum, match
+from mpitile.plan.clock_parts import Flow, Message, Part, Rank, Sum, match
 from mpitile.plan.cluster import Cluster
 from mpitile.plan.collectives import SUMS, VALUES, Schedules
 from mpitile.plan.intervals import (
@@ -52,45 +51,6 @@ _WAYS = {
 _BUCKETS = {SUMS: "bucket", VALUES: "values"}
 
 
-class _Rank:
-    """Where a rank is in its program."""
-
-    __slots__ = (
-        "awaited",
-        "begun",
-        "buckets",
-        "compute",
-        "end",
-        "exchanges",
-        "halo",
-        "place",
-        "program",
-        "received",
-        "reduce",
-        "sent",
-        "since",
-        "sums",
-        "times",
-        "unstarted",
-        "wait",
-    )
-
-    def __init__(self, program: Program) -> None:
-        self.program = program
-        self.place = 0
-        self.exchanges: dict[tuple[int, str], Part] = {}
-        self.times: dict[tuple[int, str], int] = {}
-        self.sums: deque[Sum] = deque()
-        self.unstarted: list[Sum] = []
-        # How many sums by who takes part, and which buckets.
-        self.begun: dict[Members, int] = {}
-        self.buckets: dict[Flow, list[Sum]] = {}
-        self.awaited: Sum | Part | list[Sum] | None = None
-        self.since = self.end = 0.0
-        self.compute = self.halo = self.reduce = self.wait = 0.0
-        self.sent = self.received = 0
-
-
 class Clockwork:
     """Runs programs that `mpitile.plan.recording.check_programs` has nothing against.
 
@@ -116,7 +76,7 @@ class Clockwork:
         self._order = count()
         self._wires = Wires(cluster, self._at)
         self._schedule, self._adding, self._eager = schedule, adding, eager
-        self._ranks = [_Rank(program) for program in programs]
+        self._ranks = [Rank(program) for program in programs]
         self._flying: dict[tuple, Message] = {}
         self._sums: dict[Members, list[Sum]] = {}
         self._buckets: dict[Flow, list[Sum]] = {}
@@ -323,7 +283,7 @@ class Clockwork:
 
     # Sums
 
-    def _begin_sum(self, rank: _Rank, event: BeginSum) -> None:
+    def _begin_sum(self, rank: Rank, event: BeginSum) -> None:
         ranks = event.ranks
         sums, place = self._sums.setdefault(ranks, []), rank.begun.get(ranks, 0)
         if place == len(sums):
@@ -397,7 +357,7 @@ class Clockwork:
             done(now)
 
 
-def _awaited(rank: _Rank, event: EndBuckets | EndValues) -> list[Sum]:
+def _awaited(rank: Rank, event: EndBuckets | EndValues) -> list[Sum]:
     """What the rank has begun of it."""
     if isinstance(event, EndValues):
         return rank.buckets[VALUES, event.ranks][: event.count]

@@ -1,18 +1,18 @@
 """Simulated against measured steps on the emulated cluster, at three link rates.
 
     python tests/bench/live.py [--devices 2,4,6] [--ranks 1] [--rates 50mbit,100mbit,200mbit]
-                               [--core-speed 0.1] [--size 304] [--batch 2] [--steps 5]
+                               [--core-speed 0.25] [--size 608] [--batch 4] [--steps 5]
                                [--json FILE]                                       (as root)
 
 Each measured run is one of real ranks over real TCP (jobs/emulate.py): training steps of y16 on
 random images, of which the median counts, and then the links as `mpitile profile` measures them.
 "Simulated" is the same job recorded in this process, one rank at a time by CPU time, and put on
 these links; "predicted" is what the cost model says of it from a profile of other batches.
-Two devices of one rank have a core each here; more share the cores by quotas, and what is
-measured is then multiplied by the pace that emulate.py says. Emulated cores are a tenth as fast
-as this machine's, so that computing and messages take about as long. Other programs on the
-machine disturb the measured runs, and the quotas most: the fastest step of each is printed
-beside the median.
+Two devices of one rank have a core each here, at full speed; more share the cores by quotas, and
+what is measured is then multiplied by the pace that emulate.py says. Their emulated cores are a
+quarter as fast as this machine's, so that a second of theirs takes about a second here: what
+latency MPI and the system add to messages is then as it is. Other programs on the machine disturb
+the measured runs, and the quotas most: the fastest step of each is printed beside the median.
 """
 
 import argparse
@@ -167,6 +167,11 @@ def compare(runs: list[Run]) -> list[dict]:
     return rows
 
 
+def core_speed(options: argparse.Namespace, devices: int) -> float:
+    """Of emulated cores: this machine's own where there is one for each rank."""
+    return 1.0 if devices * options.ranks <= (os.cpu_count() or 1) else options.core_speed
+
+
 def numbers(words: str) -> list[int]:
     return [int(word) for word in words.split(",")]
 
@@ -176,10 +181,15 @@ def main() -> None:
     parser.add_argument("--devices", type=numbers, default=[2, 4, 6])
     parser.add_argument("--ranks", type=int, default=1, help="of each device (1)")
     parser.add_argument("--rates", default="50mbit,100mbit,200mbit")
-    parser.add_argument("--core-speed", type=float, default=0.1, help="of emulated cores (0.1)")
+    parser.add_argument(
+        "--core-speed",
+        type=float,
+        default=0.25,
+        help="of emulated cores, where ranks have none to themselves (0.25)",
+    )
     parser.add_argument("--groupings", default=";".join(GROUPINGS))
-    parser.add_argument("--size", type=int, default=304, help="of the square images (304)")
-    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--size", type=int, default=608, help="of the square images (608)")
+    parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--steps", type=int, default=5, help="of each run, after one more (5)")
     parser.add_argument("--json", help="write the rows to this file")
     parser.add_argument("--inside", help=argparse.SUPPRESS)
@@ -187,9 +197,9 @@ def main() -> None:
     if options.inside:
         measure(Run(**json.loads(options.inside)))
         return
-    sizes = (options.size, options.batch, options.steps, options.core_speed)
+    sizes = (options.size, options.batch, options.steps)
     runs = [
-        Run(devices, options.ranks, rate, grouping, *sizes)
+        Run(devices, options.ranks, rate, grouping, *sizes, core_speed(options, devices))
         for devices in options.devices
         for rate in options.rates.split(",")
         for grouping in options.groupings.split(";")

@@ -105,15 +105,26 @@ def live(place: str, batch: int, options, factor: float) -> None:
 
 
 def behind(program):
-    """The same work with one sum behind it, in place of buckets beside it."""
-    from mpitile.plan.recording import GRADIENTS, BeginBucket, BeginSum, EndBuckets, EndSum
+    """The same work with one sum behind it, in place of buckets beside it.
+
+    Of programs in which all ranks sum alike, without filter-parallel layers' slices.
+    """
+    from mpitile.plan.recording import (
+        GRADIENTS,
+        BeginBucket,
+        BeginSum,
+        BeginValues,
+        EndBuckets,
+        EndSum,
+        EndValues,
+    )
 
     size = sum(event.size for event in program if isinstance(event, BeginBucket))
     found = []
     for event in program:
         if isinstance(event, EndBuckets):
             found += [BeginSum(size, GRADIENTS), EndSum()]
-        elif not isinstance(event, BeginBucket):
+        elif not isinstance(event, BeginBucket | BeginValues | EndValues):
             found.append(event)
     return tuple(found)
 

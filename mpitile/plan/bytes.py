@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -39,6 +39,11 @@ KINDS = (
 STAGES = 2
 
 
+# By layer, elements that the kernels of a rank with these boxes work in, for so many images a
+# pass and these merged pools.
+Kernels = Callable[[Partition, TilePart, int, Collection[int]], Mapping[int, int]]
+
+
 @dataclass(frozen=True, slots=True)
 class Demand:
     """What a run asks of its ranks' memory, whatever the plan.
@@ -49,7 +54,7 @@ class Demand:
     itemsize : bytes of a number: 4 or 8.
     optimizer_arrays : how many arrays as long as the trained values the optimiser keeps.
     optimizer_scratch : bytes that an update works in.
-    kernel_elements : numbers in the kernels' scratch memory.
+    kernels : tells how many numbers each layer's kernels work in; None for none.
     readers : who reads images into memory: "all" ranks their own boxes, the "root" whole
         images for all ranks, or "none".
     feeders : how many sets of images are open at a time; two while validating.
@@ -60,7 +65,7 @@ class Demand:
     itemsize: int = 4
     optimizer_arrays: int = 1
     optimizer_scratch: int = 0
-    kernel_elements: int = 0
+    kernels: Kernels | None = None
     readers: str = "all"
     feeders: int = 1
     devices: Devices | None = None
@@ -205,7 +210,8 @@ def _arena(
     if buffers not in arenas:
         loss = make_timeline(stages(network, plan.groups, plan.recompute, merged)).loss
         arenas[buffers] = arena_bytes(buffers, lay_out(buffers).size, loss)
-    scratch = demand.kernel_elements + scratch_elements(network, part, images, merged)
+    kernels = demand.kernels(partition, part, images, merged) if demand.kernels else {}
+    scratch = scratch_elements(band_sizes(network, part, images, merged), kernels)
     # The optimiser of slices works in memory of its own.
     updates = demand.optimizer_scratch * (2 if plan.filters else 1)
     return {**arenas[buffers], "workspace": updates + scratch * itemsize}
@@ -241,15 +247,24 @@ def _elements(specs: Sequence[ParameterSpec]) -> tuple[int, int]:
     return trained, sum(prod(spec.shape) for spec in specs) - trained
 
 
-def scratch_elements(network: Network, part: TilePart, images: int, merged: Collection[int]) -> int:
-    """Numbers in the scratch memory of layers that work band by band."""
+def band_sizes(
+    network: Network, part: TilePart, images: int, merged: Collection[int]
+) -> dict[int, int]:
+    """By layer in front of a merged pool, numbers of the largest band that it works in."""
     layers = [part.local(layer) for layer in network.layers]
-    return max(
-        (
-            band_elements(
-                layers[pool - 1], layers[pool], images, part.computed(pool), part.computed(pool - 1)
-            )
-            for pool in merged
-        ),
-        default=0,
-    )
+    return {
+        pool - 1: band_elements(
+            layers[pool - 1], layers[pool], images, part.computed(pool), part.computed(pool - 1)
+        )
+        for pool in merged
+    }
+
+
+def scratch_elements(bands: Mapping[int, int], kernels: Mapping[int, int]) -> int:
+    """Numbers in the scratch memory that layers use one after the other.
+
+    Parameters
+    ----------
+    bands, kernels : of each layer's bands, and of what its kernels work in meanwhile.
+    """
+    return max((bands.get(n, 0) + kernels.get(n, 0) for n in {*bands, *kernels}), default=0)

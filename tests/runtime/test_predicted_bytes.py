@@ -1,5 +1,6 @@
 """What is predicted is what is allocated, to the byte."""
 
+import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,32 +9,34 @@ from strategies import cases
 
 from mpitile.comm.local import run_ranks
 from mpitile.comm.topology import make_topology
-from mpitile.layers.registry import workspace_elements
-from mpitile.network.parameters import parameter_specs
+from mpitile.kernels.choice import Choices
 from mpitile.plan.bytes import KINDS, Demand, plan_bytes
 from mpitile.plan.devices import Devices
 from mpitile.plan.filters import tile_spans
 from mpitile.plan.partition import Partition
 from mpitile.runtime.parameters import Parameters
 from mpitile.runtime.program import Program
+from mpitile.runtime.workspace import KernelMemory
 from mpitile.train.forecast import job_bytes
 from mpitile.train.setup import make_job
 from mpitile.train.sources import open_images, training_feeder
 from mpitile.train.trainer import Trainer
 
+CHOICES = st.sampled_from([Choices(), Choices(exact=True), Choices(measured=True)])
+
 
 @settings(max_examples=60)
-@given(cases(filters=True))
-def test_a_program_allocates_what_is_predicted(case):
+@given(cases(filters=True), CHOICES)
+def test_a_program_allocates_what_is_predicted(case, choices):
     network, plan = case.network, case.plan
     partition = Partition(network, plan)
-    kernels = workspace_elements(parameter_specs(network))
 
     def allocated(comm, dtype):
         topology = make_topology(comm, plan)
         spans = tile_spans(network, plan, topology.tile)
         parameters = Parameters(network, dtype, spans=spans)
-        program = Program(partition, topology, parameters, case.batch // plan.replicas)
+        images = case.batch // plan.replicas
+        program = Program(partition, topology, parameters, images, choices=choices)
         arena = program._arrays.arena._memory.nbytes
         assert program.bytes["activations"] + program.bytes["deltas"] == arena
         return program.bytes
@@ -41,6 +44,7 @@ def test_a_program_allocates_what_is_predicted(case):
     for dtype in (np.float32, np.float64):
         apart = Devices(tuple((rank,) for rank in range(plan.ranks)))
         itemsize = np.dtype(dtype).itemsize
+        kernels = KernelMemory(choices, np.dtype(dtype))
         demand = Demand(case.batch, itemsize, 0, 0, kernels, "none", devices=apart)
         found = run_ranks(plan.ranks, lambda comm, dtype=dtype: allocated(comm, dtype))
         for predicted, held in zip(plan_bytes(partition, demand), found, strict=True):

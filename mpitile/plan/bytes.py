@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
+from typing import NamedTuple
 
 from mpitile.network.merging import merged_pools
 from mpitile.network.parameters import ParameterSpec, divided_specs, parameter_specs
@@ -16,7 +17,7 @@ from mpitile.plan.devices import Devices, expected_devices, peer_devices, team_d
 from mpitile.plan.filters import tile_spans
 from mpitile.plan.gathers import part_sizes, staging_bytes
 from mpitile.plan.lifetimes import Buffer, pass_buffers
-from mpitile.plan.memory import in_use, lay_out
+from mpitile.plan.memory import in_use, lay_out_common, lay_out_own
 from mpitile.plan.partition import Partition, TilePart
 from mpitile.plan.plan import Plan
 from mpitile.plan.recomputation import stages
@@ -93,41 +94,85 @@ def plan_bytes(partition: Partition, demand: Demand) -> tuple[dict[str, int], ..
     cells = [part.stored[0].cells for part in parts]
     pixel = network.shape(0).channels * demand.itemsize
     devices = demand.devices or expected_devices(plan.ranks)
-    staging = _staging(partition, devices, images, demand.itemsize)
+    gathering = _gathering(partition, devices, images, demand.itemsize)
     found = []
-    for rank in range(plan.ranks):
+    for rank, (staging, common) in enumerate(gathering):
         tile = rank % plan.grid.tiles
         kinds = {
             **state_bytes(network, plan, devices, rank, demand.itemsize, demand.optimizer_arrays),
             **tiles[tile],
-            "halos": tiles[tile]["halos"] + staging[rank],
+            "activations": tiles[tile]["activations"] + common,
+            "halos": tiles[tile]["halos"] + staging,
             "images": pixel * (images * cells[tile] + _staged(demand, plan, rank, cells, network)),
         }
         found.append({kind: kinds[kind] for kind in KINDS})
     return tuple(found)
 
 
-def _staging(partition: Partition, devices: Devices, images: int, itemsize: int) -> tuple[int, ...]:
-    """For each rank, its part of the memory by way of which whole tensors are gathered."""
+def _gathering(
+    partition: Partition, devices: Devices, images: int, itemsize: int
+) -> list[tuple[int, int]]:
+    """For each rank, what it adds to memory that its device shares: on the way, and for copies.
+
+    The copies are in the account of a team's first rank on a device.
+    """
     sizes, tiles = _gathered(partition, images), partition.plan.grid.tiles
-    found: list[int] = []
+    common = _common_bytes(partition, images, itemsize)
+    found: list[tuple[int, int]] = []
     for first in range(0, partition.plan.ranks, tiles):
         team = team_devices(devices, range(first, first + tiles))
-        found += [staging_bytes(team, sizes, tile, itemsize, True) for tile in range(tiles)]
-    return tuple(found)
+        for tile in range(tiles):
+            _, position = team.place(tile)
+            staging = staging_bytes(team, sizes, tile, itemsize, True)
+            found.append((staging, 0 if position else common))
+    return found
 
 
-def most_staged(partition: Partition, images: int, itemsize: int) -> int:
-    """The most that any rank adds to the memory of gathers, whatever ranks share it.
+class Shared(NamedTuple):
+    """Bytes of shared memory that gathers of whole tensors want at most, whatever ranks share it.
+
+    Attributes
+    ----------
+    each : of each rank, on the way.
+    once : of a host, for copies.
+    """
+
+    each: int
+    once: int
+
+
+NOTHING_SHARED = Shared(0, 0)
+
+
+def most_shared(partition: Partition, images: int, itemsize: int) -> Shared:
+    """What a program's gathers want.
 
     Parameters
     ----------
     images : of one pass of one replica.
     """
-    sizes, tiles = _gathered(partition, images), range(partition.plan.grid.tiles)
+    sizes, plan = _gathered(partition, images), partition.plan
+    tiles = range(plan.grid.tiles)
     # Nowhere more than where no rank shares with any other.
     apart = Devices(tuple((tile,) for tile in tiles))
-    return max(staging_bytes(apart, sizes, tile, itemsize, True) for tile in tiles)
+    each = max(staging_bytes(apart, sizes, tile, itemsize, True) for tile in tiles)
+    return Shared(each, plan.replicas * _common_bytes(partition, images, itemsize))
+
+
+def _common_bytes(partition: Partition, images: int, itemsize: int) -> int:
+    """Of the copies that a team's ranks on a device have in common: the same on all devices."""
+    if not any(partition.gathers(group) for group in range(len(partition.ranges))):
+        return 0
+    buffers = _buffers(partition, partition.boxes(0), images, itemsize)
+    return lay_out_common(buffers).size
+
+
+def _buffers(
+    partition: Partition, part: TilePart, images: int, itemsize: int
+) -> tuple[Buffer, ...]:
+    network, plan = partition.network, partition.plan
+    merged = merged_pools(network, plan.groups)
+    return pass_buffers(network, part, images, itemsize, merged=merged, recompute=plan.recompute)
 
 
 def _gathered(partition: Partition, images: int) -> list[tuple[int, ...]]:
@@ -206,10 +251,10 @@ def _arena(
     network, itemsize = partition.network, demand.itemsize
     plan = partition.plan
     merged = merged_pools(network, plan.groups)
-    buffers = pass_buffers(network, part, images, itemsize, merged=merged, recompute=plan.recompute)
+    buffers = _buffers(partition, part, images, itemsize)
     if buffers not in arenas:
         loss = make_timeline(stages(network, plan.groups, plan.recompute, merged)).loss
-        arenas[buffers] = arena_bytes(buffers, lay_out(buffers).size, loss)
+        arenas[buffers] = arena_bytes(buffers, lay_out_own(buffers).size, loss)
     kernels = demand.kernels(partition, part, images, merged) if demand.kernels else {}
     scratch = scratch_elements(band_sizes(network, part, images, merged), kernels)
     # The optimiser of slices works in memory of its own.
@@ -218,14 +263,14 @@ def _arena(
 
 
 def arena_bytes(buffers: Collection[Buffer], size: int, loss: int) -> dict[str, int]:
-    """The arena's bytes by kind: "deltas" is what they need beyond freed activations.
+    """The bytes by kind of a rank's own arena: "deltas" is what they need beyond freed activations.
 
     Parameters
     ----------
     size : of the arena.
     loss : the event behind the last one of forward.
     """
-    activations = in_use(buffers, loss - 1)
+    activations = in_use((buffer for buffer in buffers if not buffer.common), loss - 1)
     return {"activations": activations, "deltas": size - activations}
 
 

@@ -27,7 +27,7 @@ from mpitile.plan.partition import Partition, TilePart
 from mpitile.plan.recomputation import Piece, stages
 from mpitile.plan.timeline import make_timeline
 from mpitile.runtime.arrays import PassArrays
-from mpitile.runtime.exchanges import Exchanges
+from mpitile.runtime.exchanges import Exchanges, gathering_place
 from mpitile.runtime.parameters import FlatParameters, Parameters
 from mpitile.runtime.shapes import layer_shapes
 from mpitile.runtime.stopwatch import Stopwatch
@@ -130,8 +130,15 @@ class Program:
         )
         self._stages = stages(self.network, starts, partition.plan.recompute, self._merged)
         self._time = make_timeline(self._stages)
+        place = gathering_place(partition, topology, group)
         self._arrays = PassArrays(
-            self.network, self.part, images, self._dtype, buffers, self._merged
+            self.network,
+            self.part,
+            images,
+            self._dtype,
+            buffers,
+            self._merged,
+            place.inside if place else None,
         )
         self.values, self.deltas = self._arrays.values, self._arrays.deltas
         kernels = KernelMemory(self._choices, self._dtype)
@@ -140,7 +147,7 @@ class Program:
         scratch = scratch_elements(self._bands, self._kernels)
         self._scratch = aligned_zeros((scratch,), self._dtype)
         self._exchanges = Exchanges(
-            partition, self.part, topology, self._arrays, images, self._dtype, group
+            partition, self.part, topology, self._arrays, images, self._dtype, place
         )
         self._groups = tuple(self._group(number) for number in range(len(self.part.groups)))
         self.bytes = {
@@ -151,6 +158,7 @@ class Program:
             "halos": self._exchanges.bytes,
             "images": self.values[0].array.nbytes,
         }
+        self.bytes["activations"] += self._arrays.arena.common_bytes
 
     @property
     def _flats(self) -> tuple[FlatParameters, FlatParameters]:
@@ -163,8 +171,12 @@ class Program:
         return sum(work.loss for work in works if isinstance(work, Loss))
 
     def close(self) -> None:
-        """Free the exchanges; the program is of no use afterwards. Collective in the team."""
+        """Free the exchanges and what a device has in common; the program is of no use afterwards.
+
+        Collective in the team.
+        """
         self._exchanges.close()
+        self._arrays.arena.close()
 
     def forward(self, step: Step, observe: Observer | None = None) -> None:
         """Compute this rank's cells of every tensor from those of the image.

@@ -272,11 +272,16 @@ cdef void gather_panels(
             panels += columns * simd.panel
 
 
-cdef Py_ssize_t copy_elements(const Direct* d, Py_ssize_t channels,
-                              Py_ssize_t group) noexcept nogil:
-    """Elements of the largest copy of a group's windows, be it one row or one column."""
+cdef Py_ssize_t copy_elements(const Direct* d, Py_ssize_t channels, Py_ssize_t group,
+                              Py_ssize_t rows, Py_ssize_t columns) noexcept nogil:
+    """Elements of the largest copy of a group's windows: one row, one column, a square where
+    the stride leaves cells between them, or all of these rows and columns."""
     cdef Py_ssize_t reach = (group - 1) * d.stride
-    return up(max((reach + d.height) * d.width, d.height * (reach + d.width)) * channels, 16)
+    cdef Py_ssize_t cells = max((reach + d.height) * d.width, d.height * (reach + d.width),
+                                group * d.stride * d.stride)
+    cdef Py_ssize_t height = (rows - 1) * d.stride + d.height
+    cdef Py_ssize_t width = (columns - 1) * d.stride + d.width
+    return up(min(cells, height * width) * channels, 16)
 
 
 cdef Py_ssize_t panel_elements(const Direct* d, Py_ssize_t channels,
@@ -286,11 +291,15 @@ cdef Py_ssize_t panel_elements(const Direct* d, Py_ssize_t channels,
 
 
 def direct_elements(Py_ssize_t height, Py_ssize_t width, Py_ssize_t channels,
-                    Py_ssize_t filters, Py_ssize_t stride):
-    """Length of the workspace that serves all three operations."""
+                    Py_ssize_t filters, Py_ssize_t stride, Py_ssize_t rows, Py_ssize_t columns):
+    """Length of the workspace that serves all three operations on so many output cells."""
     cdef Direct d = Direct(height, width, stride, 0, 0)
     cdef Py_ssize_t deeper = max(channels, filters)
     return 32 + max(
-        panel_elements(&d, channels, filters) + copy_elements(&d, channels, group_pixels(channels)),
-        panel_elements(&d, filters, channels) + copy_elements(&d, filters, group_pixels(filters)),
-        WEIGHT_GROUP * up(deeper, 32) + copy_elements(&d, channels, WEIGHT_GROUP))
+        panel_elements(&d, channels, filters)
+        + copy_elements(&d, channels, group_pixels(channels), rows, columns),
+        panel_elements(&d, filters, channels)
+        + copy_elements(&d, filters, group_pixels(filters), rows + height - 1,
+                        columns + width - 1),
+        WEIGHT_GROUP * up(deeper, 32)
+        + copy_elements(&d, channels, WEIGHT_GROUP, rows, columns))

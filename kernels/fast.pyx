@@ -127,11 +127,14 @@ def direct_backward_weights_box(
 
 
 def winograd_elements(Py_ssize_t cells, Py_ssize_t channels, Py_ssize_t filters,
-                      Py_ssize_t block, Py_ssize_t chunk):
-    """Length of the workspace; `block` and `chunk` are the most tiles and filters at once."""
+                      Py_ssize_t tiles, Py_ssize_t block, Py_ssize_t chunk):
+    """Length of the workspace for so many tiles; `block` and `chunk` are the most tiles and
+    filters at once."""
     cdef Winograd g
-    return 16 + max(set_up(&g, cells, channels, chunk, block, chunk, NULL),
-                    set_up_few(&g, cells, channels, filters, block, NULL))
+    block = dealt(tiles, block)
+    if block == tiles:
+        return 16 + set_up_few(&g, cells, channels, filters, block, NULL)
+    return 16 + set_up(&g, cells, channels, chunk, block, chunk, NULL)
 
 
 cdef void correlate(

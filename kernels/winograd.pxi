@@ -252,16 +252,20 @@ cdef void transform_delta(
                  g.y + t * simd.panel, to, depth // simd.vector, NULL)
 
 
+cdef Py_ssize_t dealt(Py_ssize_t tiles, Py_ssize_t block) noexcept nogil:
+    """The tiles of each block, at most so many, where their numbers are about equal."""
+    cdef Py_ssize_t blocks = (tiles + block - 1) // block
+    return (tiles + blocks - 1) // blocks
+
+
 cdef Py_ssize_t deal_tiles(
     Winograd* g, Py_ssize_t cells, const Field* y, Py_ssize_t block
 ) noexcept nogil:
-    """Count the tiles, and deal them out to blocks of about equal numbers; returns theirs."""
-    cdef Py_ssize_t blocks
+    """Count the tiles, and deal them out to blocks; returns how many each has."""
     g.tile_rows = (y.rows + cells - 1) // cells
     g.tile_columns = (y.columns + cells - 1) // cells
     g.tiles = y.images * g.tile_rows * g.tile_columns
-    blocks = (g.tiles + block - 1) // block
-    return (g.tiles + blocks - 1) // blocks
+    return dealt(g.tiles, block)
 
 
 cdef void derive_for(

@@ -1,6 +1,6 @@
 """Tensors in parts, and what an exchange of whole copies is to give, for tests."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -118,9 +118,28 @@ class Ends:
     copy_deltas: dict
 
 
+def common_copies(group, case):
+    """Of each exchange the copies, with the device's first rank's numbers, and their memory."""
+    plain = [case.copies(number, group.team.rank, 1) for number in range(len(case.exchanges))]
+    size = sum(tile.array.nbytes for copies in plain for tile in copies.values())
+    memory = group.inside.share(0 if group.inside.rank else size)
+    offset = 0
+    for copies in plain:
+        for tensor, tile in copies.items():
+            stop = offset + tile.array.nbytes
+            array = memory.segments[0][offset:stop].view(case.dtype).reshape(tile.array.shape)
+            if group.inside.rank == 0:
+                array[...] = tile.array
+            copies[tensor] = replace(tile, array=array)
+            offset = stop
+    memory.fence()
+    return plain, memory
+
+
 def make(comm, split, case, recorder=None):
     """All exchanges of a case, with the tiles of each, and the memory that they share."""
     group = group_of(comm, split)
+    every_copy, common = common_copies(group, case)
     itemsize = np.dtype(case.dtype).itemsize
     size = staging_bytes(split, case.every_size(), comm.rank, itemsize, adjoint=True)
     memory = group.inside.share(size)
@@ -128,7 +147,7 @@ def make(comm, split, case, recorder=None):
     for number, tensors in enumerate(case.exchanges):
         ends = Ends(
             case.homes(number, comm.rank, 0),
-            case.copies(number, comm.rank, 1),
+            every_copy[number],
             case.homes(number, comm.rank, 2),
             case.copies(number, comm.rank, 3),
         )
@@ -136,6 +155,7 @@ def make(comm, split, case, recorder=None):
         exchange = WholeExchange(
             group,
             memory,
+            common,
             parts,
             ends.homes,
             ends.copies,
@@ -144,7 +164,7 @@ def make(comm, split, case, recorder=None):
             recorder,
         )
         made.append((exchange, ends))
-    return made, memory
+    return made, (memory, common)
 
 
 def expected_copies(case, number):

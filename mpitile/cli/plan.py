@@ -145,7 +145,7 @@ def _cfg_request(options: argparse.Namespace, started: int) -> tuple[Request, So
     optimizer = "adam" if network.options.adam else "sgd"
     cluster = read_cluster(options.cluster) if options.cluster else None
     ranks = _ranks(options, started, cluster)
-    demand = network_demand(network, batch // passes, "float32", optimizer)
+    demand = network_demand(batch // passes, "float32", optimizer)
     request = Request(
         network,
         cluster or generic_cluster(("this host",) * ranks),

@@ -22,9 +22,10 @@ _Pieces = list[tuple[np.ndarray, np.ndarray]]
 
 
 class WholeExchange:
-    """Fills every rank's whole copies of tensors from all owners' parts.
+    """Fills each device's whole copies of tensors from all owners' parts.
 
-    The adjoint adds up the copies' partial deltas, each owner's part in the order of ranks inside
+    Each rank writes its own part of them and what it receives. The adjoint adds up the ranks'
+    partial deltas of the copies, each owner's part in the order of ranks inside
     each device and then of devices, and adds the sum to what stands in the owner's delta, so
     that ``<forward x, y> = <x, adjoint y>`` and two runs give the same bits. It leaves the
     copies' deltas as they are. Making one is collective in the team, as is each of its calls;
@@ -36,11 +37,14 @@ class WholeExchange:
     group : this rank's place in its team.
     memory : shared inside the device; each rank has added what
         `mpitile.plan.gathers.staging_bytes` says, or more.
+    common : where the device's copies are.
     parts : by tensor, what each rank of the team owns. They cover the tensor.
     homes, copies : by tensor, the tiles that hold this rank's part, and the whole. A home's
         array has all channels, or those of the part alone; where the part is empty, none is
-        looked for.
-    home_deltas, copy_deltas : the same of gradients; left out where there is no way back.
+        looked for. Copies are the same memory on all ranks of the device, which is not used
+        for anything else from this exchange's beginning until its last reader is done.
+    home_deltas, copy_deltas : the same of gradients, each rank's own; left out where there is
+        no way back.
     recorder : is told what begins and ends.
 
     Attributes
@@ -55,6 +59,7 @@ class WholeExchange:
         self,
         group: TeamGroup,
         memory: SharedMemory,
+        common: SharedMemory,
         parts: Mapping[int, Sequence[Part]],
         homes: Tiles,
         copies: Tiles,
@@ -66,7 +71,7 @@ class WholeExchange:
         segments = [segment.view(array.dtype) for segment in memory.segments]
         sizes = part_sizes(parts, len(array))
         relay = _Relay(group, memory, segments, parts, sizes, recorder or Unrecorded())
-        self._forward = _Gather(relay, homes, copies)
+        self._forward = _Gather(relay, common, homes, copies)
         self._backward: _Sum | None = None
         if home_deltas is not None and copy_deltas is not None:
             self._backward = _Sum(relay, home_deltas, copy_deltas)
@@ -163,37 +168,44 @@ class _Relay:
 
 
 class _Gather:
-    """From owners into whole copies."""
+    """From owners into the whole copies of each device."""
 
-    def __init__(self, relay: _Relay, homes: Tiles, copies: Tiles) -> None:
-        self._relay, self._memory = relay, relay.memory
-        staged: dict[int, np.ndarray] = {}
-        ranks = relay.group.devices.ranks[relay.group.number]
-        for rank, segment in zip(ranks, relay.segments, strict=True):
-            staged |= relay.cut(segment, relay.provided(rank))
-        own = staged[relay.rank]
-        self._home = relay.pieces(homes, relay.rank, own)
-        self._whole = [
-            piece for owner, part in staged.items() for piece in relay.pieces(copies, owner, part)
+    def __init__(self, relay: _Relay, common: SharedMemory, homes: Tiles, copies: Tiles) -> None:
+        self._relay, self._memory, self._common = relay, relay.memory, common
+        position = relay.group.devices.ranks[relay.group.number].index(relay.rank)
+        own, *received = relay.provided(relay.rank)
+        staged = relay.cut(relay.segments[position], (own, *received))
+        # This rank's part as it is sent, and where it stands in the copies.
+        self._sent = relay.pieces(homes, own, staged[own])
+        self._own = relay.pieces(copies, own, staged[own])
+        self._received = [
+            piece for owner in received for piece in relay.pieces(copies, owner, staged[owner])
         ]
-        _, *received = relay.provided(relay.rank)
         self.channel: Channel = relay.group.team.channel(
-            [(partner, own) for partner in relay.partners().values()],
+            [(partner, staged[own]) for partner in relay.partners().values()],
             [(owner, staged[owner]) for owner in received],
         )
 
     def begin(self) -> None:
-        # Others may still read what this rank provided last time.
-        self._memory.fence()
-        for view, staged in self._home:
+        # Others may still read what stood in the copies' place.
+        self._fence()
+        for view, staged in self._sent:
             np.copyto(staged, view)
         self._relay.begin(self.channel)
+        for view, staged in self._own:
+            np.copyto(view, staged)
 
     def end(self) -> None:
         self._relay.end(self.channel)
-        self._memory.fence()
-        for view, staged in self._whole:
+        for view, staged in self._received:
             np.copyto(view, staged)
+        # The device's copies are complete when all its ranks are.
+        self._fence()
+
+    def _fence(self) -> None:
+        self._common.order()
+        self._memory.fence()
+        self._common.order()
 
 
 class _Sum:

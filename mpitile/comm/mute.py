@@ -67,6 +67,8 @@ class MuteMemory:
 
     def fence(self) -> None: ...
 
+    def order(self) -> None: ...
+
     def close(self) -> None:
         self.segments = ()
 

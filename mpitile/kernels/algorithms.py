@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -29,17 +30,26 @@ from mpitile.kernels import _conv, _fast, depthwise
 from mpitile.kernels.checks import first_window, local, part
 from mpitile.kernels.tile import Tile
 
+if TYPE_CHECKING:
+    from mpitile.kernels.choice import Shape
+
 ALGORITHMS = ("im2row", "direct", "winograd2", "winograd4")
 EXACT = ("im2row", "direct")
 DEPTHWISE = "depthwise"
 OPERATIONS = ("forward", "backward_input", "backward_weights")
 
-PANEL_LIMIT = 2**18
-# Transformed weights of one chunk of filters, in elements: 5 MB.
+# Elements of im2row's panels; of those of large gradients, all of which are read and written
+# anew for each panel.
+PANEL_LIMIT, GRADIENT_PANEL_LIMIT = 2**18, 2**22
+LARGE_GRADIENT = 2**21
+# Transformed weights of one chunk of filters, in elements: 5 MB; and its filters.
 CHUNK_LIMIT = 36 * 256 * 128
+MOST_FILTERS = 256
 # Tiles of a block: few where channels are few, so that the block stays in L2.
 FEW_TILES, MANY_TILES = 42, 56
 FEW_CHANNELS = 192
+# As many blocks' tiles may be one block.
+MOST_BLOCKS = 2
 LARGEST_DIRECT_KERNEL = 11
 
 
@@ -67,28 +77,60 @@ class _Winograd:
     chunk: int
 
 
-def _winograd(algorithm: str, channels: int, filters: int) -> _Winograd:
+def _winograd(algorithm: str, channels: int, filters: int, tiles: int) -> _Winograd:
     cells = 2 if algorithm == "winograd2" else 4
     places = (cells + 2) ** 2
-    chunks = -(-filters // max(CHUNK_LIMIT // (places * channels), 32))
-    chunk = -(-filters // chunks // 32) * 32
+    most = min(max(CHUNK_LIMIT // (places * channels), 32), MOST_FILTERS)
+    chunks = -(-filters // most)
+    chunk = min(-(-filters // chunks // 32) * 32, filters)
     block = (FEW_TILES if channels + filters <= FEW_CHANNELS else MANY_TILES) * (4 // cells)
-    return _Winograd(cells, block, min(chunk, filters))
+    if block < tiles <= MOST_BLOCKS * block:
+        # In one block weights are transformed in pieces. Where that takes less memory than
+        # chunks of filters it takes no more time, and mostly less.
+        one, several = (
+            _fast.winograd_elements(cells, channels, filters, tiles, size, chunk)
+            for size in (tiles, block)
+        )
+        block = tiles if one < several else block
+    return _Winograd(cells, block, chunk)
 
 
-def workspace_elements(
-    algorithm: str, kernel: tuple[int, int], channels: int, filters: int, stride: int = 1
-) -> int:
-    """Elements of the workspace that serves all three operations."""
+def _tiles(algorithm: str, images: int, rows: int, columns: int) -> int:
+    """How many output tiles cells make."""
+    cells = 2 if algorithm == "winograd2" else 4
+    return images * -(-rows // cells) * -(-columns // cells)
+
+
+def workspace_elements(algorithm: str, shape: Shape, written: tuple[int, int]) -> int:
+    """Elements of the workspace that a call wants.
+
+    Parameters
+    ----------
+    shape : what the call computes.
+    written : rows and columns of what backward-input writes to.
+    """
+    kernel = (shape.kernel_height, shape.kernel_width)
+    rows, columns = shape.rows, shape.columns
     if algorithm == "im2row":
-        return max(PANEL_LIMIT, kernel[0] * kernel[1] * channels)
+        return _panel_elements(shape)
     if algorithm == "direct":
-        return _fast.direct_elements(*kernel, channels, filters, stride)
-    return max(
-        _fast.winograd_elements(w.cells, source, target, w.block, w.chunk)
-        for source, target in ((channels, filters), (filters, channels))
-        for w in [_winograd(algorithm, source, target)]
-    )
+        return _fast.direct_elements(
+            *kernel, shape.channels, shape.filters, shape.stride, rows, columns
+        )
+    source, target = shape.channels, shape.filters
+    if shape.operation == "backward_input":
+        source, target, (rows, columns) = target, source, written
+    tiles = max(_tiles(algorithm, shape.images, rows, columns), 1)
+    w = _winograd(algorithm, source, target, tiles)
+    return _fast.winograd_elements(w.cells, source, target, tiles, w.block, w.chunk)
+
+
+def _panel_elements(shape: Shape) -> int:
+    patch = shape.kernel_height * shape.kernel_width * shape.channels
+    limit = PANEL_LIMIT
+    if shape.operation == "backward_weights" and patch * shape.filters > LARGE_GRADIENT:
+        limit = GRADIENT_PANEL_LIMIT
+    return max(patch, min(limit, patch * shape.images * shape.rows * shape.columns))
 
 
 def _whole(tile: Tile) -> tuple[int, int, int, int]:
@@ -160,7 +202,8 @@ def forward(
             workspace,
         )
     else:
-        w = _winograd(algorithm, *weights.shape[2:])
+        tiles = _tiles(algorithm, len(y.array), box.height, box.width)
+        w = _winograd(algorithm, *weights.shape[2:], tiles)
         _fast.winograd_forward_box(
             x.array,
             _whole(x),
@@ -177,14 +220,14 @@ def forward(
         )
 
 
-def _reach(dx: Tile, box: Box, kernel: tuple[int, int], padding: int) -> Box:
-    """The cells of `dx` that windows of the output box cover, at stride 1."""
+def reach(tile: Box, box: Box, kernel: tuple[int, int], padding: int) -> Box:
+    """The cells of an input's tile that windows of the output box cover, at stride 1."""
     return Box(
         box.y0 - padding,
         box.y1 - padding + kernel[0] - 1,
         box.x0 - padding,
         box.x1 - padding + kernel[1] - 1,
-    ).intersect(dx.box)
+    ).intersect(tile)
 
 
 def backward_input(
@@ -224,28 +267,29 @@ def backward_input(
         )
         return
     height, width, channels, filters = weights.shape
-    reach = _reach(dx, box, (height, width), padding)
+    covered = reach(dx.box, box, (height, width), padding)
     if not accumulate:
-        dx.clear_around(reach)
-    if reach.empty:
+        dx.clear_around(covered)
+    if covered.empty:
         if derivative:
             derivative.apply(dy)
         return
     window = (
-        reach.y0 + padding - height + 1 - box.y0,
-        reach.x0 + padding - width + 1 - box.x0,
+        covered.y0 + padding - height + 1 - box.y0,
+        covered.x0 + padding - width + 1 - box.x0,
     )
     call: Callable[..., None] = _fast.direct_backward_input_box
     cut: tuple[int, ...] = ()
     if algorithm != "direct":
-        w = _winograd(algorithm, filters, channels)
+        tiles = _tiles(algorithm, len(dx.array), covered.height, covered.width)
+        w = _winograd(algorithm, filters, channels, tiles)
         call, cut = _fast.winograd_backward_input_box, (w.cells, w.block, w.chunk)
     call(
         dy.array,
         part(dy, box),
         weights,
         dx.array,
-        part(dx, reach),
+        part(dx, covered),
         window,
         accumulate,
         _work(derivative),
@@ -304,7 +348,8 @@ def backward_weights(
             workspace,
         )
     else:
-        w = _winograd(algorithm, *dweights.shape[2:])
+        tiles = _tiles(algorithm, len(dy.array), box.height, box.width)
+        w = _winograd(algorithm, *dweights.shape[2:], tiles)
         _fast.winograd_backward_weights_box(
             x.array,
             _whole(x),

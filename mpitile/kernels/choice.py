@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mpitile.kernels.algorithms import EXACT, possible
+from mpitile.kernels.algorithms import ALGORITHMS, EXACT, LARGE_GRADIENT, possible
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def _is_large(shape: Shape) -> bool:
     return elements > LARGE_GRADIENT and shape.images * shape.rows * shape.columns <= FEW_PIXELS
 
 
-LARGE_GRADIENT, FEW_PIXELS = 2**21, 512
+FEW_PIXELS = 512
 
 # For one channel and one filter, in multiplications of a product: reading a weight, in order
 # or to transform it, and writing a place of its transform; and what a channel of a tile
@@ -107,11 +107,25 @@ class Choices:
     ----------
     exact : keep to algorithms whose results do not depend on where a tile begins.
     table : algorithms by `Shape.key`, as measured.
+    measured : whether there is, or will be, a table that anything possible may stand in.
     """
 
     exact: bool = False
     table: Mapping[str, str] = field(default_factory=dict)
+    measured: bool = False
 
     def of(self, shape: Shape, dtype: np.dtype | type) -> str:
         """The algorithm for one shape."""
         return choose(shape, np.dtype(dtype), self.exact, self.table)
+
+    def candidates(self, shape: Shape, dtype: np.dtype | type) -> tuple[str, ...]:
+        """The algorithms that may be chosen for one shape, whatever the table."""
+        dtype = np.dtype(dtype)
+        if not self.measured:
+            return (self.of(shape, dtype),)
+        kernel = (shape.kernel_height, shape.kernel_width)
+        return tuple(
+            name
+            for name in ALGORITHMS
+            if possible(name, shape.operation, kernel, shape.stride, dtype)
+        )

@@ -12,6 +12,9 @@ have their own (`mpitile.kernels.depthwise`, im2row). The same call gives the sa
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+
 import numpy as np
 
 from mpitile.geometry.box import Box
@@ -30,33 +33,49 @@ from mpitile.kernels.choice import Shape, choose
 from mpitile.kernels.tile import Tile
 
 
-def workspace_size(
-    kernel_height: int,
-    kernel_width: int,
-    channels: int,
-    filters: int,
-    limit: int | None = None,
-    groups: int = 1,
-) -> int:
-    """Elements of the workspace that a layer wants, whatever the algorithm.
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One operation on a box, as far as it decides what memory it wants.
 
-    With a `limit` on im2row's panels: what im2row alone wants. `channels` are a group's.
+    Attributes
+    ----------
+    kernel : (kernel height, kernel width, C / groups, K).
+    images : of the tiles.
+    box : the output cells.
+    tile : the cells that the input's tile holds.
     """
-    if groups > 1 and channels == 1 and filters == groups:
-        return kernel_height * kernel_width
-    if groups > 1 and limit is None:
-        limit = algorithms.PANEL_LIMIT
-    kernel = (kernel_height, kernel_width)
-    if limit is not None:
-        return max(limit, kernel_height * kernel_width * channels)
-    return max(
-        algorithms.workspace_elements(algorithm, kernel, channels, filters)
-        for algorithm in ALGORITHMS
-        if any(
-            algorithms.possible(algorithm, operation, kernel, 1, np.dtype(np.float32))
-            for operation in algorithms.OPERATIONS
-        )
-    )
+
+    operation: str
+    kernel: tuple[int, int, int, int]
+    stride: int
+    padding: int
+    groups: int
+    images: int
+    box: Box
+    tile: Box
+
+    @property
+    def shape(self) -> Shape:
+        """What algorithms are chosen by, where no other shape is."""
+        size = (self.images, self.box.height, self.box.width)
+        return Shape(self.operation, *self.kernel, self.stride, *size)
+
+
+def workspace_size(call: Call, names: Iterable[str]) -> int:
+    """Elements of the workspace that a call wants for any of these algorithms.
+
+    Convolutions in groups have their own, and want no more than that.
+    """
+    height, width, channels, _ = call.kernel
+    patch = height * width * channels
+    if call.box.empty or not call.images:
+        return patch
+    if call.groups > 1:
+        names = () if depthwise.possible(call.kernel, call.groups) else ("im2row",)
+    covered = algorithms.reach(call.tile, call.box, (height, width), call.padding)
+    written = (covered.height, covered.width)
+    wanted = (algorithms.workspace_elements(name, call.shape, written) for name in names)
+    return max([patch, *wanted])
 
 
 def _check(
@@ -90,27 +109,25 @@ def _check(
 def _algorithm(
     wanted: str | None,
     operation: str,
+    x: Tile,
     weights: np.ndarray,
-    y: Tile,
     box: Box,
     stride: int,
+    padding: int,
     workspace: np.ndarray,
     groups: int,
 ) -> str:
     if wanted is not None and wanted not in ALGORITHMS:
         raise ValueError(f"conv: expected one of {', '.join(ALGORITHMS)}, got {wanted!r}")
     if groups > 1:
-        return DEPTHWISE if depthwise.possible(weights, groups) else "im2row"
+        return DEPTHWISE if depthwise.possible(weights.shape, groups) else "im2row"
+    call = Call(operation, weights.shape, stride, padding, groups, len(x.array), box, x.box)
     if wanted is None:
-        shape = Shape(operation, *weights.shape, stride, len(y.array), box.height, box.width)
-        wanted = choose(shape, weights.dtype)
-    kernel = weights.shape[:2]
-    if not algorithms.possible(wanted, operation, kernel, stride, weights.dtype):
+        wanted = choose(call.shape, weights.dtype)
+    if not algorithms.possible(wanted, operation, weights.shape[:2], stride, weights.dtype):
         return "im2row"
-    if wanted != "im2row":
-        need = algorithms.workspace_elements(wanted, kernel, *weights.shape[2:], stride)
-        if workspace.size < need:
-            return "im2row"
+    if wanted != "im2row" and workspace.size < workspace_size(call, (wanted,)):
+        return "im2row"
     return wanted
 
 
@@ -139,7 +156,8 @@ def forward(
         check_array("biases", biases, (weights.shape[3],), weights.dtype)
     if box.empty or not len(y.array):
         return
-    name = _algorithm(algorithm, "forward", weights, y, box, stride, workspace, groups)
+    call = (x, weights, box, stride, padding, workspace, groups)
+    name = _algorithm(algorithm, "forward", *call)
     fused = name != "im2row" and activation in SLOPES and y.array.dtype == np.float32
     algorithms.forward(
         name,
@@ -212,7 +230,8 @@ def backward_input(
             dx.array[...] = 0
         return
     derivative, sums = _derivative(dy, box, output, activation, bias_gradient)
-    name = _algorithm(algorithm, "backward_input", weights, dy, box, stride, workspace, groups)
+    call = (dx, weights, box, stride, padding, workspace, groups)
+    name = _algorithm(algorithm, "backward_input", *call)
     algorithms.backward_input(
         name, dy, box, weights, dx, stride, padding, workspace, derivative, accumulate
     )
@@ -248,7 +267,8 @@ def backward_weights(
             dweights[...] = 0
         return
     derivative, sums = _derivative(dy, box, output, activation, bias_gradient)
-    name = _algorithm(algorithm, "backward_weights", dweights, dy, box, stride, workspace, groups)
+    call = (x, dweights, box, stride, padding, workspace, groups)
+    name = _algorithm(algorithm, "backward_weights", *call)
     algorithms.backward_weights(
         name, x, dy, box, dweights, stride, padding, workspace, derivative, accumulate
     )

@@ -16,9 +16,9 @@ from mpitile.kernels.tile import Tile
 LARGEST_KERNEL = 11
 
 
-def possible(weights: np.ndarray, groups: int) -> bool:
-    """Whether weights (kh, kw, C / groups, K) are one kernel for each channel."""
-    height, width, channels, filters = weights.shape
+def possible(kernel: tuple[int, ...], groups: int) -> bool:
+    """Whether weights of shape (kh, kw, C / groups, K) are one kernel for each channel."""
+    height, width, channels, filters = kernel
     return channels == 1 and filters == groups > 1 and max(height, width) <= LARGEST_KERNEL
 
 

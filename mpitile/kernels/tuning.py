@@ -157,10 +157,7 @@ class _Work:
         self._x = tile(rows, columns, shape.channels)
         self._y = tile(shape.rows, shape.columns, shape.filters)
         self._weights = random.standard_normal((*kernel, shape.channels, shape.filters), np.float32)
-        elements = max(
-            workspace_elements(name, kernel, shape.channels, shape.filters, shape.stride)
-            for name in names
-        )
+        elements = max(workspace_elements(name, shape, (rows, columns)) for name in names)
         self._rest = (shape.stride, padding, aligned_zeros((elements,), np.float32))
 
     def run(self, algorithm: str) -> None:

@@ -28,8 +28,8 @@ class Site:
     stored : the output cells that arrays shaped like the output hold.
     parameters : arrays by name; trained ones and running statistics.
     gradients : arrays of the trained ones' gradients, which layers add to.
-    workspace : scratch memory of the kernels, shared by all layers.
-    scratch : scratch memory of layers that work band by band, shared likewise.
+    workspace : scratch memory of the kernels, used by one layer after the other.
+    scratch : scratch memory of layers that work band by band, used likewise.
     kept : arrays, shaped like the output, whose contents last from forward to
         backward; by the names of `mpitile.network.kept`.
     fresh : whether this layer's `backward_input` is the first to write to its input

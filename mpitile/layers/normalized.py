@@ -9,8 +9,7 @@ from mpitile.layers.base import Site, Step, kept_tile
 from mpitile.layers.normalization import Normalization
 from mpitile.network.kept import PRODUCT
 from mpitile.network.spec import OUTPUT_HIDES
-from mpitile.plan import bands
-from mpitile.plan.bands import Band, cut_bands
+from mpitile.plan.bands import Band, cut_bands, product_calls
 
 
 class NormalizedProduct:
@@ -30,10 +29,10 @@ class NormalizedProduct:
         images = len(self._product.array)
         row = site.box.width * site.layer.output_shape.channels
         self.bands = cut_bands(images, site.box, row)
-        self._calls = tuple((band, (band,)) for band in self.bands)
-        if site.box.height * row <= bands.BAND_ELEMENTS:
-            # Each call reads all weights: one for all images, where these are small.
-            self._calls = ((Band(0, images, site.box), self.bands),)
+        calls = product_calls(images, site.box, row)
+        # Bands that the statistics of each call's product are taken in.
+        parts = (self.bands,) if len(calls) == 1 else tuple((call,) for call in calls)
+        self._calls = tuple(zip(calls, parts, strict=True))
 
     def forward(self, step: Step) -> None:
         """The product, and its statistics over all ranks unless they are known."""

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from mpitile.kernels import conv
 from mpitile.layers.base import LayerWork, Site
 from mpitile.layers.classification import SoftmaxCrossEntropy, SquaredError
 from mpitile.layers.convolutional import Convolution
@@ -16,7 +13,6 @@ from mpitile.layers.reorganization import Reorganization
 from mpitile.layers.upsampling import Upsampling
 from mpitile.layers.yolo import YoloLoss
 from mpitile.network import spec
-from mpitile.network.parameters import ParameterSpec
 
 _WORK: dict[type, type] = {
     spec.Convolutional: Convolution,
@@ -47,18 +43,6 @@ def make_layer(site: Site, network: spec.Network) -> LayerWork:
 def is_loss(operation: spec.Operation) -> bool:
     """Whether a layer of this kind gives the network its loss."""
     return isinstance(operation, spec.Softmax | spec.Region | spec.Yolo | spec.Cost)
-
-
-def workspace_elements(parameters: Iterable[ParameterSpec]) -> int:
-    """Elements of scratch memory that the layer with the largest demand wants."""
-    return max(
-        (
-            conv.workspace_size(*spec.shape, groups=spec.groups)
-            for spec in parameters
-            if spec.name == "weights"
-        ),
-        default=0,
-    )
 
 
 def overwrites(operation: spec.Operation) -> bool:

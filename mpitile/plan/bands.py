@@ -55,6 +55,16 @@ def cut_bands(
     )
 
 
+def product_calls(images: int, box: Box, row_elements: int) -> tuple[Band, ...]:
+    """The calls that a convolution in front of batch norm is computed in, forward.
+
+    Each call reads all weights: one for all images, where these are small.
+    """
+    if box.height * row_elements <= BAND_ELEMENTS:
+        return (Band(0, images, box),)
+    return cut_bands(images, box, row_elements)
+
+
 def _even(images: int, at_once: int) -> list[tuple[int, int]]:
     """Ranges of about equal length, at most `at_once`."""
     count = -(-images // at_once)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import NamedTuple
 
 from mpitile.network.merging import merged_pools
 from mpitile.network.parameters import ParameterSpec, divided_specs, parameter_specs
@@ -16,7 +17,7 @@ from mpitile.plan.devices import Devices, expected_devices, peer_devices, team_d
 from mpitile.plan.filters import tile_spans
 from mpitile.plan.gathers import part_sizes, staging_bytes
 from mpitile.plan.lifetimes import Buffer, pass_buffers
-from mpitile.plan.memory import in_use, lay_out
+from mpitile.plan.memory import in_use, lay_out_common, lay_out_own
 from mpitile.plan.partition import Partition, TilePart
 from mpitile.plan.pass_order import pass_order
 from mpitile.plan.plan import Plan
@@ -39,6 +40,11 @@ KINDS = (
 STAGES = 2
 
 
+# By layer, elements that the kernels of a rank with these boxes work in, for so many images a
+# pass and these merged pools.
+Kernels = Callable[[Partition, TilePart, int, Collection[int]], Mapping[int, int]]
+
+
 @dataclass(frozen=True, slots=True)
 class Demand:
     """What a run asks of its ranks' memory, whatever the plan.
@@ -49,7 +55,7 @@ class Demand:
     itemsize : bytes of a number: 4 or 8.
     optimizer_arrays : how many arrays as long as the trained values the optimiser keeps.
     optimizer_scratch : bytes that an update works in.
-    kernel_elements : numbers in the kernels' scratch memory.
+    kernels : tells how many numbers each layer's kernels work in; None for none.
     readers : who reads images into memory: "all" ranks their own boxes, the "root" whole
         images for all ranks, or "none".
     feeders : how many sets of images are open at a time; two while validating.
@@ -60,7 +66,7 @@ class Demand:
     itemsize: int = 4
     optimizer_arrays: int = 1
     optimizer_scratch: int = 0
-    kernel_elements: int = 0
+    kernels: Kernels | None = None
     readers: str = "all"
     feeders: int = 1
     devices: Devices | None = None
@@ -88,41 +94,85 @@ def plan_bytes(partition: Partition, demand: Demand) -> tuple[dict[str, int], ..
     cells = [part.stored[0].cells for part in parts]
     pixel = network.shape(0).channels * demand.itemsize
     devices = demand.devices or expected_devices(plan.ranks)
-    staging = _staging(partition, devices, images, demand.itemsize)
+    gathering = _gathering(partition, devices, images, demand.itemsize)
     found = []
-    for rank in range(plan.ranks):
+    for rank, (staging, common) in enumerate(gathering):
         tile = rank % plan.grid.tiles
         kinds = {
             **state_bytes(network, plan, devices, rank, demand.itemsize, demand.optimizer_arrays),
             **tiles[tile],
-            "halos": tiles[tile]["halos"] + staging[rank],
+            "activations": tiles[tile]["activations"] + common,
+            "halos": tiles[tile]["halos"] + staging,
             "images": pixel * (images * cells[tile] + _staged(demand, plan, rank, cells, network)),
         }
         found.append({kind: kinds[kind] for kind in KINDS})
     return tuple(found)
 
 
-def _staging(partition: Partition, devices: Devices, images: int, itemsize: int) -> tuple[int, ...]:
-    """For each rank, its part of the memory by way of which whole tensors are gathered."""
+def _gathering(
+    partition: Partition, devices: Devices, images: int, itemsize: int
+) -> list[tuple[int, int]]:
+    """For each rank, what it adds to memory that its device shares: on the way, and for copies.
+
+    The copies are in the account of a team's first rank on a device.
+    """
     sizes, tiles = _gathered(partition, images), partition.plan.grid.tiles
-    found: list[int] = []
+    common = _common_bytes(partition, images, itemsize)
+    found: list[tuple[int, int]] = []
     for first in range(0, partition.plan.ranks, tiles):
         team = team_devices(devices, range(first, first + tiles))
-        found += [staging_bytes(team, sizes, tile, itemsize, True) for tile in range(tiles)]
-    return tuple(found)
+        for tile in range(tiles):
+            _, position = team.place(tile)
+            staging = staging_bytes(team, sizes, tile, itemsize, True)
+            found.append((staging, 0 if position else common))
+    return found
 
 
-def most_staged(partition: Partition, images: int, itemsize: int) -> int:
-    """The most that any rank adds to the memory of gathers, whatever ranks share it.
+class Shared(NamedTuple):
+    """Bytes of shared memory that gathers of whole tensors want at most, whatever ranks share it.
+
+    Attributes
+    ----------
+    each : of each rank, on the way.
+    once : of a host, for copies.
+    """
+
+    each: int
+    once: int
+
+
+NOTHING_SHARED = Shared(0, 0)
+
+
+def most_shared(partition: Partition, images: int, itemsize: int) -> Shared:
+    """What a program's gathers want.
 
     Parameters
     ----------
     images : of one pass of one replica.
     """
-    sizes, tiles = _gathered(partition, images), range(partition.plan.grid.tiles)
+    sizes, plan = _gathered(partition, images), partition.plan
+    tiles = range(plan.grid.tiles)
     # Nowhere more than where no rank shares with any other.
     apart = Devices(tuple((tile,) for tile in tiles))
-    return max(staging_bytes(apart, sizes, tile, itemsize, True) for tile in tiles)
+    each = max(staging_bytes(apart, sizes, tile, itemsize, True) for tile in tiles)
+    return Shared(each, plan.replicas * _common_bytes(partition, images, itemsize))
+
+
+def _common_bytes(partition: Partition, images: int, itemsize: int) -> int:
+    """Of the copies that a team's ranks on a device have in common: the same on all devices."""
+    if not any(partition.gathers(group) for group in range(len(partition.ranges))):
+        return 0
+    buffers = _buffers(partition, partition.boxes(0), images, itemsize)
+    return lay_out_common(buffers).size
+
+
+def _buffers(
+    partition: Partition, part: TilePart, images: int, itemsize: int
+) -> tuple[Buffer, ...]:
+    network, plan = partition.network, partition.plan
+    merged = merged_pools(network, plan.groups)
+    return pass_buffers(network, part, images, itemsize, merged=merged, recompute=plan.recompute)
 
 
 def _gathered(partition: Partition, images: int) -> list[tuple[int, ...]]:
@@ -196,25 +246,26 @@ def _arena(
     network, itemsize = partition.network, demand.itemsize
     plan = partition.plan
     merged = merged_pools(network, plan.groups)
-    buffers = pass_buffers(network, part, images, itemsize, merged=merged, recompute=plan.recompute)
+    buffers = _buffers(partition, part, images, itemsize)
     if buffers not in arenas:
         loss = pass_order(stages(network, plan.groups, plan.recompute, merged)).loss
-        arenas[buffers] = arena_bytes(buffers, lay_out(buffers).size, loss)
-    scratch = demand.kernel_elements + scratch_elements(network, part, images, merged)
+        arenas[buffers] = arena_bytes(buffers, lay_out_own(buffers).size, loss)
+    kernels = demand.kernels(partition, part, images, merged) if demand.kernels else {}
+    scratch = scratch_elements(band_sizes(network, part, images, merged), kernels)
     # The optimiser of slices works in memory of its own.
     updates = demand.optimizer_scratch * (2 if plan.filters else 1)
     return {**arenas[buffers], "workspace": updates + scratch * itemsize}
 
 
 def arena_bytes(buffers: Collection[Buffer], size: int, loss: int) -> dict[str, int]:
-    """The arena's bytes by kind: "deltas" is what they need beyond freed activations.
+    """The bytes by kind of a rank's own arena: "deltas" is what they need beyond freed activations.
 
     Parameters
     ----------
     size : of the arena.
     loss : the event behind the last one of forward.
     """
-    activations = in_use(buffers, loss - 1)
+    activations = in_use((buffer for buffer in buffers if not buffer.common), loss - 1)
     return {"activations": activations, "deltas": size - activations}
 
 
@@ -236,15 +287,24 @@ def _elements(specs: Sequence[ParameterSpec]) -> tuple[int, int]:
     return trained, sum(prod(spec.shape) for spec in specs) - trained
 
 
-def scratch_elements(network: Network, part: TilePart, images: int, merged: Collection[int]) -> int:
-    """Numbers in the scratch memory of layers that work band by band."""
+def band_sizes(
+    network: Network, part: TilePart, images: int, merged: Collection[int]
+) -> dict[int, int]:
+    """By layer in front of a merged pool, numbers of the largest band that it works in."""
     layers = [part.local(layer) for layer in network.layers]
-    return max(
-        (
-            band_elements(
-                layers[pool - 1], layers[pool], images, part.computed(pool), part.computed(pool - 1)
-            )
-            for pool in merged
-        ),
-        default=0,
-    )
+    return {
+        pool - 1: band_elements(
+            layers[pool - 1], layers[pool], images, part.computed(pool), part.computed(pool - 1)
+        )
+        for pool in merged
+    }
+
+
+def scratch_elements(bands: Mapping[int, int], kernels: Mapping[int, int]) -> int:
+    """Numbers in the scratch memory that layers use one after the other.
+
+    Parameters
+    ----------
+    bands, kernels : of each layer's bands, and of what its kernels work in meanwhile.
+    """
+    return max((bands.get(n, 0) + kernels.get(n, 0) for n in {*bands, *kernels}), default=0)

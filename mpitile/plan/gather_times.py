@@ -74,10 +74,14 @@ class GatherTimes:
         return self.copies if direction == FORWARD else self.sums
 
     def copies(self, rank: int, parts: Parts) -> tuple[float, float]:
-        """Seconds of a rank: putting its own part where its device sees it; reading the whole."""
+        """Seconds of a rank: packing its own part, also into the copy; then what it receives."""
         device, tile = self._place(rank)
-        own = self._cost.pack(device, parts[tile])
-        return own, self._cost.pack(device, sum(parts), len(parts))
+        mates = self._teams[rank // len(parts)][device]
+        own = self._cost.pack(device, 2 * parts[tile], 2)
+        received = sum(parts) - sum(parts[mate] for mate in mates)
+        distant = len(parts) - len(mates)
+        # The device's ranks share in receiving.
+        return own, self._cost.pack(device, received / len(mates), -(-distant // len(mates)))
 
     def sums(self, rank: int, parts: Parts) -> tuple[float, float]:
         """Seconds of a rank: adding up inside its device; then what other devices send."""

@@ -1,11 +1,11 @@
 """Who sends which part of a whole copy to whom, and what ranks share to put it together.
 
 Each rank of a team owns a part of a tensor, and each wants all of them. An owner sends its part
-to one rank of every other device, its partner there, and the ranks of a device take what they
-want out of memory that they share. So each device receives each part once: with D devices
-``(D - 1) / D`` of the tensor, which is as little as can be. The way back is the same reversed:
-partial gradients of an owner's part are added up inside each device, by the owner or its
-partner, and the sums travel to the owner.
+to one rank of every other device, its partner there, and the ranks of a device put their own
+parts and what they receive into one copy that they share. So each device receives each part
+once: with D devices ``(D - 1) / D`` of the tensor, which is as little as can be. The way back is
+the same reversed: partial gradients of an owner's part are added up inside each device, by the
+owner or its partner, and the sums travel to the owner.
 
 Sizes are elements of each rank's part, in the order of ranks: of all images, and of all tensors
 of an exchange.

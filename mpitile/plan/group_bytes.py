@@ -29,7 +29,8 @@ class GroupMemory(NamedTuple):
     ----------
     stored : between forward and backward, but for the last output.
     most : while it computes, what it stores included.
-    always : in buffers that outlive passes: of messages, images and what is trained.
+    always : in buffers that outlive passes: of messages, images and what is trained; and in
+        whole copies, which exist once for a team's ranks.
     handed : for each byte per cell that the group before keeps with its last output, on
         the cells that this one fetches.
     keeps : those bytes per cell of the group itself.
@@ -82,6 +83,7 @@ class GroupBytes:
     ) -> None:
         self._network, self._times, self._divided = network, times, divided
         self._tiles = [rank % plan.grid.tiles for rank in ranks]
+        self._teams = len({rank // plan.grid.tiles for rank in ranks})
         self._places = [plan.grid.position(tile) for tile in self._tiles]
         # By rank of the device its tile, and how many other devices its team is on.
         self._others = [(rank % plan.grid.tiles, divided.devices_of(rank) - 1) for rank in ranks]
@@ -109,6 +111,8 @@ class GroupBytes:
             if first not in sliced and first in cells:
                 handed += cells[first][tile] - self._own(first)[tile]
         images = self._images
+        if filters:
+            always += self._common(first)
         return GroupMemory(
             images * stored,
             images * most,
@@ -163,6 +167,13 @@ class GroupBytes:
             return cells, {0: whole}, [0] * len(whole)
         cells[~tensor] = whole
         return cells, {}, [0] * len(whole)
+
+    def _common(self, first: int) -> int:
+        """Bytes for each image of whole copies, of which each team has one."""
+        (tensor,) = self._network.layers[first].inputs
+        shape = self._network.shape(tensor)
+        cells = shape.height * shape.width * shape.channels
+        return self._teams * cells * self._demand.itemsize if tensor else 0
 
     def _staging(self, first: int, sliced: Forms) -> int:
         """What the ranks add to shared memory, as `mpitile.plan.gathers` has it."""

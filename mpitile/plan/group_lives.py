@@ -69,7 +69,9 @@ def group_lives(
     cut = stages(network, groups, flags, merged)
     time = pass_order(cut)
     part = _cells(network, groups, group, sliced)
-    buffers = pass_buffers(network, part, 1, itemsize, merged=merged, recompute=flags)
+    # What exists once on a device is not of its tiles.
+    every = pass_buffers(network, part, 1, itemsize, merged=merged, recompute=flags)
+    buffers = [buffer for buffer in every if not buffer.common]
     between = [buffer for buffer in buffers if buffer.used_at(time.loss - 1)]
     copies = [buffer for buffer in between if buffer.group is not None]
     homes = [buffer for buffer in between if buffer.group is None]

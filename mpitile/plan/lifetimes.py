@@ -30,6 +30,7 @@ class Buffer:
     tensor : the number of the tensor that it belongs to.
     size : bytes.
     group : the group whose copy of the tensor it is; None for the tensor itself.
+    common : whether the ranks of a device have it in common.
     spans : when it is in use, by the events of `mpitile.plan.pass_order`. Between two spans,
         what it held is lost; it is computed again at the start of the second.
     """
@@ -39,6 +40,7 @@ class Buffer:
     size: int
     spans: tuple[Span, ...]
     group: int | None = None
+    common: bool = False
 
     @property
     def first(self) -> int:
@@ -88,7 +90,9 @@ def pass_buffers(
     def add_copy(group: int, tensor: int, box: Box) -> None:
         size = images * box.cells * network.shape(tensor).channels * itemsize
         value = lives.copied_value(tensor, group, training)
-        buffers.append(Buffer(VALUE, tensor, size, (value,), group))
+        # What a filter-parallel group reads is whole, and the same on all ranks.
+        common = part.groups[group].first + 1 in part.slices
+        buffers.append(Buffer(VALUE, tensor, size, (value,), group, common))
         if training:
             buffers.append(Buffer(DELTA, tensor, size, (lives.copied_delta(tensor, group),), group))
 

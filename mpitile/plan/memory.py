@@ -43,6 +43,16 @@ def lay_out(buffers: Iterable[Buffer]) -> Layout:
     return Layout(offsets, size)
 
 
+def lay_out_common(buffers: Iterable[Buffer]) -> Layout:
+    """Those that the ranks of a device have in common, in memory that exists once."""
+    return lay_out(buffer for buffer in buffers if buffer.common)
+
+
+def lay_out_own(buffers: Iterable[Buffer]) -> Layout:
+    """The others, in a rank's own memory."""
+    return lay_out(buffer for buffer in buffers if not buffer.common)
+
+
 def in_use(buffers: Iterable[Buffer], event: int) -> int:
     """Bytes of the buffers that are in use at an event."""
     return sum(buffer.size for buffer in buffers if buffer.used_at(event))

@@ -28,7 +28,7 @@ from mpitile.plan.tile_weights import tile_weights
 # Plans whose passes take longer by less than this are compared step by step.
 _NEAR = 1.03
 # Parts of the sums of gradients that may be seen beside the backward pass.
-_EXPOSED = (0.7, 0.4)
+_EXPOSED = (0.65, 0.4)
 # First layer and stop.
 Range = tuple[int, int]
 

@@ -97,7 +97,8 @@ def memory_picture(view: MemoryView, title: str) -> Picture:
         "memory",
         title,
         "Bytes of all arrays that the plan allocates, by kind. Ranks of a device share one copy "
-        "of the weights, which stands in the account of the first of them. Blue: what is trained; "
+        "of the weights, and of tensors that layers divided by filters read whole; it stands in "
+        "the account of the first of them. Blue: what is trained; "
         "orange and yellow: what a pass holds for backward and its gradients. "
         + ("The black mark is by how much processes really grew. " if view.measured else "")
         + "A red line is the limit.",

@@ -1,4 +1,4 @@
-"""The memory of a rank's passes: one allocation, laid out ahead of time."""
+"""The memory of a rank's passes: one allocation, and one for its device, laid out ahead of time."""
 
 from __future__ import annotations
 
@@ -6,20 +6,34 @@ from math import prod
 
 import numpy as np
 
+from mpitile.comm.communicator import Communicator, SharedMemory
 from mpitile.plan.lifetimes import Buffer
-from mpitile.plan.memory import ALIGNMENT, Layout, lay_out
+from mpitile.plan.memory import ALIGNMENT, Layout, lay_out_common, lay_out_own
 
 
 class Arena:
     """Hands out arrays at the places that `mpitile.plan.memory` gives their buffers.
 
+    Parameters
+    ----------
+    inside : the ranks that have some buffers in common, for which making one is collective;
+        left out where there are no such buffers.
+
     Attributes
     ----------
-    layout : the places.
+    layout, common_layout : the places in this rank's own memory, and in what is in common.
+    common : the memory of what is in common; None where nothing is.
+    common_bytes : of it, in the account of the first rank.
     """
 
-    def __init__(self, buffers: tuple[Buffer, ...]) -> None:
-        self.layout: Layout = lay_out(buffers)
+    def __init__(self, buffers: tuple[Buffer, ...], inside: Communicator | None = None) -> None:
+        self.layout: Layout = lay_out_own(buffers)
+        self.common: SharedMemory | None = None
+        self.common_layout = lay_out_common(buffers)
+        self.common_bytes = 0
+        if inside:
+            self.common_bytes = 0 if inside.rank else self.common_layout.size
+            self.common = inside.share(self.common_bytes)
         self._buffers = {(buffer.name, buffer.tensor, buffer.group): buffer for buffer in buffers}
         memory = np.empty(self.layout.size + ALIGNMENT, np.uint8)
         start = -memory.ctypes.data % ALIGNMENT
@@ -46,5 +60,13 @@ class Arena:
         size = prod(shape) * np.dtype(dtype).itemsize
         if size != buffer.size:
             raise ValueError(f"{name} of tensor {tensor} has {buffer.size} bytes, not {size}")
-        offset = self.layout.offsets[buffer]
-        return self._memory[offset : offset + size].view(dtype).reshape(shape)
+        memory, layout = self._memory, self.layout
+        if self.common and buffer.common:
+            memory, layout = self.common.segments[0], self.common_layout
+        offset = layout.offsets[buffer]
+        return memory[offset : offset + size].view(dtype).reshape(shape)
+
+    def close(self) -> None:
+        """Give back what is in common, whose arrays must not be touched. Collective."""
+        if self.common:
+            self.common.close()

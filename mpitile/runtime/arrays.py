@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
+from mpitile.comm.communicator import Communicator
 from mpitile.geometry.box import Box
 from mpitile.kernels.aligned import aligned_zeros
 from mpitile.kernels.tile import Tile
@@ -30,6 +31,8 @@ class PassArrays:
     images : of each pass.
     buffers : by `mpitile.plan.lifetimes`.
     merged : pools whose input is never stored.
+    inside : the ranks of the team on this device, which have whole copies in common; left out
+        where nothing is gathered.
 
     Attributes
     ----------
@@ -46,11 +49,12 @@ class PassArrays:
         dtype: np.dtype,
         buffers: Sequence[Buffer],
         merged: Collection[int],
+        inside: Communicator | None = None,
     ) -> None:
         self._network, self._part, self._images, self._dtype = network, part, images, dtype
         self._merged = merged
         self._readers = Readers(network, part)
-        self.arena = Arena(tuple(buffers))
+        self.arena = Arena(tuple(buffers), inside)
         image = aligned_zeros(self._shape(0), dtype)
         self.values: Tiles = {0: self._tile(0, image, part.stored[0])}
         self.values |= self._tiles(VALUE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 
 from mpitile.comm.agree import on_first
 from mpitile.comm.communicator import Communicator
@@ -37,6 +38,12 @@ def choose_kernels(
     InputError : on all ranks, where the file of measurements is damaged.
     """
     if kind != "measured":
-        return Choices(exact=kind == "exact")
+        return possible_choices(kind)
     shapes = network_shapes(network, grid, images, filters)
-    return Choices(table=on_first(world, lambda: tuning.table(shapes)))
+    table = on_first(world, lambda: tuning.table(shapes))
+    return replace(possible_choices(kind), table=table)
+
+
+def possible_choices(kind: str) -> Choices:
+    """What is known of the choices before anything is measured."""
+    return Choices(exact=kind == "exact", measured=kind == "measured")

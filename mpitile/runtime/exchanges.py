@@ -24,9 +24,10 @@ class Exchanges:
 
     Parameters
     ----------
-    part, arrays : this rank's boxes, and the arrays that are read and filled.
+    part, arrays : this rank's boxes, and the arrays that are read and filled; whole copies are
+        the same memory on all ranks of `place.inside`.
     images : of each pass.
-    group : which ranks share memory; None where none do.
+    place : by `gathering_place`.
     recorder : is told what the rank does.
 
     Attributes
@@ -43,7 +44,7 @@ class Exchanges:
         arrays: PassArrays,
         images: int,
         dtype: np.dtype,
-        group: DeviceGroup | None,
+        place: TeamGroup | None,
         recorder: Unrecorded | None = None,
     ) -> None:
         parts = {
@@ -53,8 +54,7 @@ class Exchanges:
         }
         training = bool(arrays.deltas)
         self._memory = None
-        if parts:
-            place = _team_group(topology, group)
+        if place:
             sizes = [part_sizes(found, images) for found in parts.values()]
             own = staging_bytes(place.devices, sizes, topology.tile, dtype.itemsize, training)
             self._memory = place.inside.share(own)
@@ -62,7 +62,7 @@ class Exchanges:
         def exchange(number: int) -> Exchange | WholeExchange:
             copies = arrays.copies.get(number, {})
             copy_deltas = arrays.copy_deltas.get(number, {})
-            if number not in parts:
+            if place is None or number not in parts:
                 return Exchange(
                     topology.team,
                     part.transfers[number],
@@ -72,18 +72,13 @@ class Exchanges:
                     copy_deltas,
                 )
             deltas = (arrays.deltas, copy_deltas) if training else (None, None)
+            memory = (self._memory, arrays.arena.common)
             return WholeExchange(
-                place,
-                self._memory,
-                parts[number],
-                arrays.values,
-                copies,
-                *deltas,
-                recorder=recorder,
+                place, *memory, parts[number], arrays.values, copies, *deltas, recorder=recorder
             )
 
         self.of_group = tuple(exchange(number) for number in range(len(part.groups)))
-        self.bytes = sum(each.bytes for each in self.of_group) + (own if parts else 0)
+        self.bytes = sum(each.bytes for each in self.of_group) + (own if place else 0)
 
     def close(self) -> None:
         """Give back requests and shared memory. Collective in the team."""
@@ -93,7 +88,17 @@ class Exchanges:
             self._memory.close()
 
 
-def _team_group(topology: Topology, group: DeviceGroup | None) -> TeamGroup:
+def gathering_place(
+    partition: Partition, topology: Topology, group: DeviceGroup | None
+) -> TeamGroup | None:
+    """Where this rank gathers whole copies; None where nothing is. Collective in the team.
+
+    Parameters
+    ----------
+    group : which ranks share memory; None where none do.
+    """
+    if not any(partition.gathers(number) for number in range(len(partition.ranges))):
+        return None
     team = topology.team
     if group is not None:
         return make_team_group(group, team)

@@ -18,20 +18,20 @@ from mpitile.kernels.tile import Tile
 from mpitile.layers.base import LayerWork, Loss, Site, Step
 from mpitile.layers.classification import SumOfSquares
 from mpitile.layers.pooled import PooledConvolution
-from mpitile.layers.registry import is_loss, make_layer, workspace_elements
+from mpitile.layers.registry import is_loss, make_layer
 from mpitile.network.merging import merged_pools
-from mpitile.network.parameters import parameter_specs
 from mpitile.network.spec import Layer
-from mpitile.plan.bytes import arena_bytes, scratch_elements
+from mpitile.plan.bytes import arena_bytes, band_sizes, scratch_elements
 from mpitile.plan.lifetimes import pass_buffers
 from mpitile.plan.partition import Partition, TilePart
 from mpitile.plan.pass_order import pass_order
 from mpitile.plan.recomputation import Piece, stages
 from mpitile.runtime.arrays import PassArrays
-from mpitile.runtime.exchanges import Exchanges
+from mpitile.runtime.exchanges import Exchanges, gathering_place
 from mpitile.runtime.parameters import FlatParameters, Parameters
 from mpitile.runtime.shapes import layer_shapes
 from mpitile.runtime.stopwatch import Stopwatch
+from mpitile.runtime.workspace import KernelMemory
 
 Observer = Callable[[int, Tile], None]
 Complete = Callable[[Piece], object]
@@ -132,27 +132,35 @@ class Program:
         )
         self._stages = stages(self.network, starts, partition.plan.recompute, self._merged)
         self._time = pass_order(self._stages)
+        place = gathering_place(partition, topology, group)
         self._arrays = PassArrays(
-            self.network, self.part, images, self._dtype, buffers, self._merged
+            self.network,
+            self.part,
+            images,
+            self._dtype,
+            buffers,
+            self._merged,
+            place.inside if place else None,
         )
         self.values, self.deltas = self._arrays.values, self._arrays.deltas
-        # As for whole layers: what a plan needs is known before it is.
-        workspace = workspace_elements(parameter_specs(self.network))
-        self._workspace = aligned_zeros((workspace,), self._dtype)
-        scratch = scratch_elements(self.network, self.part, images, self._merged)
+        kernels = KernelMemory(self._choices, self._dtype)
+        self._kernels = kernels(partition, self.part, images, self._merged)
+        self._bands = band_sizes(self.network, self.part, images, self._merged)
+        scratch = scratch_elements(self._bands, self._kernels)
         self._scratch = aligned_zeros((scratch,), self._dtype)
         self._exchanges = Exchanges(
-            partition, self.part, topology, self._arrays, images, self._dtype, group, recorder
+            partition, self.part, topology, self._arrays, images, self._dtype, place, recorder
         )
         self._groups = tuple(self._group(number) for number in range(len(self.part.groups)))
         self.bytes = {
             "weights": sum(flat.values.nbytes + flat.running.nbytes for flat in self._flats),
             "gradients": sum(flat.gradients.nbytes for flat in self._flats),
             **arena_bytes(buffers, self._arrays.arena.layout.size, self._time.loss),
-            "workspace": self._workspace.nbytes + self._scratch.nbytes,
+            "workspace": self._scratch.nbytes,
             "halos": self._exchanges.bytes,
             "images": self.values[0].array.nbytes,
         }
+        self.bytes["activations"] += self._arrays.arena.common_bytes
 
     @property
     def _flats(self) -> tuple[FlatParameters, FlatParameters]:
@@ -165,8 +173,12 @@ class Program:
         return sum(work.loss for work in works if isinstance(work, Loss))
 
     def close(self) -> None:
-        """Free the exchanges; the program is of no use afterwards. Collective in the team."""
+        """Free the exchanges and what a device has in common; the program is of no use afterwards.
+
+        Collective in the team.
+        """
         self._exchanges.close()
+        self._arrays.arena.close()
 
     def forward(
         self, step: Step, observe: Observer | None = None, ready: Ready | None = None
@@ -285,6 +297,7 @@ class Program:
 
     def _site(self, index: int) -> Site:
         layer, arrays = self.network.layers[index], self._arrays
+        band = self._bands.get(index, 0)
         return Site(
             layer=self.part.local(layer),
             box=self.part.computed(index),
@@ -296,8 +309,8 @@ class Program:
             output_delta=self.deltas.get(layer.output),
             parameters=self.parameters.of_layer(index),
             gradients=self.parameters.gradients_of(index),
-            workspace=self._workspace,
-            scratch=self._scratch,
+            workspace=self._scratch[band : band + self._kernels.get(index, 0)],
+            scratch=self._scratch[:band],
             kept=arrays.kept(layer),
             fresh=arrays.overwritten_by(layer),
             algorithms=self._algorithms(layer),

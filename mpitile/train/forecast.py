@@ -20,7 +20,7 @@ def job_bytes(job: Job, devices: Devices | None = None) -> tuple[dict[str, int],
     ----------
     devices : which ranks share one; those that were planned for if left out.
     """
-    demand = run_demand(job.settings, job.network, job.pass_images, job.optimizer)
+    demand = run_demand(job.settings, job.pass_images, job.optimizer)
     demand = replace(demand, devices=devices or cluster_devices(job.cluster))
     return plan_bytes(Partition(job.network, job.plan), demand)
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mpitile.errors import InputError
 from mpitile.geometry.tiling import parse_grid
-from mpitile.layers.registry import workspace_elements
-from mpitile.network.parameters import parameter_specs
 from mpitile.network.spec import Network
 from mpitile.plan.bytes import Demand
 from mpitile.plan.cluster import Cluster
@@ -21,6 +21,8 @@ from mpitile.plan.plan import Plan
 from mpitile.plan.planner import Planner
 from mpitile.plan.request import AUTO, Planned, Request
 from mpitile.plan.shortage import shortage
+from mpitile.runtime.calibrate import possible_choices
+from mpitile.runtime.workspace import KernelMemory
 from mpitile.train.optimizer import optimizer_memory
 from mpitile.train.settings import RunSettings
 
@@ -33,17 +35,18 @@ def run_cluster(settings: RunSettings, hosts: Sequence[str]) -> Cluster:
     return generic_cluster(hosts) if name is None else read_cluster(settings.input_path(name))
 
 
-def network_demand(network: Network, images: int, dtype: str, optimizer: str) -> Demand:
-    """What training a network asks of memory, for passes of so many images."""
+def network_demand(images: int, dtype: str, optimizer: str, kernels: str = "fast") -> Demand:
+    """What training asks of memory, for passes of so many images."""
     itemsize = ITEMSIZES[dtype]
     arrays, scratch = optimizer_memory(optimizer, itemsize)
-    kernels = workspace_elements(parameter_specs(network))
-    return Demand(images, itemsize, arrays, scratch, kernels)
+    memory = KernelMemory(possible_choices(kernels), np.dtype(dtype))
+    return Demand(images, itemsize, arrays, scratch, memory)
 
 
-def run_demand(settings: RunSettings, network: Network, images: int, optimizer: str) -> Demand:
+def run_demand(settings: RunSettings, images: int, optimizer: str) -> Demand:
     """The same for a run; its validation images are open beside those of training."""
-    demand = network_demand(network, images, settings.train.dtype, optimizer)
+    train = settings.train
+    demand = network_demand(images, train.dtype, optimizer, train.kernels)
     feeders = 2 if settings.data.valid else 1
     return replace(demand, readers=settings.data.read, feeders=feeders)
 
@@ -63,7 +66,7 @@ def run_request(
         network,
         cluster,
         ranks,
-        run_demand(settings, network, batch // subdivisions, optimizer),
+        run_demand(settings, batch // subdivisions, optimizer),
         subdivisions,
         optimizer,
         tiling.grid,

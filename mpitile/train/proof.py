@@ -16,7 +16,7 @@ from mpitile.kernels.tile import Tile
 from mpitile.layers.base import Step
 from mpitile.network.heads import heads
 from mpitile.network.spec import Network, Region, Yolo
-from mpitile.plan.bytes import most_staged
+from mpitile.plan.bytes import most_shared
 from mpitile.plan.partition import Partition
 from mpitile.plan.plan import Plan
 from mpitile.runtime.parameters import Parameters
@@ -145,7 +145,7 @@ def run_tiled(problem: Problem, plan: Plan, world: Communicator) -> Record | Non
         "sgd",
         topology,
         problem.ranks_per_device,
-        most_staged(partition, len(own), problem.dtype.itemsize),
+        most_shared(partition, len(own), problem.dtype.itemsize),
     )
     state.draw(problem.seed)
     parameters = state.parameters

@@ -17,7 +17,7 @@ from mpitile.comm.topology import Topology
 from mpitile.network.parameters import ParameterSpec, divided_specs, parameter_specs
 from mpitile.network.spec import Network
 from mpitile.plan.buckets import layer_buckets
-from mpitile.plan.bytes import parameter_elements, tile_elements
+from mpitile.plan.bytes import NOTHING_SHARED, Shared, parameter_elements, tile_elements
 from mpitile.plan.filters import tile_spans
 from mpitile.plan.plan import Plan
 from mpitile.plan.recording import EVERYONE, Members
@@ -37,7 +37,7 @@ class TrainState:
     optimizer : "sgd" or "adam".
     topology : this rank's place.
     ranks_per_device : see `mpitile.comm.devices.make_devices`.
-    staged : bytes that each rank will share beside its state, the same on all ranks.
+    shared : what programs will share beside the state, the same on all ranks.
     overlap : whether gradients are to be summed while others are still being computed.
 
     Attributes
@@ -55,12 +55,14 @@ class TrainState:
         optimizer: str,
         topology: Topology,
         ranks_per_device: int | str = "auto",
-        staged: int = 0,
+        shared: Shared = NOTHING_SHARED,
         overlap: bool = False,
     ) -> None:
         self._network, self._topology = network, topology
         each, once = _shared_bytes(network, plan, np.dtype(dtype))
-        self.group = make_devices(topology.world, ranks_per_device, each + staged, once)
+        self.group = make_devices(
+            topology.world, ranks_per_device, each + shared.each, once + shared.once
+        )
         spans = tile_spans(network, plan, topology.tile)
         shared, slices = divided_specs(network, spans)
 

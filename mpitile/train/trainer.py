@@ -16,7 +16,7 @@ from mpitile.comm.topology import Topology
 from mpitile.errors import InputError, MpitileError
 from mpitile.layers.base import Step
 from mpitile.network.spec import Network
-from mpitile.plan.bytes import most_staged
+from mpitile.plan.bytes import Shared, most_shared
 from mpitile.plan.partition import Partition
 from mpitile.plan.recording import GRADIENTS, IMAGES
 from mpitile.runtime.calibrate import choose_kernels
@@ -68,7 +68,7 @@ class Trainer:
             job.optimizer,
             topology,
             tiling.ranks_per_device,
-            _staged(job),
+            _shared(job),
             self._overlap,
         )
         self._state.draw(train.seed)
@@ -339,11 +339,12 @@ class Trainer:
         return self._sent - before
 
 
-def _staged(job: Job) -> int:
-    """The most that a rank shares for gathering, by programs that exist at the same time."""
+def _shared(job: Job) -> Shared:
+    """The most that is shared for gathering, by programs that exist at the same time."""
     largest = Scales(job.network, job.settings.train.seed).largest
     networks = [largest] if largest is job.network else [largest, job.network]
     itemsize = np.dtype(job.settings.train.dtype).itemsize
-    return sum(
-        most_staged(Partition(network, job.plan), job.team_images, itemsize) for network in networks
-    )
+    wanted = [
+        most_shared(Partition(network, job.plan), job.team_images, itemsize) for network in networks
+    ]
+    return Shared(*map(sum, zip(*wanted, strict=True)))

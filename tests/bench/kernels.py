@@ -30,7 +30,7 @@ from mpitile.geometry.tiling import Grid
 from mpitile.kernels import _fast, conv, tuning
 from mpitile.kernels.algorithms import OPERATIONS
 from mpitile.kernels.aligned import aligned_zeros
-from mpitile.kernels.choice import Choices, Shape
+from mpitile.kernels.choice import Choices
 from mpitile.kernels.tile import Tile
 from mpitile.layers.base import Step
 from mpitile.layers.registry import is_loss
@@ -86,14 +86,15 @@ class OurLayer:
         self.dweights = np.zeros_like(self.weights)
         self.biases = np.zeros(operation.filters, np.float32)
         self.flops = 2 * self.weights.size * images * height * width
-        workspace = np.zeros(conv.workspace_size(*self.weights.shape), np.float32)
-        self.rest = (stride, padding, workspace)
-        self.algorithms = {
-            name: choices.of(
-                Shape(name, *self.weights.shape, stride, images, height, width), np.float32
-            )
+        calls = [
+            conv.Call(name, self.weights.shape, stride, padding, 1, images, self.y.box, self.x.box)
             for name in OPERATIONS
-        }
+        ]
+        self.algorithms = {call.operation: choices.of(call.shape, np.float32) for call in calls}
+        elements = max(
+            conv.workspace_size(call, (self.algorithms[call.operation],)) for call in calls
+        )
+        self.rest = (stride, padding, np.zeros(elements, np.float32))
 
     def forward(self):
         conv.forward(

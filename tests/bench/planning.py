@@ -12,16 +12,14 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from mpitile.layers.registry import workspace_elements
 from mpitile.network.cfg import read_network
-from mpitile.network.parameters import parameter_specs
-from mpitile.plan.bytes import Demand
 from mpitile.plan.cluster_file import read_cluster
 from mpitile.plan.partition import Partition
 from mpitile.plan.planner import Planner
 from mpitile.plan.programs import StepSize, step_programs
 from mpitile.plan.request import Request, without_limits
 from mpitile.plan.simulate import simulate
+from mpitile.train.planning import network_demand
 
 JOBS = Path(__file__).parents[2] / "jobs"
 SHARES = (None, 0.95, 0.85)
@@ -39,7 +37,7 @@ def main():
 def switch():
     cluster = without_limits(read_cluster(JOBS / "clusters" / "pi3-100mbit.toml"))
     network = read_network(JOBS / "cfg" / "yolov2.cfg")
-    demand = Demand(4, kernel_elements=workspace_elements(parameter_specs(network)))
+    demand = network_demand(4, "float32", "sgd")
     print("filters  limit MB  MB a device  predicted s  simulated s  filter-parallel layers")
     for filters, limit in (("none", None), ("auto", None), ("auto", LIMIT)):
         request = Request(
@@ -62,7 +60,7 @@ def planning():
     print("network      images  replicas  cap of free plan  CPU s    chosen")
     for name, images in (("yolov2", 8), ("yolov2", 64), ("y16", 8), ("resnet18", 32)):
         network = read_network(JOBS / "cfg" / f"{name}.cfg")
-        demand = Demand(images, kernel_elements=workspace_elements(parameter_specs(network)))
+        demand = network_demand(images, "float32", "sgd")
         for replicas in (1, "auto"):
             request = Request(network, cluster, cluster.ranks, demand, replicas=replicas)
             largest = max(Planner(request).best().devices)

@@ -7,6 +7,7 @@ from device_cases import devices
 from gather_cases import (
     Case,
     Tensor,
+    common_copies,
     expected_copies,
     expected_deltas,
     grids,
@@ -87,6 +88,8 @@ def run(comm, split, case, rounds=1):
     ]
     found = []
     for _ in range(rounds):
+        # A device's copies are written to when all have read those of the round before.
+        comm.allgather(None)
         for (_, ends), (_, copies, deltas, _) in zip(made, given_, strict=True):
             for tensor, tile in ends.copies.items():
                 tile.array[...] = copies[tensor]
@@ -154,6 +157,26 @@ def test_each_device_receives_each_part_once_and_sends_what_is_planned(case):
     np.testing.assert_array_equal(sent, expected * np.dtype(case.dtype).itemsize)
 
 
+def test_a_device_has_one_copy_that_each_rank_writes_its_parts_of():
+    """It is whole when the last has written, and all ranks see the same memory."""
+    split = Devices(((0, 1, 3), (2,)))
+    case = Case(({1: Tensor(4, 5, 8, sliced(4, 5, 8, (1.0,) * 4))},), images=2)
+
+    def work(comm):
+        [(exchange, ends)], _ = make(comm, split, case)
+        for _ in range(3):
+            comm.allgather(None)
+            if comm.rank == 3:
+                ends.copies[1].array[...] = np.nan
+            exchange.begin_forward()
+            exchange.end_forward()
+            assert_same(arrays(ends.copies), expected_copies(case, 0))
+        return ends.copies[1].array.ctypes.data
+
+    places = run_ranks(4, work)
+    assert places[0] == places[1] == places[3] != places[2]
+
+
 @pytest.mark.parametrize("ranks", [1, 2, 3, 4, 6])
 @pytest.mark.parametrize("per_device", [1, 2, 4, "auto"])
 def test_any_number_of_ranks_a_device(ranks, per_device):
@@ -198,9 +221,10 @@ def test_without_a_way_back_less_memory_is_enough():
     def work(comm):
         group = group_of(comm, split)
         memory = group.inside.share(staging_bytes(split, case.every_size(), comm.rank, 8, False))
-        copies = case.copies(0, comm.rank, 1)
+        [copies], common = common_copies(group, case)
         parts = {1: case.exchanges[0][1].parts}
-        exchange = WholeExchange(group, memory, parts, case.homes(0, comm.rank, 0), copies)
+        homes = case.homes(0, comm.rank, 0)
+        exchange = WholeExchange(group, memory, common, parts, homes, copies)
         exchange.begin_forward()
         exchange.end_forward()
         with pytest.raises(ValueError, match="no way back"):

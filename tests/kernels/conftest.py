@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from mpitile.geometry.box import Box
-from mpitile.kernels import _fast
+from mpitile.kernels import _fast, conv
+from mpitile.kernels.algorithms import OPERATIONS
 from mpitile.kernels.tile import Tile
 
 
@@ -57,6 +58,17 @@ def close(actual, expected, dtype, at_least=1.0):
     np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance * scale)
 
 
+def elements(algorithm, x, weights, box, stride, padding, operations=OPERATIONS):
+    """Of the workspace that an algorithm wants for these operations on a box; x is a tile."""
+    return max(
+        conv.workspace_size(
+            conv.Call(name, weights.shape, stride, padding, 1, len(x.array), box, x.box),
+            (algorithm,),
+        )
+        for name in operations
+    )
+
+
 @pytest.fixture(autouse=True)
 def same_instruction_set_afterwards():
     used = _fast.selected()
@@ -70,5 +82,6 @@ def tools():
         draw = Draw
         cut = staticmethod(cut)
         close = staticmethod(close)
+        elements = staticmethod(elements)
 
     return Tools

@@ -35,6 +35,7 @@ class Case:
 
     def __init__(self, tools, p, kernel, stride):
         _fast.select(p["simd"])
+        self.tools = tools
         self.draw = draw = tools.draw(p["seed"], "float32")
         self.kernel, self.stride, self.padding = kernel, stride, p["padding"]
         self.rows = reference.conv_size(p["height"], kernel[0], stride, self.padding)
@@ -53,11 +54,10 @@ class Case:
         like = Tile(self.x, whole(*self.x.shape[1:3]), *self.x.shape[1:3])
         self.needed = window(like, self.box, kernel, stride, self.padding)
 
-    def workspace(self, algorithm):
+    def workspace(self, algorithm, operation, x):
         """Of just the right length, full of what must not get into a result."""
-        elements = algorithms.workspace_elements(
-            algorithm, self.kernel, *self.weights.shape[2:], self.stride
-        )
+        rest = (self.box, self.stride, self.padding, (operation,))
+        elements = self.tools.elements(algorithm, x, self.weights, *rest)
         guarded = np.full(elements + 99, np.nan, np.float32)
         guarded[elements:] = 7
         self.guard = guarded[elements:]
@@ -111,15 +111,15 @@ def test_forward(tools, algorithm, kernel, stride, p):
     product = reference.conv2d(case.x, case.weights.astype(float), stride, case.padding)
     expected = activated(product, case.biases, case.activation)
     before = case.draw.array(*case.dy.shape)
-    y = case.draw.tile(before, case.box)
+    x, y = case.draw.tile(case.x, case.needed), case.draw.tile(before, case.box)
     conv.forward(
-        case.draw.tile(case.x, case.needed),
+        x,
         case.weights,
         y,
         case.box,
         stride,
         case.padding,
-        case.workspace(algorithm),
+        case.workspace(algorithm, "forward", x),
         biases=case.biases,
         activation=case.activation,
         algorithm=algorithm,
@@ -152,7 +152,7 @@ def test_backward_input(tools, algorithm, kernel, stride, p):
         dx,
         stride,
         case.padding,
-        case.workspace(algorithm),
+        case.workspace(algorithm, "backward_input", dx),
         output=y,
         activation=case.activation,
         bias_gradient=sums,
@@ -179,14 +179,15 @@ def test_backward_weights(tools, algorithm, kernel, stride, p):
     )
     dy, y = case.draw.tile(case.dy, case.box), case.draw.tile(case.y, case.box)
     sums = np.ones(case.dy.shape[3], np.float32) if p["biased"] else None
+    x = case.draw.tile(case.x, case.needed)
     conv.backward_weights(
-        case.draw.tile(case.x, case.needed),
+        x,
         dy,
         case.box,
         dweights,
         stride,
         case.padding,
-        case.workspace(algorithm),
+        case.workspace(algorithm, "backward_weights", x),
         output=y,
         activation=case.activation,
         bias_gradient=sums,
@@ -210,9 +211,10 @@ def test_winograd_is_close_to_float64(tools, simd, algorithm, bound):
     draw = tools.draw(1, "float32")
     x, dy = draw.array(1, 26, 27, 128), draw.array(1, 26, 27, 96)
     weights = draw.array(3, 3, 128, 96)
-    workspace = np.empty(algorithms.workspace_elements(algorithm, (3, 3), 128, 96), np.float32)
     y, dx, dweights = np.zeros_like(dy), np.zeros_like(x), np.zeros_like(weights)
-    box, rest = whole(26, 27), (1, 1, workspace)
+    box = whole(26, 27)
+    elements = tools.elements(algorithm, whole_tile(x), weights, box, 1, 1)
+    rest = (1, 1, np.empty(elements, np.float32))
     conv.forward(whole_tile(x), weights, whole_tile(y), box, *rest, algorithm=algorithm)
     conv.backward_input(whole_tile(dy), box, weights, whole_tile(dx), *rest, algorithm=algorithm)
     conv.backward_weights(whole_tile(x), whole_tile(dy), box, dweights, *rest, algorithm=algorithm)
@@ -232,8 +234,8 @@ def test_direct_results_do_not_depend_on_the_tile(tools, simd, size):
     draw, padding = tools.draw(2, "float32"), size // 2
     x, dy = draw.array(2, 23, 31, 21), draw.array(2, 23, 31, 37)
     weights = draw.array(size, size, 21, 37)
-    workspace = np.empty(algorithms.workspace_elements("direct", (size, size), 21, 37), np.float32)
-    rest = (1, padding, workspace)
+    elements = tools.elements("direct", whole_tile(x), weights, whole(23, 31), 1, padding)
+    rest = (1, padding, np.empty(elements, np.float32))
     y, dx = np.zeros_like(dy), np.zeros_like(x)
     conv.forward(whole_tile(x), weights, whole_tile(y), whole(23, 31), *rest, algorithm="direct")
     conv.backward_input(
@@ -266,7 +268,7 @@ def test_overwritten_is_added_to_zero(tools, algorithm, kernel, stride, p):
             target,
             stride,
             case.padding,
-            case.workspace(algorithm),
+            case.workspace(algorithm, "backward_input", target),
             accumulate=accumulate,
             algorithm=algorithm,
         )
@@ -281,7 +283,7 @@ def test_overwritten_is_added_to_zero(tools, algorithm, kernel, stride, p):
             gradient,
             stride,
             case.padding,
-            case.workspace(algorithm),
+            case.workspace(algorithm, "backward_weights", x),
             accumulate=accumulate,
             algorithm=algorithm,
         )
@@ -293,7 +295,7 @@ def test_same_choice_gives_the_same_bits(tools, algorithm):
     draw = tools.draw(5, "float32")
     x, weights, dy = draw.array(2, 31, 29, 16), draw.array(3, 3, 16, 24), draw.array(2, 31, 29, 24)
     box = whole(31, 29)
-    elements = algorithms.workspace_elements(algorithm, (3, 3), 16, 24)
+    elements = tools.elements(algorithm, whole_tile(x), weights, box, 1, 1)
 
     def run():
         y, dx, dweights = np.zeros_like(dy), np.zeros_like(x), np.zeros_like(weights)
@@ -314,7 +316,7 @@ def test_filters_beyond_one_chunk(tools, monkeypatch):
     monkeypatch.setattr(algorithms, "CHUNK_LIMIT", 36 * 40 * 33)
     draw = tools.draw(6, "float32")
     x, weights, dy = draw.array(1, 9, 10, 40), draw.array(3, 3, 40, 75), draw.array(1, 9, 10, 75)
-    elements = algorithms.workspace_elements("winograd4", (3, 3), 40, 75)
+    elements = tools.elements("winograd4", whole_tile(x), weights, whole(9, 10), 1, 1)
     rest = (1, 1, np.empty(elements, np.float32))
     results = []
     for name in ("winograd4", "im2row"):

@@ -5,7 +5,7 @@ import pytest
 from simd_sets import instruction_sets
 
 from mpitile.geometry.box import whole
-from mpitile.kernels import _fast, algorithms, conv, reference
+from mpitile.kernels import _fast, conv, reference
 from mpitile.kernels.checks import window
 from mpitile.kernels.tile import Tile
 
@@ -19,15 +19,13 @@ def whole_tile(array):
 def check(tools, algorithm, x, weights, stride, padding):
     """All three operations on whole tensors against float64."""
     kernel = weights.shape[:2]
-    workspace = np.full(
-        algorithms.workspace_elements(algorithm, kernel, *weights.shape[2:], stride),
-        np.nan,
-        np.float32,
-    )
-    rest = (stride, padding, workspace)
     exact = reference.conv2d(x.astype(float), weights.astype(float), stride, padding)
     y = np.full(exact.shape, np.nan, np.float32)
     box = whole(*y.shape[1:3])
+    elements = tools.elements(algorithm, whole_tile(x), weights, box, stride, padding)
+    guarded = np.full(elements + 99, np.nan, np.float32)
+    guarded[elements:] = 7
+    rest = (stride, padding, guarded[:elements])
     conv.forward(whole_tile(x), weights, whole_tile(y), box, *rest, algorithm=algorithm)
     tools.close(y, exact, "float32")
     dy = y / np.abs(y).max()
@@ -61,11 +59,14 @@ def check(tools, algorithm, x, weights, stride, padding):
             algorithm=algorithm,
         )
         tools.close(dweights, exact + accumulate, "float32")
+    assert (guarded[elements:] == 7).all()
 
 
 @pytest.mark.parametrize("simd", SETS)
 @pytest.mark.parametrize(("width", "stride"), [(43, 1), (61, 1), (290, 1), (95, 2), (262, 2)])
-@pytest.mark.parametrize(("kernel", "padding"), [((3, 3), 1), ((1, 1), 0), ((2, 5), 3)])
+@pytest.mark.parametrize(
+    ("kernel", "padding"), [((3, 3), 1), ((1, 1), 0), ((1, 1), 1), ((2, 5), 3)]
+)
 def test_wide_rows(tools, simd, width, stride, kernel, padding):
     _fast.select(simd)
     draw = tools.draw(width, "float32")
@@ -78,7 +79,7 @@ def test_wide_rows_do_not_depend_on_the_tile(tools, simd):
     _fast.select(simd)
     draw = tools.draw(3, "float32")
     x, weights = draw.array(1, 9, 150, 5), draw.array(3, 3, 5, 19)
-    elements = algorithms.workspace_elements("direct", (3, 3), 5, 19)
+    elements = tools.elements("direct", whole_tile(x), weights, whole(9, 150), 1, 1)
     rest = (1, 1, np.empty(elements, np.float32))
     y = np.zeros((1, 9, 150, 19), np.float32)
     conv.forward(whole_tile(x), weights, whole_tile(y), whole(9, 150), *rest, algorithm="direct")
@@ -97,3 +98,22 @@ def test_rows_of_weights_that_collide(tools, simd, algorithm, size):
     draw = tools.draw(4, "float32")
     x, weights = draw.array(1, size, size, 131), draw.array(3, 3, 131, 1024)
     check(tools, algorithm, x, weights, 1, 1)
+
+
+@pytest.mark.parametrize("algorithm", ["winograd2", "winograd4"])
+@pytest.mark.parametrize(
+    ("images", "rows", "columns", "channels", "filters"),
+    [(4, 13, 13, 300, 43), (1, 62, 30, 20, 300)],
+    ids=["one block of many tiles", "chunks of few channels"],
+)
+def test_ways_to_cut_winograd_s_work(tools, algorithm, images, rows, columns, channels, filters):
+    draw = tools.draw(5, "float32")
+    x, weights = draw.array(images, rows, columns, channels), draw.array(3, 3, channels, filters)
+    check(tools, algorithm, x, weights, 1, 1)
+
+
+def test_many_channels_of_few_filters_want_little(tools):
+    """Where all tiles fit into one block, the transforms of all channels need not exist at once."""
+    x, weights = np.empty((4, 13, 13, 1024), np.float32), np.empty((3, 3, 1024, 43), np.float32)
+    wanted = tools.elements("winograd4", whole_tile(x), weights, whole(13, 13), 1, 1)
+    assert wanted < 36 * 1024 * 32

@@ -40,9 +40,11 @@ def test_copies_and_sums_of_real_ranks(comm, per_device, wait):
     split = make_devices(world, per_device).devices
     for dtype in (np.float32, np.float64):
         case = case_of(comm.size, dtype)
-        made, memory = make(world, split, case)
+        made, memories = make(world, split, case)
         before = world.sent.copy()
         for _ in range(3):
+            # A device's copies are written to when all have read those of the round before.
+            comm.allgather(None)
             for number, (exchange, ends) in enumerate(made):
                 for tensor, tile in case.homes(number, comm.rank, 2).items():
                     ends.home_deltas[tensor].array[...] = tile.array
@@ -70,4 +72,5 @@ def test_copies_and_sums_of_real_ranks(comm, per_device, wait):
         np.testing.assert_array_equal(world.sent - before, 3 * planned * np.dtype(dtype).itemsize)
         for exchange, _ in made:
             exchange.close()
-        memory.close()
+        for memory in memories:
+            memory.close()

@@ -1,5 +1,6 @@
 """What groups fetch, in place and into copies: delivered whole, and the adjoint of its way back."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,7 +19,7 @@ from mpitile.network.spec import Connected, Convolutional, MaxPool, NetOptions, 
 from mpitile.plan.filters import split_at_switches
 from mpitile.plan.partition import Partition
 from mpitile.plan.plan import Plan
-from mpitile.runtime.exchanges import Exchanges
+from mpitile.runtime.exchanges import Exchanges, gathering_place
 
 EXACT = 1e-13
 
@@ -44,9 +45,12 @@ FILTERS = (1, 2, 4, 6, 7)
 
 
 class Arrays:
-    """Random arrays of their own for everything that a rank holds, as `PassArrays` has them."""
+    """Random arrays of their own for everything that a rank holds, as `PassArrays` has them.
 
-    def __init__(self, partition, part, images, random):
+    Whole copies are the same memory on all ranks of a device.
+    """
+
+    def __init__(self, partition, part, images, random, inside=None):
         def tile(box, shape, first, count):
             array = random.standard_normal((images, box.height, box.width, count))
             return Tile(array, box, shape.height, shape.width, first)
@@ -71,6 +75,25 @@ class Arrays:
 
         self.values, self.deltas = home(), home()
         self.copies, self.copy_deltas = copies(), copies()
+        self.arena = SimpleNamespace(common=None)
+        if inside:
+            self.share(inside, {group: partition.gathers(group) for group in self.copies})
+
+    def share(self, inside, whole):
+        tiles = [
+            (tiles, tensor, tile)
+            for group, tiles in self.copies.items()
+            for tensor, tile in tiles.items()
+            if whole[group]
+        ]
+        size = sum(tile.array.nbytes for _, _, tile in tiles)
+        self.arena.common = inside.share(0 if inside.rank else size)
+        offset = 0
+        for found, tensor, tile in tiles:
+            stop = offset + tile.array.nbytes
+            array = self.arena.common.segments[0][offset:stop].view(tile.array.dtype)
+            found[tensor] = replace(tile, array=array.reshape(tile.array.shape))
+            offset = stop
 
     def snapshot(self, group):
         """Copies of the home values and deltas, and of a group's copies of these."""
@@ -95,9 +118,11 @@ def with_exchanges(comm, partition, images, ranks_per_device, seed, use):
     """``use(part, exchanges, arrays)`` on this rank, with all there is on rank 0 as result."""
     topology = make_topology(comm, partition.plan)
     part = partition.part(topology.tile)
-    arrays = Arrays(partition, part, images, np.random.default_rng([seed, comm.rank]))
     group = None if ranks_per_device is None else make_devices(comm, ranks_per_device)
-    exchanges = Exchanges(partition, part, topology, arrays, images, np.dtype(np.float64), group)
+    place = gathering_place(partition, topology, group)
+    random = np.random.default_rng([seed, comm.rank])
+    arrays = Arrays(partition, part, images, random, place.inside if place else None)
+    exchanges = Exchanges(partition, part, topology, arrays, images, np.dtype(np.float64), place)
     result = use(part, exchanges, arrays)
     exchanges.close()
     return result

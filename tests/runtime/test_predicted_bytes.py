@@ -1,54 +1,87 @@
 """What is predicted is what is allocated, to the byte."""
 
+from dataclasses import replace
+
+import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from small_jobs import box_images, class_images, classifier, detector, small_settings
 from strategies import cases
 
+from mpitile.comm.devices import make_devices
 from mpitile.comm.local import run_ranks
 from mpitile.comm.topology import make_topology
-from mpitile.layers.registry import workspace_elements
-from mpitile.network.parameters import parameter_specs
-from mpitile.plan.bytes import KINDS, Demand, plan_bytes
-from mpitile.plan.devices import Devices
+from mpitile.kernels.choice import Choices
+from mpitile.plan.bytes import KINDS, Demand, most_shared, plan_bytes
+from mpitile.plan.devices import group_ranks
 from mpitile.plan.filters import tile_spans
 from mpitile.plan.partition import Partition
 from mpitile.runtime.parameters import Parameters
 from mpitile.runtime.program import Program
+from mpitile.runtime.workspace import KernelMemory
 from mpitile.train.forecast import job_bytes
 from mpitile.train.setup import make_job
 from mpitile.train.sources import open_images, training_feeder
 from mpitile.train.trainer import Trainer
 
+CHOICES = st.sampled_from([Choices(), Choices(exact=True), Choices(measured=True)])
+
+
+# How many ranks share a device, if any do.
+SHARING = st.sampled_from([None, 2, "auto"])
+
 
 @settings(max_examples=60)
-@given(cases(filters=True))
-def test_a_program_allocates_what_is_predicted(case):
+@given(cases(filters=True), CHOICES, SHARING)
+def test_a_program_allocates_what_is_predicted(case, choices, sharing):
     network, plan = case.network, case.plan
     partition = Partition(network, plan)
-    kernels = workspace_elements(parameter_specs(network))
 
     def allocated(comm, dtype):
         topology = make_topology(comm, plan)
         spans = tile_spans(network, plan, topology.tile)
         parameters = Parameters(network, dtype, spans=spans)
-        program = Program(partition, topology, parameters, case.batch // plan.replicas)
-        arena = program._arrays.arena._memory.nbytes
-        assert program.bytes["activations"] + program.bytes["deltas"] == arena
+        images = case.batch // plan.replicas
+        group = sharing and make_devices(comm, sharing)
+        program = Program(partition, topology, parameters, images, choices=choices, group=group)
+        arena = program._arrays.arena
+        held = arena._memory.nbytes + arena.common_bytes
+        assert program.bytes["activations"] + program.bytes["deltas"] == held
         return program.bytes
 
     for dtype in (np.float32, np.float64):
-        apart = Devices(tuple((rank,) for rank in range(plan.ranks)))
+        split = group_ranks([range(plan.ranks)], sharing or 1)
         itemsize = np.dtype(dtype).itemsize
-        demand = Demand(case.batch, itemsize, 0, 0, kernels, "none", devices=apart)
+        kernels = KernelMemory(choices, np.dtype(dtype))
+        demand = Demand(case.batch, itemsize, 0, 0, kernels, "none", devices=split)
         found = run_ranks(plan.ranks, lambda comm, dtype=dtype: allocated(comm, dtype))
         for predicted, held in zip(plan_bytes(partition, demand), found, strict=True):
             assert tuple(predicted) == KINDS
             # A trainer's.
             assert predicted.pop("optimizer") == 0
             del predicted["sums"]
+            if sharing:
+                # The parameters above are each rank's own.
+                del predicted["weights"], held["weights"]
             assert predicted == held
+
+
+@settings(max_examples=40)
+@given(cases(filters=True))
+def test_a_team_has_whole_copies_once_on_a_device(case):
+    plan = case.plan
+    partition = Partition(case.network, plan)
+    demand = Demand(case.batch, readers="none")
+
+    def activations(sharing):
+        split = group_ranks([range(plan.ranks)], sharing)
+        ranks = plan_bytes(partition, replace(demand, devices=split))
+        return sum(kinds["activations"] for kinds in ranks)
+
+    wanted = most_shared(partition, case.batch // plan.replicas, demand.itemsize)
+    assert (wanted.once > 0) == any(map(partition.gathers, range(len(partition.ranges))))
+    assert activations(1) - activations("auto") == (plan.grid.tiles - 1) * wanted.once
 
 
 @pytest.mark.parametrize("read", ["all", "root"])

@@ -161,11 +161,18 @@ class Poison:
         setattr(work, name, poisoned)
 
     def fill(self, event):
-        free = np.ones(self.arena.layout.size, bool)
-        for buffer, offset in self.arena.layout.offsets.items():
-            if buffer.used_at(event):
-                free[offset : offset + buffer.size] = False
-        self.arena._memory[free] = 0xFF
+        poison(self.arena._memory, self.arena.layout, event)
+        if self.arena.common:
+            # Each rank is a device of its own here.
+            poison(self.arena.common.segments[0], self.arena.common_layout, event)
+
+
+def poison(memory, layout, event):
+    free = np.ones(layout.size, bool)
+    for buffer, offset in layout.offsets.items():
+        if buffer.used_at(event):
+            free[offset : offset + buffer.size] = False
+    memory[free] = 0xFF
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -130,9 +130,7 @@ class Program:
         )
         self._stages = stages(self.network, starts, partition.plan.recompute, self._merged)
         self._time = make_timeline(self._stages)
-        self._arrays = PassArrays(
-            self.network, self.part, images, self._dtype, buffers, self._merged
-        )
+        self._arrays = PassArrays(self.network, self.part, images, self._dtype, buffers)
         self.values, self.deltas = self._arrays.values, self._arrays.deltas
         # As for whole layers: what a plan needs is known before it is.
         workspace = workspace_elements(parameter_specs(self.network))

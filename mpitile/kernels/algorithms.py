@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -76,6 +77,7 @@ def _winograd(algorithm: str, channels: int, filters: int) -> _Winograd:
     return _Winograd(cells, block, min(chunk, filters))
 
 
+@cache
 def workspace_elements(
     algorithm: str, kernel: tuple[int, int], channels: int, filters: int, stride: int = 1
 ) -> int:

@@ -212,11 +212,10 @@ class Program:
         self, number: int, step: Step, observe: Observer | None, complete: Complete
     ) -> None:
         group = self._groups[number]
-        again = replace(step, again=True)
         for task in reversed(group.tasks):
             for layers, work in task.again:
                 self._mark("forward", _last(layers))
-                work.forward(again)
+                work.forward(replace(step, again=True))
                 complete(())
             self._mark("backward_input", _last(task.layers))
             self._arrays.clear_deltas({self._time.backward[layer] for layer in task.layers})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -13,6 +13,8 @@ from mpitile.kernels.tile import Tile
 
 # A message and the memory that it is packed in.
 _Packed = tuple[Message, np.ndarray]
+# A piece, its message's memory, and its place there.
+_Place = tuple[Piece, np.ndarray, int]
 
 
 class Exchange:
@@ -44,18 +46,21 @@ class Exchange:
         self._values, self._deltas = values, deltas
         self._copies, self._copy_deltas = copies or {}, copy_deltas or {}
         self._local = transfers.local
-        self._rank = team.rank
-        self._outgoing = _buffers(transfers.sends, values)
-        self._incoming = _buffers(transfers.receives, {**values, **self._copies})
-        sends = [(message.peer, buffer) for message, buffer in self._outgoing]
-        receives = [(message.peer, buffer) for message, buffer in self._incoming]
+        targets = {**values, **self._copies}
+        outgoing = _buffers(transfers.sends, values)
+        incoming = _buffers(transfers.receives, targets)
+        self._sent, self._received = _places(outgoing, values), _places(incoming, targets)
+        self._before = sum(len(m.pieces) for m in transfers.sends if m.peer < team.rank)
+        sends = [(message.peer, buffer) for message, buffer in outgoing]
+        receives = [(message.peer, buffer) for message, buffer in incoming]
+        self._bytes = sum(buffer.nbytes for _, buffer in [*sends, *receives])
         self._forward: Channel = team.channel(sends, receives)
         self._backward: Channel = team.channel(receives, sends)
 
     @property
     def bytes(self) -> int:
         """Bytes of all message buffers."""
-        return sum(buffer.nbytes for _, buffer in [*self._outgoing, *self._incoming])
+        return self._bytes
 
     def close(self) -> None:
         """Free the requests; the exchange is of no use afterwards."""
@@ -64,7 +69,7 @@ class Exchange:
 
     def begin_forward(self) -> None:
         """Pack and send owned cells."""
-        for piece, buffer, offset in _places(self._outgoing, self._values):
+        for piece, buffer, offset in self._sent:
             boxes.pack(self._values[piece.tensor], piece.box, buffer, offset, piece.channels)
         self._forward.begin()
         for piece in self._local:
@@ -75,13 +80,13 @@ class Exchange:
         """Receive, and fill the halos and copies."""
         self._forward.end()
         targets = {**self._values, **self._copies}
-        for piece, buffer, offset in _places(self._incoming, targets):
+        for piece, buffer, offset in self._received:
             boxes.unpack(targets[piece.tensor], piece.box, buffer, offset, piece.channels)
 
     def begin_adjoint(self) -> None:
         """Pack and send partial deltas of halos and copies to their owners; clear the halos."""
         sources = {**self._deltas, **self._copy_deltas}
-        for piece, buffer, offset in _places(self._incoming, sources):
+        for piece, buffer, offset in self._received:
             boxes.pack(sources[piece.tensor], piece.box, buffer, offset, piece.channels)
             if piece.tensor not in self._copy_deltas:
                 boxes.clear(sources[piece.tensor], piece.box)
@@ -90,15 +95,14 @@ class Exchange:
     def end_adjoint(self) -> None:
         """Receive partial deltas and add them, in the order of ranks: the sum is reproducible."""
         self._backward.end()
-        before = [packed for packed in self._outgoing if packed[0].peer < self._rank]
-        self._add(before)
+        self._add(self._sent[: self._before])
         for piece in self._local:
             home, copy = self._deltas[piece.tensor], self._copy_deltas[piece.tensor]
             home.view(piece.box, piece.channels)[...] += copy.view(piece.box, piece.channels)
-        self._add(self._outgoing[len(before) :])
+        self._add(self._sent[self._before :])
 
-    def _add(self, messages: Sequence[_Packed]) -> None:
-        for piece, buffer, offset in _places(messages, self._deltas):
+    def _add(self, places: Sequence[_Place]) -> None:
+        for piece, buffer, offset in places:
             boxes.unpack_add(self._deltas[piece.tensor], piece.box, buffer, offset, piece.channels)
 
 
@@ -112,13 +116,13 @@ def _buffers(messages: tuple[Message, ...], values: Mapping[int, Tile]) -> list[
     return buffers
 
 
-def _places(
-    messages: Sequence[_Packed], tiles: Mapping[int, Tile]
-) -> Iterator[tuple[Piece, np.ndarray, int]]:
-    """Each piece, its message's buffer, and its place there."""
+def _places(messages: Sequence[_Packed], tiles: Mapping[int, Tile]) -> list[_Place]:
+    """All messages' pieces in order."""
+    places = []
     for message, buffer in messages:
         offset = 0
         for piece in message.pieces:
             array = tiles[piece.tensor].array
-            yield piece, buffer, offset
+            places.append((piece, buffer, offset))
             offset += len(array) * piece.elements(array.shape[3])
+    return places

@@ -20,11 +20,11 @@ class Box:
 
     @property
     def height(self) -> int:
-        return max(0, self.y1 - self.y0)
+        return self.y1 - self.y0 if self.y1 > self.y0 else 0
 
     @property
     def width(self) -> int:
-        return max(0, self.x1 - self.x0)
+        return self.x1 - self.x0 if self.x1 > self.x0 else 0
 
     @property
     def cells(self) -> int:
@@ -36,13 +36,11 @@ class Box:
 
     def intersect(self, other: Box) -> Box:
         """The cells that lie in both boxes."""
-        box = Box(
-            max(self.y0, other.y0),
-            min(self.y1, other.y1),
-            max(self.x0, other.x0),
-            min(self.x1, other.x1),
-        )
-        return EMPTY if box.empty else box
+        y0 = self.y0 if self.y0 > other.y0 else other.y0
+        y1 = self.y1 if self.y1 < other.y1 else other.y1
+        x0 = self.x0 if self.x0 > other.x0 else other.x0
+        x1 = self.x1 if self.x1 < other.x1 else other.x1
+        return EMPTY if y1 <= y0 or x1 <= x0 else Box(y0, y1, x0, x1)
 
     def hull(self, other: Box) -> Box:
         """The smallest box that holds both boxes; empty ones do not count."""
@@ -59,7 +57,12 @@ class Box:
 
     def contains(self, other: Box) -> bool:
         """Whether every cell of `other` is a cell of this box."""
-        return other.empty or self.intersect(other) == other
+        return other.empty or (
+            self.y0 <= other.y0
+            and other.y1 <= self.y1
+            and self.x0 <= other.x0
+            and other.x1 <= self.x1
+        )
 
     def slices(self, y_origin: int = 0, x_origin: int = 0) -> tuple[slice, slice]:
         """Row and column slices of an array whose first cell is the given origin."""

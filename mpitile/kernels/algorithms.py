@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -101,6 +102,7 @@ def _tiles(algorithm: str, images: int, rows: int, columns: int) -> int:
     return images * -(-rows // cells) * -(-columns // cells)
 
 
+@cache
 def workspace_elements(algorithm: str, shape: Shape, written: tuple[int, int]) -> int:
     """Elements of the workspace that a call wants.
 

@@ -25,17 +25,16 @@ def check_tile(name: str, tile: Tile, like: Tile | None = None) -> None:
 
     With `like`, images and dtype must be those of the other tile.
     """
-    array = tile.array
+    array, box = tile.array, tile.box
     if array.dtype not in DTYPES:
         raise ValueError(f"{name}: expected float32 or float64, got {array.dtype}")
     if array.ndim != 4:
         raise ValueError(f"{name}: expected 4 dimensions, got shape {array.shape}")
-    images, dtype = (
-        (array.shape[0], array.dtype) if like is None else (like.array.shape[0], like.array.dtype)
-    )
-    shape = (images, tile.box.height, tile.box.width, array.shape[3])
-    check_array(name, array, shape, dtype)
-    if not whole(tile.height, tile.width).contains(tile.box):
+    first = array if like is None else like.array
+    shape = (first.shape[0], box.height, box.width, array.shape[3])
+    check_array(name, array, shape, first.dtype)
+    inside = box.y0 >= 0 and box.x0 >= 0 and box.y1 <= tile.height and box.x1 <= tile.width
+    if not (inside or box.empty):
         raise ValueError(
             f"{name}: expected a tile within {tile.height}x{tile.width} cells, got {tile.box}"
         )

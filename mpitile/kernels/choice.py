@@ -66,8 +66,10 @@ FEW_PIXELS = 512
 
 # For one channel and one filter, in multiplications of a product: reading a weight, in order
 # or to transform it, and writing a place of its transform; and what a channel of a tile
-# costs at each place on its way into a transform or out of it.
+# costs at each place on its way into a transform or out of it. A gradient's transform costs
+# more: it is read from where the products have just left it, and written far apart.
 DIRECT_WEIGHTS, READ_WEIGHTS, WRITE_PLACE = 330, 400, 10
+WRITE_GRADIENT = 250
 TRANSFORM_TILE = 28
 
 
@@ -79,6 +81,8 @@ def _winograd(shape: Shape) -> str:
         places = (cells + 2) ** 2
         tile = 1 + TRANSFORM_TILE * (1 / shape.channels + 1 / shape.filters)
         costs[name] = places * (tiles * tile + WRITE_PLACE) + READ_WEIGHTS
+        if shape.operation == "backward_weights":
+            costs[name] += WRITE_GRADIENT
     return min(costs, key=costs.__getitem__)
 
 

@@ -41,16 +41,13 @@ def _check_max(
         return
     before = padding // 2
     check_inside("max-pool input", x, window(x, box, (size, size), stride, before))
-    corners = (
-        Box(box.y0, box.y0 + 1, box.x0, box.x0 + 1),
-        Box(box.y1 - 1, box.y1, box.x1 - 1, box.x1),
-    )
-    for corner in corners:
-        if window(x, corner, (size, size), stride, before).empty:
-            raise ValueError(
-                f"max-pool: expected windows that meet the {x.height}x{x.width} tensor, "
-                f"got one of {size}x{size} at stride {stride}, padding {padding} for {corner}"
-            )
+    first = min(box.y0, box.x0) * stride - before
+    rows, columns = ((last - 1) * stride - before for last in (box.y1, box.x1))
+    if first + size <= 0 or rows >= x.height or columns >= x.width:
+        raise ValueError(
+            f"max-pool: expected windows that meet the {x.height}x{x.width} tensor, "
+            f"got some of {size}x{size} at stride {stride}, padding {padding} for {box}"
+        )
 
 
 def max_forward(

@@ -84,6 +84,9 @@ class PooledConvolution:
             activation.bias_gradient(pooled.output_delta, pooled.box, site.gradients["biases"])
         if site.input_deltas[0] is None:
             return
+        if site.fresh and not self._bands:
+            site.input_deltas[0].array[...] = 0
+        written = 0 if site.fresh else len(site.inputs[0].array)
         for inner, delta in self._deltas():
             conv.backward_input(
                 delta,
@@ -93,9 +96,12 @@ class PooledConvolution:
                 self._convolution.stride,
                 self._convolution.padding,
                 site.workspace,
+                accumulate=inner.first < written,
                 algorithm=site.algorithms.get("backward_input"),
                 groups=self._convolution.groups,
             )
+            # What it does not overwrite, the first of an image's bands sets to zero.
+            written = max(written, inner.stop)
 
     def _sum(self, normalized: NormalizedProduct, step: Step) -> None:
         normalized.normalization.begin_backward()
@@ -141,9 +147,9 @@ class PooledConvolution:
     def _scattered(self, band: Band, inner: Band) -> Tile:
         """The gradient of the activated output in a band."""
         tile = self._inner(inner)
-        tile.array[...] = 0
         delta = images_of(self._pool.output_delta, band)
-        pool.max_backward(delta, band.box, tile, *self._window, self._argmax(band))
+        argmax = self._argmax(band)
+        pool.max_backward(delta, band.box, tile, *self._window, argmax, accumulate=False)
         return tile
 
     def _argmax(self, band: Band) -> np.ndarray:

@@ -316,7 +316,7 @@ class Cost:
         And its output's, where no layer adds to it.
         """
         reader = before or layer
-        added = before is not None or not overwrites(layer.operation)
+        added = not overwrites(layer.operation)
         # Cells of the input for one of the output.
         ratio = (reader.input_shapes[0].height / layer.output_shape.height) ** 2
         elements = sum(

@@ -30,7 +30,6 @@ class PassArrays:
     part : the rank's boxes.
     images : of each pass.
     buffers : by `mpitile.plan.lifetimes`.
-    merged : pools whose input is never stored.
     inside : the ranks of the team on this device, which have whole copies in common; left out
         where nothing is gathered.
 
@@ -48,11 +47,9 @@ class PassArrays:
         images: int,
         dtype: np.dtype,
         buffers: Sequence[Buffer],
-        merged: Collection[int],
         inside: Communicator | None = None,
     ) -> None:
         self._network, self._part, self._images, self._dtype = network, part, images, dtype
-        self._merged = merged
         self._readers = Readers(network, part)
         self.arena = Arena(tuple(buffers), inside)
         image = aligned_zeros(self._shape(0), dtype)
@@ -61,6 +58,7 @@ class PassArrays:
         self.deltas = self._tiles(DELTA)
         self.copies = {group: self._copies(VALUE, group) for group in part.copies}
         self.copy_deltas = {group: self._copies(DELTA, group) for group in part.copies}
+        self._added_to = self._by_event()
 
     def value(self, tensor: int, layer: int) -> Tile | None:
         """What a layer reads of a tensor; None where it is never stored."""
@@ -89,23 +87,26 @@ class PassArrays:
 
     def clear_deltas(self, events: Collection[int]) -> None:
         """Zero the gradients that are first added to at these events."""
-        for tensor, tile in self.deltas.items():
-            self._clear(tile, tensor, None, events)
-        for group, tiles in self.copy_deltas.items():
-            for tensor, tile in tiles.items():
-                self._clear(tile, tensor, group, events)
+        for event in events:
+            for tile in self._added_to.get(event, ()):
+                tile.array[...] = 0
 
-    def _clear(self, tile: Tile, tensor: int, group: int | None, events: Collection[int]) -> None:
-        first = self.arena.buffer(DELTA, tensor, group).first
-        if first in events and self._overwriting(tensor, group) is None:
-            tile.array[...] = 0
+    def _by_event(self) -> dict[int, list[Tile]]:
+        """The gradients that are added to alone, by the event at which that begins."""
+        found: dict[int, list[Tile]] = {}
+        for group, tiles in [(None, self.deltas), *self.copy_deltas.items()]:
+            for tensor, tile in tiles.items():
+                if self._overwriting(tensor, group) is None:
+                    first = self.arena.buffer(DELTA, tensor, group).first
+                    found.setdefault(first, []).append(tile)
+        return found
 
     def _overwriting(self, tensor: int, group: int | None) -> int | None:
         """The layer that overwrites a gradient; None where all that write to it add."""
         last = self._readers.last(tensor, group)
-        if last is None or last + 1 in self._merged:
+        if last is None or not overwrites(self._network.layers[last].operation):
             return None
-        return last if overwrites(self._network.layers[last].operation) else None
+        return last
 
     def _shape(self, tensor: int) -> tuple[int, int, int, int]:
         box = self._part.stored[tensor]

@@ -133,15 +133,8 @@ class Program:
         self._stages = stages(self.network, starts, partition.plan.recompute, self._merged)
         self._time = pass_order(self._stages)
         place = gathering_place(partition, topology, group)
-        self._arrays = PassArrays(
-            self.network,
-            self.part,
-            images,
-            self._dtype,
-            buffers,
-            self._merged,
-            place.inside if place else None,
-        )
+        inside = place.inside if place else None
+        self._arrays = PassArrays(self.network, self.part, images, self._dtype, buffers, inside)
         self.values, self.deltas = self._arrays.values, self._arrays.deltas
         kernels = KernelMemory(self._choices, self._dtype)
         self._kernels = kernels(partition, self.part, images, self._merged)
@@ -235,11 +228,10 @@ class Program:
         self, number: int, step: Step, observe: Observer | None, complete: Complete
     ) -> None:
         group = self._groups[number]
-        again = replace(step, again=True)
         for task in reversed(group.tasks):
             for layers, work in task.again:
                 self._mark("forward", _last(layers))
-                work.forward(again)
+                work.forward(replace(step, again=True))
                 complete(())
             self._mark("backward_input", _last(task.layers))
             self._arrays.clear_deltas({self._time.backward[layer] for layer in task.layers})

@@ -16,7 +16,7 @@ def layer_shapes(
     """By operation; none for other layers than convolutions, and those in groups.
 
     They have the size of the largest tile of an even grid, or its largest slice of filters,
-    hence are the same on all ranks.
+    hence are the same on all ranks. What a tile gives back reaches beyond it, into the halo.
     """
     operation = layer.operation
     if not isinstance(operation, Convolutional) or operation.groups > 1:
@@ -33,10 +33,11 @@ def layer_shapes(
             filters,
             operation.stride,
             images,
-            -(-output.height // grid.rows),
-            -(-output.width // grid.columns),
+            min(-(-output.height // grid.rows) + reach, output.height),
+            min(-(-output.width // grid.columns) + reach, output.width),
         )
         for name in OPERATIONS
+        for reach in [(operation.size - 1) // operation.stride * (name == "backward_input")]
     }
 
 

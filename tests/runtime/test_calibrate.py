@@ -63,6 +63,16 @@ def test_measured_choices_are_kept_and_the_same_on_all_ranks(network, cache):
     assert cache.read_text() == before
 
 
+def test_what_a_tile_gives_back_reaches_into_its_halo(network):
+    def cells(grid):
+        shapes = network_shapes(network, grid, 1)
+        return {shape.operation: (shape.rows, shape.columns) for shape in shapes[-3:]}
+
+    inside = {"forward": (10, 22), "backward_input": (12, 22), "backward_weights": (10, 22)}
+    assert cells(Grid(2, 1)) == inside
+    assert set(cells(Grid(1, 1)).values()) == {(20, 22)}
+
+
 def test_a_damaged_file_of_measurements_is_named_on_all_ranks(network, cache):
     cache.parent.mkdir()
     cache.write_text("[machine]\nforward = 3\n")

@@ -27,8 +27,8 @@ from mpitile.plan.tile_weights import tile_weights
 
 # Plans whose passes take longer by less than this are compared step by step.
 _NEAR = 1.03
-# Parts of the sums of gradients that may be seen beside the backward pass.
-_EXPOSED = (0.65, 0.4)
+# Parts of the sums of gradients, and of handing out new values, that may be seen beside passes.
+_EXPOSED = (0.65, 0.15)
 # First layer and stop.
 Range = tuple[int, int]
 
@@ -81,7 +81,7 @@ class Planner:
             return None
         candidates = [planned for _, planned in near]
         if self.request.overlap and self.request.ranks > 1:
-            # Sums that are hidden beside the backward pass leave other plans ahead.
+            # Sums that are hidden beside the passes leave other plans ahead.
             for exposed in _EXPOSED:
                 candidates += filter(None, (near[0][0].best_exposing(exposed),))
         chosen = min(candidates, key=lambda one: self.predict(one.plan).step_seconds)

@@ -43,17 +43,21 @@ def latency(world: Communicator, first: int, second: int) -> float:
     return _told(world, first, statistics.median(times)) / 2
 
 
-def rate(world: Communicator, pairs: Sequence[tuple[int, int]]) -> float:
+def rate(world: Communicator, pairs: Sequence[tuple[int, int]], wait: float = 0.0) -> float:
     """Bytes a second of each pair's large message while all pairs send, by the slowest one.
 
     Collective; the result is the same on all ranks. A rank may send to one and receive from
     another; each is in `pairs` at most once as source and once as target.
+
+    Parameters
+    ----------
+    wait : the latency in seconds, which a message's bytes are not to answer for as well.
     """
     size = 1 << 16
     while True:
         seconds = _seconds(world, pairs, size)
         if size >= _LARGE or 8 * seconds * _LARGE_REPEATS > _PATIENCE_SECONDS:
-            return size / seconds
+            return size / max(seconds - wait, seconds / 2)
         size *= 8
 
 
@@ -109,13 +113,14 @@ def measure_links(world: Communicator, hosts: Sequence[range]) -> tuple[Link, Li
     crowded = [ranks for ranks in hosts if len(ranks) > 1]
     if crowded:
         times = [latency(world, ranks[0], ranks[1]) for ranks in crowded]
-        inside = Link(max(times), rate(world, [pair for ranks in crowded for pair in _ring(ranks)]))
+        rings = [pair for ranks in crowded for pair in _ring(ranks)]
+        inside = Link(max(times), rate(world, rings, max(times)))
     if len(hosts) < 2:
         return inside, inside, MEDIA[0]
     pairs = _ring([ranks[0] for ranks in hosts])
     slowest = max(latency(world, *pair) for pair in pairs)
-    alone = statistics.median(rate(world, [pair]) for pair in pairs)
-    together = rate(world, pairs)
+    alone = statistics.median(rate(world, [pair], slowest) for pair in pairs)
+    together = rate(world, pairs, slowest)
     if alone > _SHARED_SLOWDOWN * together:
         return inside, Link(slowest, alone), MEDIA[1]
     return inside, Link(slowest, together), MEDIA[0]

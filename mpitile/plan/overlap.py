@@ -37,8 +37,12 @@ class _Links:
         return seconds + common
 
     def _way(self, size: int) -> float:
-        """Seconds of a bucket's sum, or of handing its values out again."""
-        return self._cost.gradient_sum(size, self._ranks) / 2
+        """Seconds that a bucket's sum, or handing its values out again, keeps links busy.
+
+        Latency passes while another bucket is on them.
+        """
+        once, twice = (self._cost.gradient_sum(times * size, self._ranks) for times in (1, 2))
+        return (twice - once) / 2
 
     def _peers_way(self, layer: int) -> float:
         """The same for a filter-parallel layer's slices, over replicas."""

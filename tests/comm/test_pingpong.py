@@ -25,7 +25,7 @@ def test_every_rank_is_told_the_same():
 def test_devices_that_slow_each_other_share_a_medium(monkeypatch, devices, together):
     rates = []
 
-    def rate(world, pairs):
+    def rate(world, pairs, wait):
         rates.append(list(pairs))
         return 1e7 / (len(pairs) if together == "shared" else 1)
 
@@ -37,6 +37,16 @@ def test_devices_that_slow_each_other_share_a_medium(monkeypatch, devices, toget
     assert between.bandwidth == 1e7
     assert between.latency == pytest.approx(1e-4 * devices)
     assert rates[-1] == [(rank, (rank + 1) % devices) for rank in range(devices)]
+
+
+def test_bandwidth_does_not_answer_for_latency(monkeypatch):
+    monkeypatch.setattr(pingpong, "_seconds", lambda world, pairs, size: 0.010)
+    found = pingpong.rate(MuteCommunicator(0, 2), [(0, 1)], 0.002)
+    assert found == pytest.approx((4 << 20) / 0.008)
+    # Not even where both are but noise.
+    assert pingpong.rate(MuteCommunicator(0, 2), [(0, 1)], 0.010) == pytest.approx(
+        (4 << 20) / 0.005
+    )
 
 
 def test_one_host_needs_no_link_between():

@@ -32,7 +32,7 @@ PLANS = {
     "tiled, a copy for each rank": {"tiling.filters": "none", "tiling.ranks_per_device": 1},
     "tiled, a copy for each device": {"tiling.filters": "none"},
     "planned": {},
-    "planned, at most 400MB": {"tiling.memory_limit": "400MB"},
+    "planned, at most 360MB": {"tiling.memory_limit": "360MB"},
 }
 
 

@@ -37,7 +37,7 @@ class Beside:
         self._wanted.set()
 
     def stop(self) -> None:
-        """Not any more, and raise what came up."""
+        """Raise what came up; the thread stops when nothing is left, or somewhat earlier."""
         self._wanted.clear()
         if self._failure is not None:
             failure, self._failure = self._failure, None
@@ -51,10 +51,11 @@ class Beside:
 
     def _run(self) -> None:
         while self._wanted.wait() and not self._closed:
+            # Cleared first: a start that comes while there seems to be nothing left is kept.
+            self._wanted.clear()
             try:
-                if self._advance():
-                    self._wanted.clear()
+                if not self._advance() or self._closed:
+                    self._wanted.set()
             except BaseException as error:
                 self._failure = error
-                self._wanted.clear()
             time.sleep(_PAUSE)

@@ -133,8 +133,6 @@ class _Step:
         """A whole step of a rank."""
         groups = range(len(self._partition.ranges))
         arrays, itemsize = self._arrays(rank), self._cost.itemsize
-        for buckets, ranks in arrays:
-            yield from (BeginValues(size, ranks) for size in value_bytes(buckets, itemsize))
         values = [(Awaiting(buckets), ranks) for buckets, ranks in arrays]
         completions: list[tuple[Completion, Members]] = []
         for number in range(self._size.passes):
@@ -142,6 +140,9 @@ class _Step:
                 completions = [(Completion(own, itemsize), ranks) for own, ranks in arrays]
             # Whether any rank could not read an image.
             yield from _sums([(8 * self._size.images, EVERYONE)], "images")
+            if number == 0:
+                for buckets, ranks in arrays:
+                    yield from (BeginValues(size, ranks) for size in value_bytes(buckets, itemsize))
             for group in groups:
                 yield from self._begin(rank, group, FORWARD)
                 yield from self._end(rank, group, FORWARD)

@@ -10,7 +10,7 @@ from mpitile.plan.cluster import Cluster
 # Messages up to here travel as soon as they are sent, larger ones only while both ranks wait
 # inside MPI, which has no thread of its own to move them. Open MPI is told so.
 EAGER_BYTES = 1 << 20
-# Messages on one link take turns by pieces, as TCP's streams do by packets.
+# Streams on one link take turns by pieces, as TCP's do by packets.
 _PIECE_BYTES = 1 << 16
 # One that is alone goes by larger parts of what is left of it: fewer events to simulate.
 _ALONE = 8
@@ -25,8 +25,9 @@ class Wires:
     """The links of a cluster and what is on them.
 
     A device's link carries what leaves it and what arrives at it, not one at the other's
-    expense. What leaves takes turns by pieces; pieces reach the target's link one latency
-    later, whose queue is served in the order of arrival. Over a shared medium all
+    expense. What one rank sends to another is a stream: message after message. Streams that
+    leave a device take turns by pieces; pieces reach the target's link one latency later, whose
+    queue is served in the order of arrival. Over a shared medium all
     devices' pieces take turns. Inside a device each rank copies what it sends, one
     message after the other, and what it receives.
 
@@ -40,7 +41,9 @@ class Wires:
         self._at = at
         self._shared = cluster.medium == "shared"
         count = 1 if self._shared else len(cluster.devices)
-        self._queues: list[deque[list]] = [deque() for _ in range(count)]
+        # Of each link the streams that have something to send, in the order of their turns.
+        self._queues: list[deque[deque[list]]] = [deque() for _ in range(count)]
+        self._streams: dict[tuple[int, int], deque[list]] = {}
         self._busy = [False] * count
         self._into = [0.0] * len(cluster.devices)
         self._copied_out = [0.0] * cluster.ranks
@@ -53,7 +56,10 @@ class Wires:
             self._copy(now, source, target, size, arrived)
             return
         queue = 0 if self._shared else here
-        self._queues[queue].append([size, there, arrived])
+        stream = self._streams.setdefault((source, target), deque())
+        stream.append([size, there, arrived])
+        if len(stream) == 1:
+            self._queues[queue].append(stream)
         if not self._busy[queue]:
             self._busy[queue] = True
             self._serve(queue, now)
@@ -72,8 +78,8 @@ class Wires:
         if not waiting:
             self._busy[queue] = False
             return
-        message = waiting.popleft()
-        left, there, arrived = message
+        stream = waiting.popleft()
+        left, there, arrived = stream[0]
         size = min(left, _PIECE_BYTES if waiting else max(_PIECE_BYTES, left // _ALONE))
         link = self._cluster.between
         seconds = size / link.bandwidth
@@ -83,8 +89,10 @@ class Wires:
             reached = max(now + link.latency, self._into[there]) + seconds
             self._into[there] = reached
         if left > size:
-            message[0] = left - size
-            waiting.append(message)
+            stream[0][0] = left - size
         else:
+            stream.popleft()
             self._at(reached, arrived)
+        if stream:
+            waiting.append(stream)
         self._at(now + seconds, lambda time: self._serve(queue, time))

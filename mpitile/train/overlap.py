@@ -24,7 +24,15 @@ class Overlap:
         self._state, self._recorder, self._update = state, recorder, update
         # How many buckets of values of which ranks have been waited for.
         self._awaited: dict[Members, int] = {}
-        recorder.values(state.buckets)
+
+    def hand_out(self) -> None:
+        """The first forward pass begins: new values have the links.
+
+        Not before, where ranks tell each other small things that are waited for at once.
+        """
+        self._recorder.values(self._state.buckets)
+        with self._recorder.beside():
+            self._state.hand_out()
 
     def ready(self, layers: Sequence[int]) -> None:
         """Return when these layers can be computed with the last step's values."""
@@ -52,7 +60,7 @@ class Overlap:
         self._recorder.buckets(buckets)
 
     def end(self) -> None:
-        """Return when this rank has new values to hand out, beside what follows."""
+        """Return when this rank has new values to hand out."""
         with self._recorder.beside():
             flows = self._state.end_overlap()
         self._recorder.end_buckets(sum(flow.seconds for flow in flows))

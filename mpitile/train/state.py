@@ -83,6 +83,8 @@ class TrainState:
             self._divided.append(own)
             flat += [spans, own.values, own.gradients]
             self._members.append(_peers(topology))
+        # Whether there are new values that have not begun to be handed out.
+        self._kept_back = False
         self._beside: Beside | None = None
         # Inside a device nothing travels: what there is to do is done between layers.
         if overlap and topology.world.threaded and len(self.group.devices) > 1:
@@ -151,7 +153,7 @@ class TrainState:
         return self._among([[size] if size else [] for size in sizes])
 
     def end_overlap(self) -> Sequence[SumFlow]:
-        """Return when this rank's spans have their new values, and begin to hand them out.
+        """Return when this rank's spans have their new values, for `hand_out`.
 
         Nobody may read values before `wait_values`, nor write gradients before `settle`.
 
@@ -164,12 +166,19 @@ class TrainState:
         flows = [divided.sum_flow for divided in self._divided]
         for flow in flows:
             flow.end()
+        self._kept_back = True
+        return flows
+
+    def hand_out(self) -> None:
+        """Begin to hand out new values, where there are any."""
+        if not self._kept_back:
+            return
+        self._kept_back = False
         for divided in self._divided:
             divided.value_flow.begin()
         if self._beside:
             self._beside.start()
         self._advance()
-        return flows
 
     @property
     def buckets(self) -> Sequence[Among]:
@@ -190,6 +199,7 @@ class TrainState:
 
     def settle(self) -> Sequence[ValueFlow]:
         """Return when the device's values are whole, with what the buckets' ways were like."""
+        self.hand_out()
         flows = [each.value_flow for each in self._divided if each.value_flow]
         for flow in flows:
             flow.wait_all()

@@ -268,6 +268,8 @@ class Trainer:
             first, last = number == 0, number == self.job.subdivisions - 1
             step = self._step(number, truths, first)
             with self._clock.measure("passes"):
+                if overlap and first:
+                    overlap.hand_out()
                 self.program.forward(step, ready=overlap.ready if overlap and first else None)
                 loss += self.program.loss
                 if overlap and first:

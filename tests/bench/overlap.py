@@ -1,15 +1,15 @@
 """What overlap hides: halos and sums that ranks wait for, as a share of the step, on and off.
 
     python tests/bench/overlap.py [--batches 4,8] [--live "2x1;6x4"] [--simulated 6] [--size 608]
-                                  [--steps 5] [--sgemm 5.4]
+                                  [--steps 5] [--sgemm 5.4] [--network yolov2]
 
-y16 on Pi 3s at 100 Mbit/s. Live: real MPI over real TCP between emulated devices (as root; see
-jobs/emulate.py), of cores as much slower than this machine's as links are slowed down with them.
-Simulated: each rank's computing recorded one by one on this machine and put on the Pis of
-jobs/clusters/pi3-100mbit.toml (see tests/bench/paper.py), both ways from one recording. Live
-shares are those of the rank that waits longest, for ranks that come late as well; simulated ones
-the mean rank's, without such waits. "polled": no thread moves messages, but each rank itself
-between two parts of its work.
+y16, or another network of jobs/, on Pi 3s at 100 Mbit/s, as planned for them. Live: real MPI over
+real TCP between emulated devices (as root; see jobs/emulate.py), of cores as much slower than
+this machine's as links are slowed down with them. Simulated: each rank's computing recorded one
+by one on this machine and put on the Pis of jobs/clusters/pi3-100mbit.toml (see
+tests/bench/paper.py), both ways from one recording. Live shares are those of the rank that waits
+longest, for ranks that come late as well; simulated ones the mean rank's, without such waits.
+"polled": no thread moves messages, but each rank itself between two parts of its work.
 """
 
 import argparse
@@ -18,20 +18,20 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 from statistics import median
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 ROOT = Path(__file__).parents[2]
-RUN = ROOT / "jobs" / "y16.toml"
 PI3 = ROOT / "jobs" / "clusters" / "pi3-100mbit.toml"
 WAYS = {"off": "false", "on": "true", "polled": "true"}
 # Beside it the bench that has the factor between this machine's core and a Pi's.
 sys.path.insert(0, str(Path(__file__).parent))
 
 
-def job_of(batch: int, ranks: int, overlap: str, size: int):
+def job_of(network: str, batch: int, ranks: int, overlap: str, size: int):
     """The planned job on so many ranks of Pis; its memory is not held to theirs."""
     from mpitile.plan.cluster_file import read_cluster
     from mpitile.plan.request import first_ranks
@@ -39,14 +39,16 @@ def job_of(batch: int, ranks: int, overlap: str, size: int):
     from mpitile.train.setup import make_job
 
     settings = read_settings(
-        RUN,
+        ROOT / "jobs" / f"{network}.toml",
         [
             f"train.batch={batch}",
+            "train.subdivisions=1",
             f"train.overlap={WAYS[overlap]}",
             f"network.height={size}",
             f"network.width={size}",
             "tiling.grid=auto",
             "tiling.groups=auto",
+            "tiling.replicas=auto",
             "tiling.recompute=none",
         ],
     )
@@ -54,7 +56,7 @@ def job_of(batch: int, ranks: int, overlap: str, size: int):
     return make_job(settings, ranks, cluster=cluster, limited=False), cluster
 
 
-def rank_steps(batch: str, size: str, steps: str) -> None:
+def rank_steps(network: str, batch: str, size: str, steps: str) -> None:
     """On each rank: steps with and without overlap; rank 0 prints the medians."""
     from mpitile.comm.mpi import MPI, MpiCommunicator
     from mpitile.comm.topology import make_topology
@@ -65,7 +67,7 @@ def rank_steps(batch: str, size: str, steps: str) -> None:
     found = {}
     for way in WAYS:
         # Both take the same plan: what differs is overlap alone.
-        job, _ = job_of(int(batch), world.size, way, int(size))
+        job, _ = job_of(network, int(batch), world.size, way, int(size))
         world.threaded = way != "polled"
         topology = make_topology(world, job.plan)
         trainer = Trainer(job, topology)
@@ -84,7 +86,8 @@ def rank_steps(batch: str, size: str, steps: str) -> None:
 def live(place: str, batch: int, options, factor: float) -> None:
     """One emulated cluster."""
     devices, ranks = place.split("x")
-    role = [__file__, "--rank", str(batch), str(options.size), str(options.steps)]
+    sizes = [str(number) for number in (batch, options.size, options.steps)]
+    role = [__file__, "--rank", options.network, *sizes]
     with tempfile.NamedTemporaryFile(suffix=".json") as file:
         emulate = [sys.executable, str(ROOT / "jobs" / "emulate.py"), "--report", file.name]
         emulate += ["--devices", devices, "--ranks", ranks, "--rate", "100mbit"]
@@ -105,10 +108,7 @@ def live(place: str, batch: int, options, factor: float) -> None:
 
 
 def behind(program):
-    """The same work with one sum behind it, in place of buckets beside it.
-
-    Of programs in which all ranks sum alike, without filter-parallel layers' slices.
-    """
+    """The same work with sums behind it, in place of buckets beside it."""
     from mpitile.plan.recording import (
         GRADIENTS,
         BeginBucket,
@@ -119,11 +119,15 @@ def behind(program):
         EndValues,
     )
 
-    size = sum(event.size for event in program if isinstance(event, BeginBucket))
+    sizes = Counter()
+    for event in program:
+        if isinstance(event, BeginBucket):
+            sizes[event.ranks] += event.size
+    sums = [BeginSum(size, GRADIENTS, ranks) for ranks, size in sizes.items()]
     found = []
     for event in program:
         if isinstance(event, EndBuckets):
-            found += [BeginSum(size, GRADIENTS), EndSum()]
+            found += [*sums, *[EndSum()] * len(sums)]
         elif not isinstance(event, BeginBucket | BeginValues | EndValues):
             found.append(event)
     return tuple(found)
@@ -135,7 +139,7 @@ def simulated(devices: int, batch: int, options, factor: float) -> None:
     from mpitile.plan.simulate import simulate
     from mpitile.train.recording import record
 
-    job, cluster = job_of(batch, 4 * devices, "on", options.size)
+    job, cluster = job_of(options.network, batch, 4 * devices, "on", options.size)
     beside = scaled(record(job, 3).programs, factor)
     for way, programs in (("off", tuple(map(behind, beside))), ("on", beside)):
         line = simulate(programs, cluster, keep=False)
@@ -173,6 +177,7 @@ def main() -> None:
     parser.add_argument("--live", default="2x1;6x4", help="devices x ranks (2x1;6x4)")
     parser.add_argument("--simulated", type=numbers, default=[6], help="devices of 4 ranks (6)")
     parser.add_argument("--size", type=int, default=608, help="of the square images (608)")
+    parser.add_argument("--network", default="y16", help="a run file of jobs/ (y16)")
     parser.add_argument("--steps", type=int, default=5, help="live steps of each way (5)")
     parser.add_argument("--sgemm", type=float, default=5.4, help="GFLOP/s of a Pi 3's core (5.4)")
     options = parser.parse_args()

@@ -125,6 +125,25 @@ def test_buckets_are_under_way_before_backward_ends(tmp_path, boxes, monkeypatch
     assert max(early) > 1
 
 
+def test_a_start_is_not_lost_while_the_thread_finds_nothing_left():
+    """It comes between the last look and the thread's going to sleep."""
+    looks = []
+
+    def look():
+        looks.append(len(looks))
+        if len(looks) == 1:
+            beside.start()
+        return True
+
+    beside = Beside(look)
+    beside.start()
+    deadline = time.monotonic() + 5
+    while len(looks) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    beside.close()
+    assert len(looks) >= 2
+
+
 def test_what_fails_beside_is_raised_where_it_is_waited_for():
     def fail():
         raise ValueError("no")

@@ -1,12 +1,14 @@
 """Simulated steps on 24 to 1,024 ranks: where scaling ends, and why.
 
 python tests/bench/scaling.py [--run jobs/y16.toml] [--cluster jobs/clusters/pi3-100mbit.toml]
-                              [--ranks 24,48,...] [--batch 64] [--sums hierarchical] [--plot FILE]
+                              [--ranks 24,48,...] [--batch 64] [--sums sliced] [--events 192]
+                              [--plot FILE]
 
 The cluster is made of as many devices of the file's first kind as the ranks want. One curve has
 the same batch throughout, the other one as much for each rank as the first has at the fewest
 ranks. Each plan is the planner's, over grids, replicas and groups. Nothing is measured: seconds
-are the cost model's.
+are the cost model's, simulated event by event up to --events ranks, and from there on by a clock
+for each rank (`mpitile.plan.predict`): a sum of slices has as many messages as pairs of devices.
 """
 
 import argparse
@@ -16,6 +18,7 @@ import sys
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import mean
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
@@ -28,9 +31,10 @@ from mpitile.plan.programs import StepSize, step_programs
 from mpitile.plan.request import first_ranks
 from mpitile.plan.simulate import simulate
 from mpitile.report.figures import BLUE, ORANGE, VERMILION
+from mpitile.train.forecast import job_seconds
 from mpitile.train.planning import ITEMSIZES
 from mpitile.train.settings import read_settings
-from mpitile.train.setup import make_job
+from mpitile.train.setup import Job, make_job
 
 ROOT = Path(__file__).parents[2]
 PARTS = ("compute_s", "halo_s", "reduce_s", "wait_s")
@@ -65,21 +69,37 @@ def point(options, cluster: Cluster, ranks: int, batch: int) -> Point:
     overrides += ["tiling.replicas=auto", "tiling.recompute=none"]
     machine = grown(cluster, ranks)
     job = make_job(read_settings(options.run, overrides), ranks, cluster=machine, limited=False)
-    cost = Cost(job.network, machine, ITEMSIZES[job.settings.train.dtype])
-    size = StepSize(job.pass_images, job.subdivisions, job.optimizer, job.settings.train.overlap)
-    programs = step_programs(Partition(job.network, job.plan), cost, size)
-    line = simulate(programs, machine, options.sums, keep=False)
-    means = [sum(getattr(rank, part) for rank in line.ranks) / ranks for part in PARTS]
+    parts = by_events(options, job) if ranks <= options.events else by_clocks(job)
+    seconds, *means = parts
     return Point(
         ranks,
         batch,
         str(job.plan.grid),
         job.plan.replicas,
         job.plan.groups,
-        line.seconds,
-        batch / line.seconds,
-        tuple(mean / line.seconds for mean in means),
+        seconds,
+        batch / seconds,
+        tuple(each / seconds for each in means),
     )
+
+
+def by_events(options, job: Job) -> list[float]:
+    """Seconds of a step, and of the mean rank's parts of it, from the simulator."""
+    cost = Cost(job.network, job.cluster, ITEMSIZES[job.settings.train.dtype])
+    size = StepSize(job.pass_images, job.subdivisions, job.optimizer, job.settings.train.overlap)
+    programs = step_programs(Partition(job.network, job.plan), cost, size)
+    line = simulate(programs, job.cluster, options.sums, keep=False)
+    return [line.seconds, *(mean(getattr(rank, part) for rank in line.ranks) for part in PARTS)]
+
+
+def by_clocks(job: Job) -> list[float]:
+    """The same from the clocks that planning goes by; its sums are those of slices."""
+    told = job_seconds(job)
+    parts = [part.removesuffix("_s") for part in PARTS]
+    return [
+        told.step_seconds,
+        *(mean(getattr(rank, part) for rank in told.ranks) for part in parts),
+    ]
 
 
 def efficiency(points: list[Point]) -> list[float]:
@@ -148,7 +168,8 @@ def main() -> None:
     parser.add_argument("--cluster", default=ROOT / "jobs" / "clusters" / "pi3-100mbit.toml")
     parser.add_argument("--ranks", default=COUNTS, help=f"({COUNTS})")
     parser.add_argument("--batch", type=int, default=64, help="of the first curve (64)")
-    parser.add_argument("--sums", choices=sorted(ALGORITHMS), default="hierarchical")
+    parser.add_argument("--sums", choices=sorted(ALGORITHMS), default="sliced")
+    parser.add_argument("--events", type=int, default=192, help="most ranks to simulate so (192)")
     parser.add_argument("--plot", help="write a picture to this file")
     parser.add_argument("--json", help="write the points to this file")
     options = parser.parse_args()

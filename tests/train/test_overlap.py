@@ -1,6 +1,7 @@
 """Sums beside the backward pass give the same bits as sums behind it."""
 
 import random
+import threading
 import time
 
 import pytest
@@ -142,6 +143,23 @@ def test_a_start_is_not_lost_while_the_thread_finds_nothing_left():
         time.sleep(0.01)
     beside.close()
     assert len(looks) >= 2
+
+
+def test_a_thread_that_just_looks_can_be_ended():
+    looking = threading.Event()
+
+    def look():
+        looking.set()
+        time.sleep(0.1)
+        return True
+
+    beside = Beside(look)
+    beside.start()
+    assert looking.wait(5)
+    ending = threading.Thread(target=beside.close, daemon=True)
+    ending.start()
+    ending.join(5)
+    assert not ending.is_alive()
 
 
 def test_what_fails_beside_is_raised_where_it_is_waited_for():

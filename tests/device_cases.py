@@ -3,7 +3,7 @@
 import numpy as np
 from hypothesis import strategies as st
 
-from mpitile.plan.devices import Devices
+from mpitile.plan.clusters.devices import Devices
 
 
 @st.composite

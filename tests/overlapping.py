@@ -3,7 +3,7 @@
 import numpy as np
 
 from mpitile.comm.topology import make_topology
-from mpitile.plan import buckets
+from mpitile.plan.sums import buckets
 from mpitile.train.setup import make_job
 from mpitile.train.sources import open_images, training_feeder
 from mpitile.train.trainer import Trainer

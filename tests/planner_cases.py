@@ -5,9 +5,9 @@ from itertools import chain, combinations
 from mpitile.errors import InputError
 from mpitile.geometry.needs import group_ranges
 from mpitile.network.receptive import needs_whole_input
-from mpitile.plan.choices import Group
-from mpitile.plan.cluster import KINDS, OPERATIONS, Cluster, Device, DeviceSpeed, Link
+from mpitile.plan.clusters.cluster import KINDS, OPERATIONS, Cluster, Device, DeviceSpeed, Link
 from mpitile.plan.filters import check_filters, split_at_switches
+from mpitile.plan.search.choices import Group
 
 
 def speed(gflops, call=1e-6):

@@ -8,11 +8,10 @@ from planner_cases import cluster
 from mpitile.comm.recorded import RecordedCommunicator
 from mpitile.comm.recorder import Recorder
 from mpitile.comm.topology import make_topology
-from mpitile.plan.cost import Cost
-from mpitile.plan.devices import cluster_devices, group_ranks, team_devices
+from mpitile.plan.clusters.devices import cluster_devices, group_ranks, team_devices
+from mpitile.plan.costs.cost import Cost
 from mpitile.plan.gathers import messages
 from mpitile.plan.partition import Partition
-from mpitile.plan.programs import StepSize, step_programs
 from mpitile.plan.recording import (
     FORWARD,
     GRADIENTS,
@@ -22,7 +21,8 @@ from mpitile.plan.recording import (
     BeginSum,
     Compute,
 )
-from mpitile.plan.slices import covered, share
+from mpitile.plan.simulation.programs import StepSize, step_programs
+from mpitile.plan.sums.slices import covered, share
 from mpitile.train.planning import ITEMSIZES
 from mpitile.train.recording import RandomFeeder
 from mpitile.train.trainer import Trainer

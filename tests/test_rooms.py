@@ -25,6 +25,8 @@ ROOMS = (
     "report",
     "cli",
 )
+# Parts of the room `plan`, in the same order; "" is its own folder.
+PARTS = ("clusters", "", "sums", "memory", "costs", "search", "simulation")
 LONGEST = 400
 
 # Where a library may be imported: rooms, or single files; one not named here, anywhere.
@@ -92,6 +94,8 @@ def _complaint(name, room, module):
     library, _, inside = module.partition(".")
     if library == "mpitile":
         other = inside.partition(".")[0]
+        if other == room == "plan":
+            return _in_plan(_part(name.removeprefix("plan/"), "/"), _part(inside[5:], "."), module)
         if other == room or (other not in ROOMS and room not in ROOMS):
             return None
         if name == "__main__.py":
@@ -103,6 +107,22 @@ def _complaint(name, room, module):
     elif library in ALLOWED and not {room, name} & set(ALLOWED[library]):
         return f"{module}: {library} belongs to {', '.join(ALLOWED[library])}"
     return None
+
+
+def _part(name, separator):
+    first = name.partition(separator)[0]
+    return first if first in PARTS else ""
+
+
+def _in_plan(part, other, module):
+    if PARTS.index(other) > PARTS.index(part):
+        return f"{module}: plan's '{part}' stands before '{other}'"
+    return None
+
+
+def test_every_part_of_the_plan_is_there_and_there_is_no_other():
+    found = {path.parent.name for path in (ROOT / "mpitile" / "plan").glob("*/__init__.py")}
+    assert found == set(PARTS) - {""}
 
 
 def test_every_room_is_there_and_there_is_no_other():
@@ -141,6 +161,8 @@ def house(tmp_path):
     [
         ("geometry/box.py", "from mpitile.network.spec import Network"),
         ("plan/plan.py", "import mpitile.runtime.program as program"),
+        ("plan/plan.py", "from mpitile.plan.search import planner"),
+        ("plan/costs/cost.py", "from mpitile.plan.simulation.simulate import simulate"),
         ("layers/base.py", "from mpitile import runtime"),
         ("comm/reduce.py", "def late():\n    from mpitile.train.loop import train"),
         ("comm/reduce.py", "if TYPE_CHECKING:\n    from mpitile.layers.base import Step"),

@@ -16,7 +16,7 @@ from mpitile.kernels.choice import Choices
 from mpitile.network.cfg import read_network
 from mpitile.network.shapes import resize
 from mpitile.network.spec import Network
-from mpitile.plan.choose import choose_plan, recompute_flags
+from mpitile.plan.by_rule import choose_plan, recompute_flags
 from mpitile.plan.filters import all_filters, check_filters, split_at_switches
 from mpitile.plan.plan import Plan
 from mpitile.train.proof import (

@@ -19,7 +19,7 @@ from mpitile.errors import InputError
 from mpitile.network.cfg import read_network
 from mpitile.network.heads import heads
 from mpitile.network.spec import Network
-from mpitile.plan.choose import choose_plan
+from mpitile.plan.by_rule import choose_plan
 from mpitile.plan.partition import Partition
 from mpitile.report.draw import detection_lines, draw_detections
 from mpitile.runtime.parameters import Parameters

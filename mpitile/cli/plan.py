@@ -14,11 +14,11 @@ from mpitile.cli.world import World
 from mpitile.errors import InputError
 from mpitile.network.cfg import read_network
 from mpitile.network.shapes import resize
-from mpitile.plan.cluster import Cluster
-from mpitile.plan.cluster_file import read_cluster
-from mpitile.plan.explain import alternatives
-from mpitile.plan.generic import generic_cluster
-from mpitile.plan.request import Request
+from mpitile.plan.clusters.cluster import Cluster
+from mpitile.plan.clusters.cluster_file import read_cluster
+from mpitile.plan.clusters.generic import generic_cluster
+from mpitile.plan.search.explain import alternatives
+from mpitile.plan.search.request import Request
 from mpitile.report.plan_pictures import check_target, plan_pictures, write_plan_pictures
 from mpitile.report.plan_text import alternatives_text, plan_text
 from mpitile.train.planning import (

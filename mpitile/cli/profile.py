@@ -13,8 +13,8 @@ from mpitile.errors import InputError
 from mpitile.network.cfg import read_network
 from mpitile.network.common import common_networks
 from mpitile.network.spec import Network
-from mpitile.plan.cluster import Cluster
-from mpitile.plan.cluster_file import write_cluster
+from mpitile.plan.clusters.cluster import Cluster
+from mpitile.plan.clusters.cluster_file import write_cluster
 from mpitile.train.profiling import profile
 from mpitile.train.settings import read_settings
 from mpitile.train.setup import job_network

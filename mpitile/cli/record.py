@@ -11,7 +11,7 @@ from mpitile.cli.world import World
 from mpitile.errors import InputError
 from mpitile.plan.plan import check_ranks
 from mpitile.plan.recording import Recording, total_seconds
-from mpitile.plan.recording_file import write_recording
+from mpitile.plan.simulation.recording_file import write_recording
 from mpitile.train.recording import record
 from mpitile.train.settings import read_settings
 from mpitile.train.setup import make_job

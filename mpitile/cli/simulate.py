@@ -12,19 +12,19 @@ from math import inf, isfinite
 from mpitile.cli.options import add_override
 from mpitile.cli.world import World
 from mpitile.errors import InputError
-from mpitile.plan.cluster import Cluster
-from mpitile.plan.cluster_file import read_cluster
-from mpitile.plan.collectives import ALGORITHMS
-from mpitile.plan.cost import Cost
-from mpitile.plan.intervals import RankTotals, Timeline
+from mpitile.plan.clusters.cluster import Cluster
+from mpitile.plan.clusters.cluster_file import read_cluster
+from mpitile.plan.clusters.wires import EAGER_BYTES
+from mpitile.plan.costs.cost import Cost
 from mpitile.plan.partition import Partition
 from mpitile.plan.plan import check_ranks
-from mpitile.plan.programs import StepSize, step_programs
 from mpitile.plan.recording import Program, scaled
-from mpitile.plan.recording_file import read_recording
-from mpitile.plan.request import first_ranks
-from mpitile.plan.simulate import simulate
-from mpitile.plan.wires import EAGER_BYTES
+from mpitile.plan.search.request import first_ranks
+from mpitile.plan.simulation.collectives import ALGORITHMS
+from mpitile.plan.simulation.intervals import RankTotals, Timeline
+from mpitile.plan.simulation.programs import StepSize, step_programs
+from mpitile.plan.simulation.recording_file import read_recording
+from mpitile.plan.simulation.simulate import simulate
 from mpitile.report.trace import write_trace
 from mpitile.train.forecast import job_bytes
 from mpitile.train.planning import ITEMSIZES, plan_keys, rank_keys, totals

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mpitile.comm.communicator import Communicator, SharedMemory
-from mpitile.plan.devices import Devices, group_ranks, peer_devices, team_devices
+from mpitile.plan.clusters.devices import Devices, group_ranks, peer_devices, team_devices
 
 
 @dataclass(frozen=True)

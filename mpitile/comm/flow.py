@@ -26,7 +26,7 @@ import numpy as np
 
 from mpitile.comm.devices import DeviceGroup, own_arrays
 from mpitile.comm.reduce import SlicedGather, SlicedSum
-from mpitile.plan.slices import IN_FLIGHT, Span
+from mpitile.plan.sums.slices import IN_FLIGHT, Span
 
 
 class _Counts:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mpitile.comm.communicator import Communicator
-from mpitile.plan.cluster import MEDIA, Link
+from mpitile.plan.clusters.cluster import MEDIA, Link
 
 _WORD = 8
 _LARGE = 4 << 20

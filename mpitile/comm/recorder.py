@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
-from mpitile.plan.intervals import COMPUTE, FLIGHT, HALO, REDUCE, Interval
 from mpitile.plan.recording import (
     ADJOINT,
     FORWARD,
@@ -27,6 +26,7 @@ from mpitile.plan.recording import (
     Parcels,
     Program,
 )
+from mpitile.plan.simulation.intervals import COMPUTE, FLIGHT, HALO, REDUCE, Interval
 
 # From when to when, in the clock's seconds.
 Flights = Sequence[tuple[float, float]]

@@ -1,6 +1,6 @@
 """Sums over all ranks of arrays that each device's ranks share, in slices, and back.
 
-See `mpitile.plan.slices` for who does what.
+See `mpitile.plan.sums.slices` for who does what.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import numpy as np
 
 from mpitile.comm.communicator import Channel, SharedMemory
 from mpitile.comm.devices import DeviceGroup
-from mpitile.plan.devices import Devices
-from mpitile.plan.slices import (
+from mpitile.plan.clusters.devices import Devices
+from mpitile.plan.sums.slices import (
     IN_FLIGHT,
     Parcel,
     Share,

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from mpitile.kernels.aligned import aligned_zeros
-from mpitile.plan.wires import EAGER_BYTES
+from mpitile.plan.clusters.wires import EAGER_BYTES
 
 # Both are read when MPI starts. Over TCP, what is larger waits for both ranks to be inside MPI
 # at the same time, more than once: buckets of gradients left links idle for a third of the time.

@@ -1,20 +1,15 @@
 """Plans as plain data, what each tile then does, and what all that takes.
 
-Where to look, and where to change what:
+In this folder: what a plan is (`plan`; `by_rule` makes one where nothing is weighed), and what
+follows from it for every tile (`partition`, `filters`, `gathers`, `traffic`, `recomputation`,
+`pass_order`, `tasks`); `recording` has the words for what a rank does in a step. Below it:
 
-- *What a plan is, and what follows from it*: `plan`, `choose` (by rule), `partition`, `filters`,
-  `recomputation`, `pass_order`; who exchanges and adds up what: `gathers`, `traffic`, `slices`,
-  `buckets`, `devices`.
-- *Memory*: `bytes` adds up what a rank allocates, from `lifetimes` of a pass's buffers laid out by
-  `memory`; `group_lives` and `group_bytes` say the same of every group that might be chosen.
-- *The cost model*: `cost` has the seconds of one piece of work, of one exchange, of one sum on a
-  `cluster` (`cluster_file` reads it, `generic` stands in for it). Bands, efforts, layer classes
-  and curves are how it reads measured points. `group_times`, `filter_times`, `gather_times`,
-  `sum_times` and `overlap` apply it to every group that might be chosen, `predict` to one plan.
-- *The planner's search*: `planner` goes over grids and replicas, `layout` over what may be chosen
-  on one of them, `search` finds the best borders of its groups among its `choices`. `request` is
-  what goes in and comes out; `explain` and `shortage` say why.
-- *The simulator*: `programs` (or a recording) say what each rank does, `simulate` starts the
-  engine in `clockwork` with messages on `wires` and sums by `collectives`; `intervals` has what
-  comes out.
+- `clusters`: devices, their speed, and the links between them;
+- `sums`: who adds up which part of the gradients, and when;
+- `memory`: the bytes that a rank allocates;
+- `costs`: predicted seconds, of everything that might be chosen and of one plan;
+- `search`: the planner;
+- `simulation`: a step, event by event.
+
+Each of them imports only from this folder and from those above it, `clusters` from none.
 """

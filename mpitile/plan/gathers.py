@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mpitile.geometry.box import Box
-from mpitile.plan.devices import Devices
+from mpitile.plan.clusters.devices import Devices
 from mpitile.plan.filters import Channels
 
 Sizes = Sequence[int]

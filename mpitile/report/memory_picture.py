@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 
-from mpitile.plan.bytes import KINDS
+from mpitile.plan.memory.bytes import KINDS
 from mpitile.report.figures import (
     BLUE,
     GREEN,

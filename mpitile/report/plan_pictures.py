@@ -7,13 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from mpitile.errors import InputError
-from mpitile.plan.cluster import Cluster
-from mpitile.plan.cost import Cost
+from mpitile.plan.clusters.cluster import Cluster
+from mpitile.plan.costs.cost import Cost
 from mpitile.plan.partition import Partition
-from mpitile.plan.planner import Planner
-from mpitile.plan.programs import StepSize, step_programs
-from mpitile.plan.request import Planned
-from mpitile.plan.simulate import simulate
+from mpitile.plan.search.planner import Planner
+from mpitile.plan.search.request import Planned
+from mpitile.plan.simulation.programs import StepSize, step_programs
+from mpitile.plan.simulation.simulate import simulate
 from mpitile.report.figures import (
     FORMS,
     Picture,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mpitile.geometry.needs import group_ranges
-from mpitile.plan.bytes import KINDS, parameter_elements, tile_elements
-from mpitile.plan.explain import Alternative
-from mpitile.plan.planner import Planner
-from mpitile.plan.request import Planned
+from mpitile.plan.memory.bytes import KINDS, parameter_elements, tile_elements
+from mpitile.plan.search.explain import Alternative
+from mpitile.plan.search.planner import Planner
+from mpitile.plan.search.request import Planned
 
 _PARTS = ("compute", "halo", "reduce", "wait")
 _HEADINGS = ("computing", "halos", "sums", "waiting")

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from mpitile.errors import InputError
-from mpitile.plan.intervals import Interval
 from mpitile.plan.plan import Plan
+from mpitile.plan.simulation.intervals import Interval
 from mpitile.train.planning import read_plan
 from mpitile.train.run_folder import DRAWN
 from mpitile.train.settings import RunSettings, read_settings

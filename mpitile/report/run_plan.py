@@ -8,13 +8,13 @@ from math import inf
 from typing import Any
 
 from mpitile.errors import InputError
-from mpitile.plan.cluster import Cluster
-from mpitile.plan.cluster_file import read_cluster
-from mpitile.plan.cost import Cost
-from mpitile.plan.generic import generic_cluster
+from mpitile.plan.clusters.cluster import Cluster
+from mpitile.plan.clusters.cluster_file import read_cluster
+from mpitile.plan.clusters.generic import generic_cluster
+from mpitile.plan.costs.cost import Cost
 from mpitile.plan.partition import Partition
-from mpitile.plan.programs import StepSize
-from mpitile.plan.request import first_ranks
+from mpitile.plan.search.request import first_ranks
+from mpitile.plan.simulation.programs import StepSize
 from mpitile.report.figures import Picture
 from mpitile.report.memory_picture import MemoryView, memory_picture
 from mpitile.report.plan_pictures import step_pictures, tilings_picture

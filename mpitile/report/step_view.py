@@ -7,8 +7,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from mpitile.plan.intervals import COMPUTE, FLIGHT, HALO, REDUCE, Interval, Timeline
 from mpitile.plan.partition import Partition
+from mpitile.plan.simulation.intervals import COMPUTE, FLIGHT, HALO, REDUCE, Interval, Timeline
 from mpitile.plan.tasks import Task, group_tasks
 from mpitile.report.tile_maps import layer_name
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mpitile.errors import InputError
-from mpitile.plan.intervals import FLIGHT, Interval, Transit
+from mpitile.plan.simulation.intervals import FLIGHT, Interval, Transit
 
 _MICROSECONDS = 1e6
 

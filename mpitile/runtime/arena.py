@@ -7,12 +7,12 @@ from math import prod
 import numpy as np
 
 from mpitile.comm.communicator import Communicator, SharedMemory
-from mpitile.plan.lifetimes import Buffer
-from mpitile.plan.memory import ALIGNMENT, Layout, lay_out_common, lay_out_own
+from mpitile.plan.memory.arena import ALIGNMENT, Layout, lay_out_common, lay_out_own
+from mpitile.plan.memory.lifetimes import Buffer
 
 
 class Arena:
-    """Hands out arrays at the places that `mpitile.plan.memory` gives their buffers.
+    """Hands out arrays at the places that `mpitile.plan.memory.arena` gives their buffers.
 
     Parameters
     ----------

@@ -13,7 +13,7 @@ from mpitile.kernels.tile import Tile
 from mpitile.layers.registry import overwrites
 from mpitile.network.kept import kept
 from mpitile.network.spec import Layer, Network
-from mpitile.plan.lifetimes import DELTA, VALUE, Buffer
+from mpitile.plan.memory.lifetimes import DELTA, VALUE, Buffer
 from mpitile.plan.partition import TilePart
 from mpitile.plan.readers import Readers
 from mpitile.runtime.arena import Arena
@@ -29,7 +29,7 @@ class PassArrays:
     ----------
     part : the rank's boxes.
     images : of each pass.
-    buffers : by `mpitile.plan.lifetimes`.
+    buffers : by `mpitile.plan.memory.lifetimes`.
     inside : the ranks of the team on this device, which have whole copies in common; left out
         where nothing is gathered.
 

@@ -9,7 +9,7 @@ from mpitile.comm.exchange import Exchange
 from mpitile.comm.gathering import WholeExchange
 from mpitile.comm.recorder import Unrecorded
 from mpitile.comm.topology import Topology
-from mpitile.plan.devices import Devices
+from mpitile.plan.clusters.devices import Devices
 from mpitile.plan.gathers import part_sizes, staging_bytes
 from mpitile.plan.partition import Partition, TilePart
 from mpitile.plan.traffic import whole_parts

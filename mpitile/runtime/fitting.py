@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import nnls
 
-from mpitile.plan.cluster import KINDS, OPERATIONS
-from mpitile.plan.layer_class import Work
+from mpitile.plan.clusters.cluster import KINDS, OPERATIONS
+from mpitile.plan.costs.layer_class import Work
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """As `mpitile.plan.cluster.DeviceSpeed` has them."""
+    """As `mpitile.plan.clusters.cluster.DeviceSpeed` has them."""
 
     flops: dict[tuple[str, str], float]
     bytes: float

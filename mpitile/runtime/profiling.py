@@ -17,8 +17,8 @@ from mpitile.kernels.choice import Choices
 from mpitile.layers.base import LayerWork, Step
 from mpitile.network.heads import heads
 from mpitile.network.spec import Network
-from mpitile.plan.cluster import OPERATIONS, Point
-from mpitile.plan.layer_class import box_class, loss_class
+from mpitile.plan.clusters.cluster import OPERATIONS, Point
+from mpitile.plan.costs.layer_class import box_class, loss_class
 from mpitile.plan.partition import Partition
 from mpitile.plan.plan import Plan
 from mpitile.plan.recomputation import Piece

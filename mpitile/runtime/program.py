@@ -21,8 +21,8 @@ from mpitile.layers.pooled import PooledConvolution
 from mpitile.layers.registry import is_loss, make_layer
 from mpitile.network.merging import merged_pools
 from mpitile.network.spec import Layer
-from mpitile.plan.bytes import arena_bytes, band_sizes, scratch_elements
-from mpitile.plan.lifetimes import pass_buffers
+from mpitile.plan.memory.bytes import arena_bytes, band_sizes, scratch_elements
+from mpitile.plan.memory.lifetimes import pass_buffers
 from mpitile.plan.partition import Partition, TilePart
 from mpitile.plan.pass_order import pass_order
 from mpitile.plan.recomputation import Piece, stages
@@ -88,7 +88,7 @@ class Program:
         tensor's until backward begins; deltas are only whole when observed.
     network, parameters : as given.
     stopwatch : seconds spent waiting for halos ("halo") and sums ("reduce").
-    bytes : allocated bytes by kind, as `mpitile.plan.bytes` predicts them.
+    bytes : allocated bytes by kind, as `mpitile.plan.memory.bytes` predicts them.
     """
 
     def __init__(

@@ -17,10 +17,10 @@ from mpitile.comm.communicator import Communicator
 from mpitile.errors import InputError
 from mpitile.geometry.tiling import Grid
 from mpitile.network.spec import Network
-from mpitile.plan.choose import default_groups, split_at_whole_inputs
-from mpitile.plan.cluster import Point
-from mpitile.plan.lifetimes import pass_buffers
-from mpitile.plan.memory import lay_out
+from mpitile.plan.by_rule import default_groups, split_at_whole_inputs
+from mpitile.plan.clusters.cluster import Point
+from mpitile.plan.memory.arena import lay_out
+from mpitile.plan.memory.lifetimes import pass_buffers
 from mpitile.plan.partition import Partition
 from mpitile.plan.plan import Plan
 from mpitile.runtime.parameters import Parameters

@@ -12,7 +12,7 @@ from mpitile.comm.devices import DeviceGroup, one_array, own_arrays
 from mpitile.comm.flow import SumFlow, ValueFlow
 from mpitile.comm.reduce import SlicedGather, SlicedSum
 from mpitile.network.spec import NetOptions
-from mpitile.plan.buckets import Bucket, needed
+from mpitile.plan.sums.buckets import Bucket, needed
 from mpitile.train.optimizer import Trained, optimizer_of
 
 
@@ -160,7 +160,7 @@ class DividedState:
 
     @property
     def bytes(self) -> dict[str, int]:
-        """Bytes by kind, as `mpitile.plan.bytes` predicts them."""
+        """Bytes by kind, as `mpitile.plan.memory.bytes` predicts them."""
         return {
             "weights": self.values.nbytes if self.group.first else 0,
             "gradients": self.gradients.nbytes,

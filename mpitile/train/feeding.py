@@ -13,7 +13,7 @@ from mpitile.data.samples import CLASSIFICATION, Dataset
 from mpitile.errors import InputError, MpitileError
 from mpitile.geometry.box import Box
 from mpitile.kernels.tile import Tile
-from mpitile.plan.bytes import STAGES
+from mpitile.plan.memory.bytes import STAGES
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mpitile.plan.bytes import plan_bytes
-from mpitile.plan.cost import Cost
-from mpitile.plan.devices import Devices, cluster_devices
+from mpitile.plan.clusters.devices import Devices, cluster_devices
+from mpitile.plan.costs.cost import Cost
+from mpitile.plan.costs.predict import Prediction, predict
+from mpitile.plan.memory.bytes import plan_bytes
 from mpitile.plan.partition import Partition
-from mpitile.plan.predict import Prediction, predict
 from mpitile.train.planning import ITEMSIZES, run_demand
 from mpitile.train.setup import Job
 

@@ -13,14 +13,14 @@ import numpy as np
 from mpitile.errors import InputError
 from mpitile.geometry.tiling import parse_grid
 from mpitile.network.spec import Network
-from mpitile.plan.bytes import Demand
-from mpitile.plan.cluster import Cluster
-from mpitile.plan.cluster_file import read_cluster
-from mpitile.plan.generic import generic_cluster
+from mpitile.plan.clusters.cluster import Cluster
+from mpitile.plan.clusters.cluster_file import read_cluster
+from mpitile.plan.clusters.generic import generic_cluster
+from mpitile.plan.memory.bytes import Demand
 from mpitile.plan.plan import Plan
-from mpitile.plan.planner import Planner
-from mpitile.plan.request import AUTO, Planned, Request
-from mpitile.plan.shortage import shortage
+from mpitile.plan.search.planner import Planner
+from mpitile.plan.search.request import AUTO, Planned, Request
+from mpitile.plan.search.shortage import shortage
 from mpitile.runtime.calibrate import possible_choices
 from mpitile.runtime.workspace import KernelMemory
 from mpitile.train.optimizer import optimizer_memory

@@ -13,10 +13,10 @@ from mpitile.errors import InputError
 from mpitile.kernels import tuning
 from mpitile.network.merging import merged_pools
 from mpitile.network.spec import Layer, Network
-from mpitile.plan.cluster import Cluster, Device, DeviceSpeed
-from mpitile.plan.cost import Cost
-from mpitile.plan.layer_class import WHOLE_ROWS, Work, layer_class, layer_work
-from mpitile.plan.reduction import reduce_rounds
+from mpitile.plan.clusters.cluster import Cluster, Device, DeviceSpeed
+from mpitile.plan.costs.cost import Cost
+from mpitile.plan.costs.layer_class import WHOLE_ROWS, Work, layer_class, layer_work
+from mpitile.plan.sums.reduction import reduce_rounds
 from mpitile.runtime.fitting import Sample, fit_rates
 from mpitile.train.device_speed import Measured, device_memory, measure_device, merged
 

@@ -16,7 +16,7 @@ from mpitile.kernels.tile import Tile
 from mpitile.layers.base import Step
 from mpitile.network.heads import heads
 from mpitile.network.spec import Network, Region, Yolo
-from mpitile.plan.bytes import most_shared
+from mpitile.plan.memory.bytes import most_shared
 from mpitile.plan.partition import Partition
 from mpitile.plan.plan import Plan
 from mpitile.runtime.parameters import Parameters

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from mpitile.errors import InputError
-from mpitile.plan.byte_sizes import parse_bytes
+from mpitile.plan.clusters.byte_sizes import parse_bytes
 
 
 @dataclass(frozen=True, slots=True)

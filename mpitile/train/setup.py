@@ -18,10 +18,10 @@ from mpitile.layers.registry import is_loss
 from mpitile.network.cfg import read_network
 from mpitile.network.shapes import resize
 from mpitile.network.spec import Cost, Network, Region, Softmax, Yolo
-from mpitile.plan.cluster import Cluster
-from mpitile.plan.devices import Devices
+from mpitile.plan.clusters.cluster import Cluster
+from mpitile.plan.clusters.devices import Devices
 from mpitile.plan.plan import Plan
-from mpitile.plan.request import AUTO, Request, without_limits
+from mpitile.plan.search.request import AUTO, Request, without_limits
 from mpitile.train.planning import (
     answer,
     earlier_plan,

@@ -13,7 +13,7 @@ from mpitile.checkpoint.weights_file import read_weights
 from mpitile.comm.agree import on_first, together
 from mpitile.comm.communicator import Communicator
 from mpitile.errors import InputError
-from mpitile.plan.devices import group_ranks
+from mpitile.plan.clusters.devices import group_ranks
 from mpitile.train.forecast import job_bytes, job_seconds
 from mpitile.train.planning import plan_keys, rank_keys
 from mpitile.train.run_folder import NETWORK, RunFolder, earlier_folder, set_aside

@@ -16,11 +16,11 @@ from mpitile.comm.recorder import Among
 from mpitile.comm.topology import Topology
 from mpitile.network.parameters import ParameterSpec, divided_specs, parameter_specs
 from mpitile.network.spec import Network
-from mpitile.plan.buckets import layer_buckets
-from mpitile.plan.bytes import NOTHING_SHARED, Shared, parameter_elements, tile_elements
 from mpitile.plan.filters import tile_spans
+from mpitile.plan.memory.bytes import NOTHING_SHARED, Shared, parameter_elements, tile_elements
 from mpitile.plan.plan import Plan
 from mpitile.plan.recording import EVERYONE, Members
+from mpitile.plan.sums.buckets import layer_buckets
 from mpitile.runtime.parameters import Parameters, trained_elements
 from mpitile.train.divided import DividedState
 
@@ -263,7 +263,7 @@ class TrainState:
 
     @property
     def bytes(self) -> dict[str, int]:
-        """Bytes by kind, as `mpitile.plan.bytes` predicts them."""
+        """Bytes by kind, as `mpitile.plan.memory.bytes` predicts them."""
         found = {"weights": self.parameters.shared.running.nbytes}
         found["weights"] += self.parameters.slices.running.nbytes
         for divided in self._divided:

@@ -12,9 +12,9 @@ import numpy as np
 from mpitile.comm.agree import on_first
 from mpitile.comm.communicator import Communicator
 from mpitile.comm.recorder import Recorder
-from mpitile.plan.intervals import Interval
 from mpitile.plan.recording import Recording, typical_program
-from mpitile.plan.recording_file import write_recording
+from mpitile.plan.simulation.intervals import Interval
+from mpitile.plan.simulation.recording_file import write_recording
 from mpitile.train.recording import describe_job
 from mpitile.train.setup import Job
 

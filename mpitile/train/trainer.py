@@ -16,7 +16,7 @@ from mpitile.comm.topology import Topology
 from mpitile.errors import InputError, MpitileError
 from mpitile.layers.base import Step
 from mpitile.network.spec import Network
-from mpitile.plan.bytes import Shared, most_shared
+from mpitile.plan.memory.bytes import Shared, most_shared
 from mpitile.plan.partition import Partition
 from mpitile.plan.recording import GRADIENTS, IMAGES
 from mpitile.runtime.calibrate import choose_kernels

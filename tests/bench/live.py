@@ -28,10 +28,10 @@ from pathlib import Path
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-from mpitile.plan.cluster import Cluster, Device, DeviceSpeed, Link
-from mpitile.plan.intervals import Timeline
+from mpitile.plan.clusters.cluster import Cluster, Device, DeviceSpeed, Link
 from mpitile.plan.recording import scaled
-from mpitile.plan.simulate import simulate
+from mpitile.plan.simulation.intervals import Timeline
+from mpitile.plan.simulation.simulate import simulate
 from mpitile.train.forecast import job_seconds
 from mpitile.train.recording import record
 from mpitile.train.settings import read_settings

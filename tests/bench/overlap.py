@@ -33,8 +33,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 def job_of(network: str, batch: int, ranks: int, overlap: str, size: int):
     """The planned job on so many ranks of Pis; its memory is not held to theirs."""
-    from mpitile.plan.cluster_file import read_cluster
-    from mpitile.plan.request import first_ranks
+    from mpitile.plan.clusters.cluster_file import read_cluster
+    from mpitile.plan.search.request import first_ranks
     from mpitile.train.settings import read_settings
     from mpitile.train.setup import make_job
 
@@ -136,7 +136,7 @@ def behind(program):
 def simulated(devices: int, batch: int, options, factor: float) -> None:
     """One recording, played on the Pis both ways."""
     from mpitile.plan.recording import scaled
-    from mpitile.plan.simulate import simulate
+    from mpitile.plan.simulation.simulate import simulate
     from mpitile.train.recording import record
 
     job, cluster = job_of(options.network, batch, 4 * devices, "on", options.size)

@@ -35,13 +35,13 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 from recorded_profile import recorded_profile
 
-from mpitile.plan.cluster import Cluster, DeviceSpeed
-from mpitile.plan.cluster_file import read_cluster, write_cluster
-from mpitile.plan.collectives import ALGORITHMS
+from mpitile.plan.clusters.cluster import Cluster, DeviceSpeed
+from mpitile.plan.clusters.cluster_file import read_cluster, write_cluster
 from mpitile.plan.plan import Plan
 from mpitile.plan.recording import Program, scaled, total_seconds, typical_program
-from mpitile.plan.request import first_ranks
-from mpitile.plan.simulate import simulate
+from mpitile.plan.search.request import first_ranks
+from mpitile.plan.simulation.collectives import ALGORITHMS
+from mpitile.plan.simulation.simulate import simulate
 from mpitile.train.forecast import job_bytes
 from mpitile.train.recording import record
 from mpitile.train.settings import read_settings

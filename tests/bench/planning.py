@@ -13,12 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from mpitile.network.cfg import read_network
-from mpitile.plan.cluster_file import read_cluster
+from mpitile.plan.clusters.cluster_file import read_cluster
 from mpitile.plan.partition import Partition
-from mpitile.plan.planner import Planner
-from mpitile.plan.programs import StepSize, step_programs
-from mpitile.plan.request import Request, without_limits
-from mpitile.plan.simulate import simulate
+from mpitile.plan.search.planner import Planner
+from mpitile.plan.search.request import Request, without_limits
+from mpitile.plan.simulation.programs import StepSize, step_programs
+from mpitile.plan.simulation.simulate import simulate
 from mpitile.train.planning import network_demand
 
 JOBS = Path(__file__).parents[2] / "jobs"

@@ -31,9 +31,9 @@ from launch import mpirun
 from mpitile.comm.mpi import MPI, MpiCommunicator
 from mpitile.comm.topology import make_topology
 from mpitile.network.cfg import read_network
-from mpitile.plan.choose import default_groups
-from mpitile.plan.cluster import Cluster
-from mpitile.plan.cluster_file import read_cluster
+from mpitile.plan.by_rule import default_groups
+from mpitile.plan.clusters.cluster import Cluster
+from mpitile.plan.clusters.cluster_file import read_cluster
 from mpitile.train.forecast import job_seconds
 from mpitile.train.recording import RandomFeeder
 from mpitile.train.settings import read_settings

@@ -30,7 +30,7 @@ def measure(options):
     from mpitile.layers.base import Step
     from mpitile.network.cfg import read_network
     from mpitile.network.shapes import resize
-    from mpitile.plan.choose import choose_plan
+    from mpitile.plan.by_rule import choose_plan
     from mpitile.plan.partition import Partition
     from mpitile.runtime.program import Program
     from mpitile.train.state import TrainState

@@ -12,8 +12,8 @@ from dataclasses import replace
 from mpitile.comm.local import LocalCommunicator, run_ranks
 from mpitile.network.merging import merged_pools
 from mpitile.network.spec import Network
-from mpitile.plan.cluster import OPERATIONS, Cluster, DeviceSpeed, Point
-from mpitile.plan.layer_class import box_class, loss_class
+from mpitile.plan.clusters.cluster import OPERATIONS, Cluster, DeviceSpeed, Point
+from mpitile.plan.costs.layer_class import box_class, loss_class
 from mpitile.plan.partition import Partition
 from mpitile.plan.recording import Compute, Program
 from mpitile.train.device_speed import Points, merged

@@ -8,7 +8,8 @@ The cluster is made of as many devices of the file's first kind as the ranks wan
 the same batch throughout, the other one as much for each rank as the first has at the fewest
 ranks. Each plan is the planner's, over grids, replicas and groups. Nothing is measured: seconds
 are the cost model's, simulated event by event up to --events ranks, and from there on by a clock
-for each rank (`mpitile.plan.predict`): a sum of slices has as many messages as pairs of devices.
+for each rank (`mpitile.plan.costs.predict`): a sum of slices has as many messages as pairs of
+devices.
 """
 
 import argparse
@@ -22,14 +23,14 @@ from statistics import mean
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-from mpitile.plan.cluster import Cluster
-from mpitile.plan.cluster_file import read_cluster
-from mpitile.plan.collectives import ALGORITHMS
-from mpitile.plan.cost import Cost
+from mpitile.plan.clusters.cluster import Cluster
+from mpitile.plan.clusters.cluster_file import read_cluster
+from mpitile.plan.costs.cost import Cost
 from mpitile.plan.partition import Partition
-from mpitile.plan.programs import StepSize, step_programs
-from mpitile.plan.request import first_ranks
-from mpitile.plan.simulate import simulate
+from mpitile.plan.search.request import first_ranks
+from mpitile.plan.simulation.collectives import ALGORITHMS
+from mpitile.plan.simulation.programs import StepSize, step_programs
+from mpitile.plan.simulation.simulate import simulate
 from mpitile.report.figures import BLUE, ORANGE, VERMILION
 from mpitile.train.forecast import job_seconds
 from mpitile.train.planning import ITEMSIZES

@@ -28,10 +28,10 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 from paper import EACH, make, pis, sgemm_gflops
 from recorded_profile import recorded_profile
 
-from mpitile.plan.cluster import Cluster
+from mpitile.plan.clusters.cluster import Cluster
 from mpitile.plan.plan import Plan
 from mpitile.plan.recording import scaled
-from mpitile.plan.simulate import simulate
+from mpitile.plan.simulation.simulate import simulate
 from mpitile.train.forecast import job_bytes
 from mpitile.train.recording import record
 from mpitile.train.setup import Job

@@ -6,7 +6,7 @@ import os
 import pytest
 from runs import called, in_a_row, mpitile, read_metrics, settings_of, write_run
 
-from mpitile.plan.bytes import KINDS
+from mpitile.plan.memory.bytes import KINDS
 
 CLUSTER = """
 [between]

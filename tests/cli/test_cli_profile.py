@@ -4,7 +4,7 @@ import pytest
 import runs
 
 from mpitile.errors import EXIT_INPUT
-from mpitile.plan.cluster_file import read_cluster
+from mpitile.plan.clusters.cluster_file import read_cluster
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from mpitile.comm.devices import DeviceGroup, make_devices, one_array, own_arrays
 from mpitile.comm.local import run_ranks
 from mpitile.comm.reduce import SlicedGather, SlicedSum, shares_of
-from mpitile.plan.devices import Devices
-from mpitile.plan.slices import bytes_in_flight, equal_buckets, own_spans
+from mpitile.plan.clusters.devices import Devices
+from mpitile.plan.sums.slices import bytes_in_flight, equal_buckets, own_spans
 
 DTYPES = st.sampled_from([np.float32, np.float64])
 

@@ -23,11 +23,11 @@ from mpitile.comm.gathering import WholeExchange
 from mpitile.comm.local import run_ranks
 from mpitile.comm.recorded import RecordedCommunicator
 from mpitile.comm.recorder import HALOS, PARTIAL_DELTAS, Recorder
-from mpitile.plan.devices import Devices
+from mpitile.plan.clusters.devices import Devices
 from mpitile.plan.gathers import messages, staging_bytes
-from mpitile.plan.intervals import HALO
-from mpitile.plan.program_check import check_programs
 from mpitile.plan.recording import ADJOINT, FORWARD, BeginGather, Compute, EndExchange
+from mpitile.plan.simulation.intervals import HALO
+from mpitile.plan.simulation.program_check import check_programs
 
 EXACT = 1e-13
 WEIGHTS = (0.3, 1.0, 2.5)

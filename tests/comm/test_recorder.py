@@ -10,8 +10,6 @@ import pytest
 from mpitile.comm.local import run_ranks
 from mpitile.comm.recorded import RecordedCommunicator
 from mpitile.comm.recorder import HALOS, Recorder
-from mpitile.plan.intervals import COMPUTE, FLIGHT, HALO, REDUCE
-from mpitile.plan.program_check import check_programs
 from mpitile.plan.recording import (
     EVERYONE,
     FORWARD,
@@ -24,6 +22,8 @@ from mpitile.plan.recording import (
     EndSum,
     total_seconds,
 )
+from mpitile.plan.simulation.intervals import COMPUTE, FLIGHT, HALO, REDUCE
+from mpitile.plan.simulation.program_check import check_programs
 
 
 def kinds(program):

@@ -10,7 +10,7 @@ from device_cases import summand, total
 from mpitile.comm.devices import make_devices, own_arrays
 from mpitile.comm.reduce import SlicedGather, SlicedSum
 from mpitile.comm.topology import make_topology
-from mpitile.plan.slices import equal_buckets
+from mpitile.plan.sums.slices import equal_buckets
 from mpitile.train.settings import read_settings
 from mpitile.train.setup import make_job
 from mpitile.train.sources import open_images, training_feeder

@@ -11,7 +11,7 @@ from recorded_cases import (
 )
 from small_jobs import detector, small_settings
 
-from mpitile.plan.program_check import check_programs
+from mpitile.plan.simulation.program_check import check_programs
 from mpitile.train.planning import ITEMSIZES
 from mpitile.train.setup import make_job
 

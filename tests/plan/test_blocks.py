@@ -5,14 +5,14 @@ from planner_cases import cluster
 
 from mpitile.geometry.tiling import Grid
 from mpitile.network.cfg import parse_network
-from mpitile.plan.bytes import Demand
-from mpitile.plan.cost import Cost
+from mpitile.plan.clusters.placement import placed
+from mpitile.plan.costs.cost import Cost
+from mpitile.plan.costs.predict import predict
+from mpitile.plan.memory.bytes import Demand
 from mpitile.plan.partition import Partition
-from mpitile.plan.placement import placed
 from mpitile.plan.plan import Plan
-from mpitile.plan.planner import Planner
-from mpitile.plan.predict import predict
-from mpitile.plan.request import Request
+from mpitile.plan.search.planner import Planner
+from mpitile.plan.search.request import Request
 from mpitile.plan.traffic import group_traffic
 
 CFG = """

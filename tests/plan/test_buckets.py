@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from mpitile.geometry.tiling import Grid
 from mpitile.network.cfg import parse_network
 from mpitile.network.parameters import parameter_specs
-from mpitile.plan.buckets import layer_buckets
-from mpitile.plan.completion import Awaiting, Completion, value_bytes
 from mpitile.plan.plan import Plan
+from mpitile.plan.sums.buckets import layer_buckets
+from mpitile.plan.sums.completion import Awaiting, Completion, value_bytes
 from mpitile.plan.tasks import group_tasks
 
 NETWORKS = strategies.networks(2)

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from mpitile.errors import InputError
-from mpitile.plan.byte_sizes import parse_bytes
+from mpitile.plan.clusters.byte_sizes import parse_bytes
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 from mpitile.errors import InputError
 from mpitile.geometry.tiling import Grid
 from mpitile.network.cfg import parse_network
-from mpitile.plan.choose import (
+from mpitile.plan.by_rule import (
     choose_plan,
     default_groups,
     split_at_whole_inputs,

@@ -6,8 +6,16 @@ from pathlib import Path
 import pytest
 
 from mpitile.errors import InputError
-from mpitile.plan.cluster import KINDS, OPERATIONS, Cluster, Device, DeviceSpeed, Link, Point
-from mpitile.plan.cluster_file import read_cluster, write_cluster
+from mpitile.plan.clusters.cluster import (
+    KINDS,
+    OPERATIONS,
+    Cluster,
+    Device,
+    DeviceSpeed,
+    Link,
+    Point,
+)
+from mpitile.plan.clusters.cluster_file import read_cluster, write_cluster
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "jobs" / "clusters").glob("*.toml"))
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpitile.plan.collectives import ALGORITHMS, schedule_among
-from mpitile.plan.devices import Devices, group_ranks, team_devices
+from mpitile.plan.clusters.devices import Devices, group_ranks, team_devices
 from mpitile.plan.recording import EVERYONE
+from mpitile.plan.simulation.collectives import ALGORITHMS, schedule_among
 
 
 def devices_of(ranks):

@@ -7,9 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mpitile.network.cfg import parse_network
-from mpitile.plan.cluster import KINDS, OPERATIONS, Cluster, Device, DeviceSpeed, Link, Point
-from mpitile.plan.cost import Cost
-from mpitile.plan.layer_class import box_class, has_loss, layer_class, layer_work
+from mpitile.plan.clusters.cluster import (
+    KINDS,
+    OPERATIONS,
+    Cluster,
+    Device,
+    DeviceSpeed,
+    Link,
+    Point,
+)
+from mpitile.plan.costs.cost import Cost
+from mpitile.plan.costs.layer_class import box_class, has_loss, layer_class, layer_work
 
 TEXT = """
 [net]

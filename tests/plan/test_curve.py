@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpitile.plan.curve import Curve
+from mpitile.plan.costs.curve import Curve
 
 
 @given(st.lists(st.tuples(st.integers(1, 20), st.floats(1e-6, 1)), min_size=1, max_size=12))

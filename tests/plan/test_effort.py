@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from mpitile.kernels.choice import Shape, default
 from mpitile.network.cfg import parse_network
-from mpitile.plan.cluster import OPERATIONS
-from mpitile.plan.effort import effort
+from mpitile.plan.clusters.cluster import OPERATIONS
+from mpitile.plan.costs.effort import effort
 
 TEXT = """
 [net]

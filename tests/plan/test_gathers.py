@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mpitile.geometry.box import EMPTY, Box
-from mpitile.plan.devices import Devices, team_devices
+from mpitile.plan.clusters.devices import Devices, team_devices
 from mpitile.plan.gathers import (
     Part,
     held,

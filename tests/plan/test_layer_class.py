@@ -13,7 +13,7 @@ from mpitile.network.spec import (
     Upsample,
     Yolo,
 )
-from mpitile.plan.layer_class import overwrites
+from mpitile.plan.costs.layer_class import overwrites
 
 
 @pytest.mark.parametrize(

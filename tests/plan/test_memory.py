@@ -8,8 +8,8 @@ from strategies import cases
 
 from mpitile.network.kept import kept, reads_input_again, reads_output_again
 from mpitile.network.merging import merged_pools
-from mpitile.plan.lifetimes import DELTA, VALUE, Buffer, pass_buffers
-from mpitile.plan.memory import ALIGNMENT, in_use, lay_out
+from mpitile.plan.memory.arena import ALIGNMENT, in_use, lay_out
+from mpitile.plan.memory.lifetimes import DELTA, VALUE, Buffer, pass_buffers
 from mpitile.plan.partition import Partition
 from mpitile.plan.pass_order import pass_order
 from mpitile.plan.recomputation import stages

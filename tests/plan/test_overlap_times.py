@@ -8,15 +8,12 @@ from test_simulate import INFINITE, close, cluster, swap, work
 from mpitile.errors import InputError
 from mpitile.geometry.tiling import Grid
 from mpitile.network.cfg import parse_network
-from mpitile.plan.cluster import Link
-from mpitile.plan.cluster_file import read_cluster
-from mpitile.plan.cost import Cost
-from mpitile.plan.intervals import FLIGHT
+from mpitile.plan.clusters.cluster import Link
+from mpitile.plan.clusters.cluster_file import read_cluster
+from mpitile.plan.costs.cost import Cost
+from mpitile.plan.costs.predict import predict
 from mpitile.plan.partition import Partition
 from mpitile.plan.plan import Plan
-from mpitile.plan.predict import predict
-from mpitile.plan.program_check import check_programs
-from mpitile.plan.programs import StepSize, step_programs
 from mpitile.plan.recording import (
     BeginBucket,
     BeginSum,
@@ -27,10 +24,13 @@ from mpitile.plan.recording import (
     EndValues,
     Recording,
 )
-from mpitile.plan.recording_file import read_recording, write_recording
-from mpitile.plan.request import first_ranks
-from mpitile.plan.simulate import simulate
-from mpitile.plan.slices import IN_FLIGHT
+from mpitile.plan.search.request import first_ranks
+from mpitile.plan.simulation.intervals import FLIGHT
+from mpitile.plan.simulation.program_check import check_programs
+from mpitile.plan.simulation.programs import StepSize, step_programs
+from mpitile.plan.simulation.recording_file import read_recording, write_recording
+from mpitile.plan.simulation.simulate import simulate
+from mpitile.plan.sums.slices import IN_FLIGHT
 
 LINK = Link(0.0, 100.0)
 PI3 = Path(__file__).parents[2] / "jobs" / "clusters" / "pi3-100mbit.toml"

@@ -10,15 +10,15 @@ from mpitile.errors import InputError
 from mpitile.geometry.tiling import Grid
 from mpitile.network.cfg import parse_network, read_network
 from mpitile.network.shapes import resize
-from mpitile.plan.bytes import Demand
-from mpitile.plan.cost import Cost
-from mpitile.plan.explain import alternatives
-from mpitile.plan.generic import generic_cluster
+from mpitile.plan.clusters.generic import generic_cluster
+from mpitile.plan.costs.cost import Cost
+from mpitile.plan.memory.bytes import Demand
 from mpitile.plan.plan import Plan
-from mpitile.plan.planner import Planner
-from mpitile.plan.request import Request, first_ranks
-from mpitile.plan.shortage import shortage
-from mpitile.plan.tile_weights import tile_weights
+from mpitile.plan.search.explain import alternatives
+from mpitile.plan.search.planner import Planner
+from mpitile.plan.search.request import Request, first_ranks
+from mpitile.plan.search.shortage import shortage
+from mpitile.plan.search.tile_weights import tile_weights
 
 CFGS = Path(__file__).parents[2] / "jobs" / "cfg"
 CHAIN = """

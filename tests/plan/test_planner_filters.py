@@ -12,16 +12,16 @@ from strategies import networks
 from mpitile.errors import InputError
 from mpitile.geometry.tiling import Grid
 from mpitile.network.cfg import parse_network, read_network
-from mpitile.plan.bytes import Demand
-from mpitile.plan.choices import TILED, Group
-from mpitile.plan.choose import split_at_whole_inputs
-from mpitile.plan.explain import alternatives
+from mpitile.plan.by_rule import split_at_whole_inputs
 from mpitile.plan.filters import filter_spans
+from mpitile.plan.memory.bytes import Demand
 from mpitile.plan.plan import Plan
-from mpitile.plan.planner import Planner
-from mpitile.plan.request import Request
-from mpitile.plan.search import Grouping
-from mpitile.plan.shortage import shortage
+from mpitile.plan.search.borders import Grouping
+from mpitile.plan.search.choices import TILED, Group
+from mpitile.plan.search.explain import alternatives
+from mpitile.plan.search.planner import Planner
+from mpitile.plan.search.request import Request
+from mpitile.plan.search.shortage import shortage
 
 JOBS = Path(__file__).parents[2] / "jobs"
 # Large maps and few weights first, small maps and many weights behind.

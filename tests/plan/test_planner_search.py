@@ -12,21 +12,21 @@ from strategies import networks
 
 from mpitile.geometry.tiling import Grid
 from mpitile.network.merging import merged_pools
-from mpitile.plan.bytes import Demand, plan_bytes
-from mpitile.plan.choices import TILED, Choices
-from mpitile.plan.cluster import OPERATIONS
-from mpitile.plan.cost import Cost
-from mpitile.plan.devices import cluster_devices
-from mpitile.plan.filter_times import FilterTimes
-from mpitile.plan.group_bytes import GroupBytes
-from mpitile.plan.group_lives import Lives
-from mpitile.plan.group_moves import GroupMoves
-from mpitile.plan.group_times import GroupTimes
+from mpitile.plan.clusters.cluster import OPERATIONS
+from mpitile.plan.clusters.devices import cluster_devices
+from mpitile.plan.costs.cost import Cost
+from mpitile.plan.costs.filter_times import FilterTimes
+from mpitile.plan.costs.group_moves import GroupMoves
+from mpitile.plan.costs.group_times import GroupTimes
+from mpitile.plan.memory.bytes import Demand, plan_bytes
 from mpitile.plan.partition import Partition
 from mpitile.plan.plan import Plan
-from mpitile.plan.planner import Planner
-from mpitile.plan.request import Request
-from mpitile.plan.search import Grouping, cheapest_within, fastest
+from mpitile.plan.search.borders import Grouping, cheapest_within, fastest
+from mpitile.plan.search.choices import TILED, Choices
+from mpitile.plan.search.group_bytes import GroupBytes
+from mpitile.plan.search.group_lives import Lives
+from mpitile.plan.search.planner import Planner
+from mpitile.plan.search.request import Request
 
 
 @st.composite

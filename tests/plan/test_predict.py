@@ -6,10 +6,10 @@ import pytest
 
 from mpitile.geometry.tiling import Grid
 from mpitile.network.cfg import parse_network
-from mpitile.plan.cluster import KINDS, OPERATIONS, Cluster, Device, DeviceSpeed, Link
-from mpitile.plan.cost import Cost
+from mpitile.plan.clusters.cluster import KINDS, OPERATIONS, Cluster, Device, DeviceSpeed, Link
+from mpitile.plan.costs.cost import Cost
+from mpitile.plan.costs.predict import predict
 from mpitile.plan.plan import Plan
-from mpitile.plan.predict import predict
 
 NET = """
 [net]

@@ -8,18 +8,18 @@ from strategies import networks
 from mpitile.errors import InputError
 from mpitile.geometry.tiling import Grid
 from mpitile.network.cfg import parse_network
-from mpitile.plan.cost import Cost
-from mpitile.plan.devices import cluster_devices
-from mpitile.plan.gather_messages import with_messages
+from mpitile.plan.clusters.devices import cluster_devices
+from mpitile.plan.costs.cost import Cost
+from mpitile.plan.costs.predict import predict
 from mpitile.plan.gathers import messages, part_sizes
 from mpitile.plan.partition import Partition
 from mpitile.plan.plan import Plan
-from mpitile.plan.predict import predict
-from mpitile.plan.program_check import check_programs
-from mpitile.plan.programs import StepSize, step_programs
 from mpitile.plan.recording import FORWARD, GRADIENTS, BeginExchange, BeginSum
-from mpitile.plan.search import Grouping
-from mpitile.plan.simulate import simulate
+from mpitile.plan.search.borders import Grouping
+from mpitile.plan.simulation.gather_messages import with_messages
+from mpitile.plan.simulation.program_check import check_programs
+from mpitile.plan.simulation.programs import StepSize, step_programs
+from mpitile.plan.simulation.simulate import simulate
 from mpitile.plan.traffic import whole_parts
 
 ITEMSIZE = 4

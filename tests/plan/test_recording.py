@@ -22,7 +22,7 @@ from mpitile.plan.recording import (
     Recording,
     typical_program,
 )
-from mpitile.plan.recording_file import read_recording, write_recording
+from mpitile.plan.simulation.recording_file import read_recording, write_recording
 
 seconds = st.integers(0, 10**12).map(lambda nanoseconds: round(nanoseconds / 1e9, 9))
 computing = st.builds(

@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mpitile.errors import InputError
-from mpitile.plan.cluster import Cluster, Device, DeviceSpeed, Link
-from mpitile.plan.collectives import ALGORITHMS
+from mpitile.plan.clusters.cluster import Cluster, Device, DeviceSpeed, Link
 from mpitile.plan.recording import (
     ADJOINT,
     FORWARD,
@@ -20,7 +19,8 @@ from mpitile.plan.recording import (
     scaled,
     total_seconds,
 )
-from mpitile.plan.simulate import simulate
+from mpitile.plan.simulation.collectives import ALGORITHMS
+from mpitile.plan.simulation.simulate import simulate
 
 INFINITE = Link(0.0, math.inf)
 

@@ -4,10 +4,7 @@ import pytest
 from test_simulate import INFINITE, close, cluster, work
 
 from mpitile.errors import InputError
-from mpitile.plan.cluster import Link
-from mpitile.plan.gather_messages import with_messages
-from mpitile.plan.intervals import HALO
-from mpitile.plan.program_check import check_programs
+from mpitile.plan.clusters.cluster import Link
 from mpitile.plan.recording import (
     ADJOINT,
     FORWARD,
@@ -20,7 +17,10 @@ from mpitile.plan.recording import (
     EndExchange,
     EndSum,
 )
-from mpitile.plan.simulate import simulate
+from mpitile.plan.simulation.gather_messages import with_messages
+from mpitile.plan.simulation.intervals import HALO
+from mpitile.plan.simulation.program_check import check_programs
+from mpitile.plan.simulation.simulate import simulate
 
 LINK = Link(0.0, 100.0)
 ALONE = cluster(1, 1, between=LINK)

@@ -7,8 +7,8 @@ from device_cases import devices
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpitile.plan.devices import Devices, expected_devices, group_ranks
-from mpitile.plan.slices import covered, cut, own_spans, share
+from mpitile.plan.clusters.devices import Devices, expected_devices, group_ranks
+from mpitile.plan.sums.slices import covered, cut, own_spans, share
 
 SIZES = st.integers(0, 300)
 STEPS = st.integers(1, 120)

@@ -13,8 +13,8 @@ from mpitile.network.kept import reads_input_again, reads_output_again
 from mpitile.network.merging import merged_pools, pieces
 from mpitile.network.shapes import infer
 from mpitile.network.spec import Convolutional, MaxPool, NetOptions, Route
-from mpitile.plan.lifetimes import pass_buffers
-from mpitile.plan.memory import lay_out
+from mpitile.plan.memory.arena import lay_out
+from mpitile.plan.memory.lifetimes import pass_buffers
 from mpitile.plan.partition import Partition
 from mpitile.plan.pass_order import pass_order
 from mpitile.plan.plan import Plan

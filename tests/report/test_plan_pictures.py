@@ -13,13 +13,13 @@ from matplotlib.figure import Figure
 from mpitile.errors import InputError
 from mpitile.geometry.tiling import Grid
 from mpitile.network.cfg import parse_network
-from mpitile.plan.bytes import KINDS
-from mpitile.plan.cost import Cost
+from mpitile.plan.costs.cost import Cost
 from mpitile.plan.filters import split_at_switches
+from mpitile.plan.memory.bytes import KINDS
 from mpitile.plan.partition import Partition
 from mpitile.plan.plan import Plan
-from mpitile.plan.programs import StepSize, step_programs
-from mpitile.plan.simulate import simulate
+from mpitile.plan.simulation.programs import StepSize, step_programs
+from mpitile.plan.simulation.simulate import simulate
 from mpitile.report.figures import render
 from mpitile.report.memory_picture import MemoryView, memory_picture
 from mpitile.report.plan_pictures import (

@@ -12,13 +12,13 @@ from mpitile.errors import InputError
 from mpitile.geometry.box import Box
 from mpitile.geometry.tiling import Grid
 from mpitile.network.cfg import parse_network
-from mpitile.plan.cost import Cost
+from mpitile.plan.costs.cost import Cost
 from mpitile.plan.filters import filter_spans, split_at_switches
-from mpitile.plan.intervals import COMPUTE, FLIGHT, HALO, REDUCE, Interval
 from mpitile.plan.partition import Partition
 from mpitile.plan.plan import Plan
-from mpitile.plan.programs import StepSize, step_programs
-from mpitile.plan.simulate import simulate
+from mpitile.plan.simulation.intervals import COMPUTE, FLIGHT, HALO, REDUCE, Interval
+from mpitile.plan.simulation.programs import StepSize, step_programs
+from mpitile.plan.simulation.simulate import simulate
 from mpitile.report.step_view import (
     BACKWARD,
     DOINGS,

@@ -16,7 +16,7 @@ pytest.importorskip("matplotlib")
 from matplotlib.figure import Figure
 
 from mpitile.errors import InputError
-from mpitile.plan.intervals import COMPUTE, HALO, Interval
+from mpitile.plan.simulation.intervals import COMPUTE, HALO, Interval
 from mpitile.report.run_files import read_events, read_metrics, read_run, read_trace
 from mpitile.report.run_pictures import block_means, loss_picture, running_mean, time_picture
 from mpitile.report.run_report import facts, state, write_report

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from mpitile.errors import InputError
-from mpitile.plan.intervals import COMPUTE, FLIGHT, REDUCE, Interval, Transit
+from mpitile.plan.simulation.intervals import COMPUTE, FLIGHT, REDUCE, Interval, Transit
 from mpitile.report.trace import write_trace
 
 INTERVALS = [

@@ -13,9 +13,9 @@ from mpitile.comm.devices import make_devices
 from mpitile.comm.local import run_ranks
 from mpitile.comm.topology import make_topology
 from mpitile.kernels.choice import Choices
-from mpitile.plan.bytes import KINDS, Demand, most_shared, plan_bytes
-from mpitile.plan.devices import group_ranks
+from mpitile.plan.clusters.devices import group_ranks
 from mpitile.plan.filters import tile_spans
+from mpitile.plan.memory.bytes import KINDS, Demand, most_shared, plan_bytes
 from mpitile.plan.partition import Partition
 from mpitile.runtime.parameters import Parameters
 from mpitile.runtime.program import Program

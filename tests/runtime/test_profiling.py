@@ -7,8 +7,8 @@ from mpitile.geometry.tiling import Grid
 from mpitile.network.cfg import parse_network
 from mpitile.network.common import common_networks
 from mpitile.network.spec import Convolutional
-from mpitile.plan.cluster import KINDS, OPERATIONS
-from mpitile.plan.layer_class import Work, layer_work
+from mpitile.plan.clusters.cluster import KINDS, OPERATIONS
+from mpitile.plan.costs.layer_class import Work, layer_work
 from mpitile.plan.plan import Plan
 from mpitile.runtime.fitting import Sample, fit_rates
 from mpitile.runtime.parameters import Parameters

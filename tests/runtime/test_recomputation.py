@@ -203,7 +203,7 @@ def test_the_poison_is_felt(monkeypatch):
     network = make("deep")
     plan = Plan(Grid(1, 1), (0,))
     for name in ("reads_input_again", "reads_output_again"):
-        monkeypatch.setattr(f"mpitile.plan.lifetimes.{name}", lambda layer: False)
+        monkeypatch.setattr(f"mpitile.plan.memory.lifetimes.{name}", lambda layer: False)
 
     def run(comm):
         program = make_program(comm, network, plan)

@@ -16,7 +16,7 @@ from mpitile.geometry.box import whole
 from mpitile.geometry.tiling import Grid
 from mpitile.network.cfg import parse_network
 from mpitile.network.heads import heads
-from mpitile.plan.choose import choose_plan
+from mpitile.plan.by_rule import choose_plan
 from mpitile.plan.partition import Partition
 from mpitile.plan.plan import Plan
 from mpitile.runtime.parameters import Parameters

@@ -7,10 +7,10 @@ from planner_cases import cluster
 
 from mpitile.geometry.tiling import Grid
 from mpitile.network.cfg import parse_network
-from mpitile.plan.bytes import Demand
+from mpitile.plan.memory.bytes import Demand
 from mpitile.plan.plan import Plan
-from mpitile.plan.planner import Planner
-from mpitile.plan.request import Request
+from mpitile.plan.search.planner import Planner
+from mpitile.plan.search.request import Request
 from mpitile.train.planning import earlier_plan, plan_keys, read_plan, settle
 
 CFG = """

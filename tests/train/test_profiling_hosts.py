@@ -7,7 +7,7 @@ import pytest
 from mpitile.comm.local import run_ranks
 from mpitile.errors import InputError
 from mpitile.network.cfg import parse_network
-from mpitile.plan.cluster import Point
+from mpitile.plan.clusters.cluster import Point
 from mpitile.train import device_speed, profiling
 from mpitile.train.device_speed import Measured, merged
 

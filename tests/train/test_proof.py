@@ -12,7 +12,7 @@ from mpitile.comm.exchange import Exchange
 from mpitile.comm.local import LocalCommunicator
 from mpitile.geometry.tiling import Grid
 from mpitile.network.cfg import parse_network
-from mpitile.plan.choose import default_groups
+from mpitile.plan.by_rule import default_groups
 from mpitile.plan.plan import Plan
 from mpitile.train.proof import Record, compare, random_problem, run_alone, run_tile_by_tile
 

@@ -6,7 +6,7 @@ from small_jobs import box_images, detector, small_settings
 
 from mpitile.comm.local import run_ranks
 from mpitile.comm.topology import make_topology
-from mpitile.plan.devices import Devices, expected_devices
+from mpitile.plan.clusters.devices import Devices, expected_devices
 from mpitile.train.forecast import job_bytes
 from mpitile.train.memory import describe_bytes, peak_bytes, resident_bytes
 from mpitile.train.setup import make_job

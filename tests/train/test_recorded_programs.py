@@ -17,10 +17,10 @@ from small_jobs import detector, small_settings
 from strategies import cases
 
 from mpitile.comm.local import run_ranks
-from mpitile.plan.intervals import FLIGHT
-from mpitile.plan.program_check import check_programs
 from mpitile.plan.recording import BeginBucket
-from mpitile.plan.simulate import simulate
+from mpitile.plan.simulation.intervals import FLIGHT
+from mpitile.plan.simulation.program_check import check_programs
+from mpitile.plan.simulation.simulate import simulate
 from mpitile.train.planning import ITEMSIZES
 from mpitile.train.setup import make_job
 

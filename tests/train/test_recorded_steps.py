@@ -11,13 +11,13 @@ from mpitile.comm.recorded import RecordedCommunicator
 from mpitile.comm.recorder import Recorder
 from mpitile.comm.topology import make_topology
 from mpitile.errors import InputError
-from mpitile.plan.cluster import Cluster, Device, DeviceSpeed, Link
-from mpitile.plan.cost import Cost
+from mpitile.plan.clusters.cluster import Cluster, Device, DeviceSpeed, Link
+from mpitile.plan.costs.cost import Cost
 from mpitile.plan.partition import Partition
-from mpitile.plan.program_check import check_programs
-from mpitile.plan.programs import StepSize, step_programs
 from mpitile.plan.recording import IMAGES, BeginExchange, Compute, Recording, total_seconds
-from mpitile.plan.simulate import simulate
+from mpitile.plan.simulation.program_check import check_programs
+from mpitile.plan.simulation.programs import StepSize, step_programs
+from mpitile.plan.simulation.simulate import simulate
 from mpitile.train.recording import describe_job, record, recorded_job
 from mpitile.train.setup import make_job
 from mpitile.train.sources import open_images, training_feeder

@@ -10,8 +10,8 @@ from mpitile.comm.topology import make_topology
 from mpitile.geometry.tiling import Grid
 from mpitile.network.cfg import parse_network
 from mpitile.network.parameters import parameter_specs
-from mpitile.plan.bytes import state_bytes
 from mpitile.plan.filters import split_at_switches
+from mpitile.plan.memory.bytes import state_bytes
 from mpitile.plan.plan import Plan
 from mpitile.runtime.parameters import Parameters
 from mpitile.train.optimizer import make_optimizer, optimizer_memory

@@ -11,7 +11,7 @@ from mpitile.comm.local import run_ranks
 from mpitile.comm.topology import make_topology
 from mpitile.geometry.tiling import Grid
 from mpitile.network.cfg import parse_network
-from mpitile.plan.bytes import state_bytes
+from mpitile.plan.memory.bytes import state_bytes
 from mpitile.plan.plan import Plan
 from mpitile.runtime.parameters import Parameters
 from mpitile.train.optimizer import make_optimizer

@@ -1,0 +1,56 @@
+"""By what measure the time of a layer's box is read between the measured ones."""
+
+from __future__ import annotations
+
+from mpitile.network.spec import Layer
+from mpitile.plan.costs.layer_class import WINOGRAD, layer_class
+
+# Winograd's algorithms compute squares of so many cells, from squares that are larger by the
+# kernel's size less one.
+_SQUARES, _KERNEL = (2, 4), 3
+# In multiplications for one channel and one filter: what transforms cost at each place of a
+# square, for each channel of it; reading the weights; and writing a place of their transform.
+# Fewer channels than these are multiplied directly. As `mpitile.kernels.choice` weighs them.
+_TRANSFORM, _WEIGHTS, _PLACE = 28, 400, 10
+_DIRECT_WEIGHTS, _FEWEST_CHANNELS = 330, 16
+
+
+def effort(
+    layer: Layer,
+    operation: str,
+    images: int,
+    rows: int,
+    columns: int,
+    convolution: Layer | None = None,
+) -> float:
+    """What an operation's time follows on boxes of one layer class, in any unit.
+
+    Cells, but for convolutions that Winograd's algorithms may compute: there it is the
+    multiplications of the cheapest way, so that what its squares cover beyond the box counts.
+
+    Parameters
+    ----------
+    rows, columns : of the layer's output.
+    convolution : where the layer is a pool that is computed together with the convolution
+        before it, the latter.
+    """
+    cells = images * rows * columns
+    product = convolution or layer
+    if not layer_class(product).startswith(WINOGRAD):
+        return cells
+    channels, filters = product.input_shapes[0].channels, product.output_shape.channels
+    if min(channels, filters) < _FEWEST_CHANNELS:
+        return cells
+    if convolution is not None:
+        stride = layer.operation.stride
+        rows, columns = stride * rows, stride * columns
+    if operation == "backward_input":
+        # The input's gradient reaches over the box.
+        rows, columns = rows + _KERNEL - 1, columns + _KERNEL - 1
+    ways = [float(_KERNEL**2 * images * rows * columns + _DIRECT_WEIGHTS)]
+    for cells in _SQUARES:
+        squares = images * -(-rows // cells) * -(-columns // cells)
+        places = (cells + _KERNEL - 1) ** 2
+        transforms = 1 + _TRANSFORM * (1 / channels + 1 / filters)
+        ways.append(places * (squares * transforms + _PLACE) + _WEIGHTS)
+    return min(ways)

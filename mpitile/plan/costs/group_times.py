@@ -1,0 +1,299 @@
+"""Seconds of every possible fused group on one grid: what the planner adds up."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from mpitile.network import receptive
+from mpitile.network.merging import merged_pools
+from mpitile.network.receptive import needs_whole_input
+from mpitile.network.spec import Network
+from mpitile.plan.clusters.cluster import OPERATIONS
+from mpitile.plan.costs.cost import Cost
+from mpitile.plan.costs.exchange_times import ExchangeTimes
+from mpitile.plan.costs.reach import Intervals, Reach, Reached
+from mpitile.plan.costs.sum_times import SumTimes
+from mpitile.plan.partition import plan_tiling
+from mpitile.plan.plan import Plan
+
+# Different tiles may be the slowest in different layers: what seems to take longer by less
+# than this may not.
+_MARGIN = 1.05
+
+
+# Of each tensor, what every row or column of the grid fetches.
+_Fetched = Mapping[int, Intervals]
+
+
+class GroupSeconds(NamedTuple):
+    """One pass through a group on its slowest rank.
+
+    Attributes
+    ----------
+    forward, backward : computing.
+    exchange : the messages at its start, and packing them.
+    adjoint : those on their way back.
+    hidden : of the messages back, while the first layer's weight gradient is computed.
+    again : for each of its layers, computing it forward once more.
+    sums : of its gradients over ranks, with the weights' update.
+    statistics : batch norm's sums over ranks.
+    """
+
+    forward: float
+    backward: float
+    exchange: float
+    adjoint: float
+    hidden: float
+    again: tuple[float, ...]
+    sums: float = 0.0
+    statistics: float = 0.0
+
+    @property
+    def stored(self) -> float:
+        """Of a group that keeps its inner activations."""
+        return self.own + self.sums + self.statistics
+
+    @property
+    def own(self) -> float:
+        """The same without sums."""
+        return self.forward + self.backward + self.exchange + self.adjoint - self.hidden
+
+    def recomputed(self, layers: Iterable[int]) -> float:
+        """Of one that computes some of its layers, counted from its first, a second time."""
+        return self.stored + sum(self.again[layer] for layer in layers)
+
+
+class _Tile(NamedTuple):
+    """A tile that may be the slowest of a group, and a device that computes it."""
+
+    row: int
+    column: int
+    device: int
+
+
+class GroupTimes:
+    """The groups of a network under one grid and number of replicas.
+
+    Groups never reach over a layer that needs its whole input: it has to start one.
+
+    Parameters
+    ----------
+    plan : grid, replicas and weights; its groups do not matter.
+    images : of a pass on one team.
+    every : whether groups are wanted that take longer than their layers one by one. They may
+        save memory, where their inner activations are computed again.
+
+    Attributes
+    ----------
+    groups : of tiles, by first layer and stop, where what they fetch is tiled, too.
+    rows, columns : the axes of the tiling.
+    sums : what sums over ranks take.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        cost: Cost,
+        plan: Plan,
+        images: int,
+        every: bool = False,
+        passes: int = 1,
+        optimizer: str = "sgd",
+    ) -> None:
+        self._network, self._cost, self._images, self._every = network, cost, images, every
+        tiling = plan_tiling(network, plan)
+        layers, sizes = receptive.geometry(network), receptive.sizes(network)
+        self.rows = Reach(layers, [height for height, _ in sizes], tiling.rows, True)
+        self.columns = Reach(layers, [width for _, width in sizes], tiling.columns, False)
+        self.exchanges = ExchangeTimes(network, cost, plan, self.rows, self.columns, images)
+        self.sums = SumTimes(network, cost, plan, passes, optimizer)
+        self._tiles = _tiles(cost, plan)
+        self._pools = merged_pools(network, ())
+        self._known: dict[tuple[int, int, int, int, bool], tuple[float, float, float]] = {}
+        self.groups: dict[tuple[int, int], GroupSeconds] = {}
+        # What each of them fetches, by rows and by columns, and the seconds of weight gradients.
+        self._fetched: dict[tuple[int, int], tuple[_Fetched, _Fetched, float]] = {}
+        self._layer_sums: dict[int, tuple[float, float]] = {}
+        forced = [0, *(layer.index for layer in network.layers if needs_whole_input(layer))]
+        for stop in range(1, len(layers) + 1):
+            self._add_groups(stop, max(first for first in forced if first < stop))
+
+    def _add_groups(self, stop: int, least: int) -> None:
+        """All groups that end before layer `stop` and start at `least` or later."""
+        rows = dict(self.rows.back_from(stop, least))
+        columns = dict(self.columns.back_from(stop, least))
+        tiles = _candidates(
+            self._tiles,
+            [_lengths(reached) for reached in rows.values()],
+            [_lengths(reached) for reached in columns.values()],
+        )
+        sums = [_Sum(self, tile, least) for tile in tiles]
+        # What the layers take in groups of their own, and what their sums do in any group.
+        apart = added = statistics = 0.0
+        for first, reached in rows.items():
+            across = columns[first]
+            for one in sums:
+                one.step(first, reached, across)
+            exchange = self.exchanges.seconds(reached.fetched, across.fetched)
+            weights = max(one.weights for one in sums)
+            own_sums, own_statistics = self._sums_of(first)
+            added, statistics = added + own_sums, statistics + own_statistics
+            group = self.groups[first, stop] = GroupSeconds(
+                max(one.forward for one in sums),
+                max(one.backward for one in sums),
+                exchange.seconds,
+                exchange.seconds,
+                min(exchange.link, weights) if exchange.eager else 0.0,
+                tuple(map(max, zip(*(reversed(one.again) for one in sums), strict=True))),
+                added,
+                statistics,
+            )
+            self._fetched[first, stop] = reached.fetched, across.fetched, weights
+            alone = self.groups[first, first + 1]
+            apart += alone.own
+            # Longer groups repeat all of this, and more; but a pool may cost less together with
+            # the convolution before it.
+            final = not self._every and first not in self._pools
+            if final and group.forward + group.backward > _MARGIN * apart:
+                break
+
+    def reading(self, first: int, stop: int, sliced: Mapping[int, Sequence[int]]) -> GroupSeconds:
+        """A group of tiles where some of what it fetches is divided by channels.
+
+        Parameters
+        ----------
+        sliced : how many channels each tile's rank owns of these tensors.
+        """
+        group, (rows, columns, weights) = self.groups[first, stop], self._fetched[first, stop]
+        exchange = self.exchanges.seconds(rows, columns, sliced)
+        return group._replace(
+            exchange=exchange.seconds,
+            adjoint=exchange.seconds,
+            hidden=min(exchange.link, weights) if exchange.eager else 0.0,
+        )
+
+    def fetched(self, first: int, stop: int) -> Collection[int]:
+        """The tensors that a group of tiles reads from outside."""
+        return self._fetched[first, stop][0].keys()
+
+    def _sums_of(self, layer: int) -> tuple[float, float]:
+        if layer not in self._layer_sums:
+            channels = self._network.layers[layer].output_shape.channels
+            statistics = self.sums.statistics(layer, channels)
+            self._layer_sums[layer] = self.sums.tiled(layer), statistics
+        return self._layer_sums[layer]
+
+    def layer(
+        self, device: int, layer: int, rows: int, columns: int, merged: bool
+    ) -> tuple[float, float, float]:
+        """Seconds forward, backward, and of the latter for weights, of a layer's box."""
+        key = (device, layer, rows, columns, merged)
+        seconds = self._known.get(key)
+        if seconds is None:
+            box = (self._images, rows, columns, merged)
+            forward, inputs, weights = (
+                self._cost.compute(device, layer, name, *box) for name in OPERATIONS
+            )
+            seconds = self._known[key] = forward, inputs + weights, weights
+        return seconds
+
+    def merges(self, layer: int, first: int) -> bool:
+        """Whether a layer is a pool that joins the convolution before it in a group."""
+        return layer in self._pools and layer > first
+
+
+class _Sum:
+    """Seconds of one tile in the groups that stop at the same layer, as they grow forward."""
+
+    def __init__(self, times: GroupTimes, tile: _Tile, least: int) -> None:
+        self._times, self._tile, self._least = times, tile, least
+        self._behind = (0.0, 0.0)
+        # A pool whose convolution is not in the group yet: its number and its box.
+        self._pool: tuple[int, int, int] | None = None
+        self.forward = self.backward = self.weights = 0.0
+        self.again: list[float] = []
+
+    def step(self, layer: int, rows: Reached, columns: Reached) -> None:
+        """Take in the layer before those that have been taken in."""
+        tile, times = self._tile, self._times
+        box = _length(rows.computed[tile.row]), _length(columns.computed[tile.column])
+        merged = self._pool is not None
+        if self._pool is not None:
+            layer, *box = self._pool
+            # The pool is computed with its convolution now, not on its own.
+            self.again[-1] = 0.0
+        self._pool = None
+        own = times.layer(tile.device, layer, *box, merged)
+        forward, backward, self.weights = own
+        self.forward, self.backward = self._behind[0] + forward, self._behind[1] + backward
+        self.again.append(forward)
+        if times.merges(layer, self._least) and not merged:
+            self._pool = (layer, *box)
+        else:
+            self._behind = (self.forward, self.backward)
+
+
+def _tiles(cost: Cost, plan: Plan) -> tuple[_Tile, ...]:
+    """Each tile with one device for every speed at which a replica computes it."""
+    first: dict[int, int] = {}
+    found: dict[_Tile, None] = {}
+    for rank in range(plan.ranks):
+        device = cost.cluster.device_of(rank)
+        device = first.setdefault(id(cost.cluster.devices[device].speed), device)
+        found[_Tile(*plan.grid.position(rank % plan.grid.tiles), device)] = None
+    return tuple(found)
+
+
+def _candidates(
+    tiles: Sequence[_Tile], rows: Sequence[Sequence[int]], columns: Sequence[Sequence[int]]
+) -> list[_Tile]:
+    """Without the tiles that are nowhere larger than another one of the same speed.
+
+    `rows` and `columns` hold for each layer the parts' lengths.
+    """
+    below_rows, below_columns = _dominance(rows), _dominance(columns)
+    left: list[_Tile] = []
+    for tile in tiles:
+        covered = any(
+            other.device == tile.device
+            and other.row in below_rows[tile.row]
+            and other.column in below_columns[tile.column]
+            for other in left
+        )
+        if not covered:
+            left = [
+                other
+                for other in left
+                if not (
+                    other.device == tile.device
+                    and tile.row in below_rows[other.row]
+                    and tile.column in below_columns[other.column]
+                )
+            ]
+            left.append(tile)
+    return left
+
+
+def _dominance(lengths: Sequence[Sequence[int]]) -> list[frozenset[int]]:
+    """For each part, the parts that are nowhere shorter."""
+    profiles = list(zip(*lengths, strict=True))
+    distinct = set(profiles)
+    longer = {
+        profile: {
+            other for other in distinct if all(b >= a for a, b in zip(profile, other, strict=True))
+        }
+        for profile in distinct
+    }
+    return [
+        frozenset(part for part, other in enumerate(profiles) if other in longer[profile])
+        for profile in profiles
+    ]
+
+
+def _length(interval: tuple[int, int]) -> int:
+    return max(0, interval[1] - interval[0])
+
+
+def _lengths(reached: Reached) -> list[int]:
+    return [_length(interval) for interval in reached.computed]

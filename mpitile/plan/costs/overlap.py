@@ -1,0 +1,114 @@
+"""Gradients' sums beside the backward pass, and new values beside the next forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+
+from mpitile.network.parameters import parameter_specs
+from mpitile.plan.clusters.devices import first_devices
+from mpitile.plan.costs.cost import Cost
+from mpitile.plan.costs.sum_times import peer_sum, trained_elements
+from mpitile.plan.partition import Partition
+from mpitile.plan.sums.buckets import layer_buckets
+from mpitile.plan.sums.completion import Awaiting, Completion, value_bytes
+from mpitile.plan.sums.slices import covered, share
+from mpitile.plan.tasks import Task
+
+
+class _Links:
+    """The links between devices, as far as buckets keep them busy.
+
+    Halos and buckets share what a link carries while both are there.
+    """
+
+    def __init__(self, partition: Partition, cost: Cost) -> None:
+        self._partition, self._cost = partition, cost
+        self._ranks = partition.plan.ranks
+        specs = parameter_specs(partition.network)
+        alike = [spec for spec in specs if spec.layer not in partition.plan.filters]
+        self._buckets = layer_buckets(alike, cost.itemsize)
+        self._free = 0.0
+
+    def halo(self, start: float, seconds: float) -> float:
+        """Seconds of messages that set out now, which would alone take so many."""
+        common = min(max(0.0, self._free - start), seconds)
+        self._free += common
+        return seconds + common
+
+    def _way(self, size: int) -> float:
+        """Seconds that a bucket's sum, or handing its values out again, keeps links busy.
+
+        Latency passes while another bucket is on them.
+        """
+        once, twice = (self._cost.gradient_sum(times * size, self._ranks) for times in (1, 2))
+        return (twice - once) / 2
+
+    def _peers_way(self, layer: int) -> float:
+        """The same for a filter-parallel layer's slices, over replicas."""
+        plan, described = self._partition.plan, self._partition.network.layers[layer]
+        if plan.replicas == 1 or layer not in plan.filters:
+            return 0.0
+        each = self._cost.itemsize * trained_elements(described)
+        channels = described.output_shape.channels
+        spans = self._partition.spans[layer]
+        sizes = [each * (stop - start) // channels for start, stop in spans]
+        return peer_sum(self._cost, plan, sizes) / 2 if any(sizes) else 0.0
+
+
+class BesideBackward(_Links):
+    """While gradients are summed.
+
+    Buckets follow each other: each sets out when the last rank has completed it and the one
+    before it is summed.
+    """
+
+    def __init__(self, partition: Partition, cost: Cost) -> None:
+        super().__init__(partition, cost)
+        self._completion = Completion(self._buckets, cost.itemsize)
+
+    def after(self, task: Task, clock: Sequence[float]) -> None:
+        """All ranks have computed a task's gradients by these times."""
+        ways = [self._way(size) for size in self._completion.after(task)]
+        for way in (*ways, self._peers_way(task.first.index)):
+            if way:
+                self._free = max(self._free, *clock) + way
+
+    def left(self, clock: Sequence[float]) -> float:
+        """Seconds from the last rank's end of backward until all sums are there."""
+        return max(0.0, self._free - max(clock))
+
+
+class BesideForward(_Links):
+    """While the step before's new values are handed out, from the beginning of the step."""
+
+    def __init__(self, partition: Partition, cost: Cost) -> None:
+        super().__init__(partition, cost)
+        self._awaiting = Awaiting(self._buckets)
+        ways = map(self._way, value_bytes(self._buckets, cost.itemsize))
+        # When each bucket is there if no halo comes between, and when all slices are.
+        self._there = list(accumulate(ways))
+        self._all = sum(map(self._peers_way, partition.plan.filters), sum(self._there[-1:]))
+        self._free = self._all
+
+    def before(self, task: Task) -> float:
+        """When the values of a task that comes next are there."""
+        late = self._free - self._all
+        if task.first.index in self._partition.plan.filters:
+            return self._free if self._partition.plan.replicas > 1 else 0.0
+        counts = self._awaiting.before(task)
+        return max((self._there[count - 1] + late for count in counts), default=0.0)
+
+
+def adding_seconds(cost: Cost, rank: int, ranks: int, elements: int) -> float:
+    """CPU seconds in which a rank adds up its parts of so many gradients.
+
+    Inside its device and from others; beside backward they are taken from its kernels.
+    """
+    devices = first_devices(cost.cluster, ranks)
+    part = share(devices, rank, (0, elements))
+    device, _ = devices.place(rank)
+    summands = (len(devices.ranks[device]) - 1) * covered(part.added)
+    summands += covered([parcel.span for parcel in part.receives])
+    speed = cost.cluster.devices[cost.cluster.device_of(rank)].speed
+    return summands * cost.itemsize / (speed.sum * speed.share)

@@ -1,0 +1,255 @@
+"""Predicted seconds of a training step, rank by rank."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from mpitile.network.spec import Network
+from mpitile.plan.clusters.wires import EAGER_BYTES
+from mpitile.plan.costs.cost import Cost, Message
+from mpitile.plan.costs.group_moves import GroupMoves
+from mpitile.plan.costs.overlap import BesideBackward, BesideForward, adding_seconds
+from mpitile.plan.costs.sum_times import STATISTIC_BYTES, peer_adding, peer_sum
+from mpitile.plan.memory.bytes import tile_elements
+from mpitile.plan.partition import Partition
+from mpitile.plan.plan import Plan
+from mpitile.plan.recording import ADJOINT, FORWARD
+from mpitile.plan.sums.slices import own_elements
+from mpitile.plan.tasks import Task, group_tasks
+
+
+@dataclass(frozen=True, slots=True)
+class RankSeconds:
+    """How a rank spends a step: computing, on messages, on sums, and waiting for others."""
+
+    compute: float
+    halo: float
+    reduce: float
+    wait: float
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """Seconds of a step without reading images, and of each rank's parts of it."""
+
+    step_seconds: float
+    ranks: tuple[RankSeconds, ...]
+
+
+def predict(
+    network: Network,
+    plan: Plan,
+    cost: Cost,
+    images: int,
+    optimizer: str = "sgd",
+    subdivisions: int = 1,
+    overlap: bool = True,
+) -> Prediction:
+    """The time of a step, in the order of `mpitile.runtime.program`'s and the trainer's work.
+
+    Each rank has a clock: an exchange begins for a rank when its neighbours have come there,
+    a sum when all ranks have.
+
+    Parameters
+    ----------
+    images : of a step over all replicas.
+    subdivisions : passes of a step.
+    overlap : whether gradients are summed beside the last backward pass.
+    """
+    step = _Step(Partition(network, plan), cost, images // subdivisions)
+    return step.run(optimizer, subdivisions, overlap and plan.ranks > 1)
+
+
+class _Step:
+    """Clocks of all ranks, and what filled their time."""
+
+    def __init__(self, partition: Partition, cost: Cost, images: int) -> None:
+        self._partition, self._plan, self._cost = partition, partition.plan, cost
+        self._network = partition.network
+        ranks, tiles = partition.plan.ranks, partition.plan.grid.tiles
+        self._images = images // partition.plan.replicas
+        self._tasks = group_tasks(self._network, self._plan)
+        # Trained numbers that all ranks have alike, and those of each tile's slices.
+        elements = [tile_elements(self._network, self._plan, tile) for tile in range(tiles)]
+        self._elements = elements[0][0][0]
+        self._sliced = [sliced for _, (sliced, _) in elements]
+        self._devices = [cost.cluster.device_of(rank) for rank in range(ranks)]
+        self._moves = GroupMoves(partition, cost, self._images)
+        self._messages = [self._moves.messages(group) for group in range(len(partition.ranges))]
+        self._beside: BesideBackward | BesideForward | None = None
+        self._clock, self._compute, self._halo, self._reduce = ([0.0] * ranks for _ in range(4))
+        self._everyone = [range(ranks)]
+        self._peers = [range(tile, ranks, tiles) for tile in range(tiles)]
+
+    def run(self, optimizer: str, subdivisions: int, overlap: bool) -> Prediction:
+        ranks = len(self._clock)
+        for number in range(subdivisions):
+            self._pass(overlap and number == 0, overlap and number == subdivisions - 1)
+        self._sum_gradients()
+        own = own_elements(self._cost.cluster, ranks, self._elements)
+        for rank, device in enumerate(self._devices):
+            sliced = self._sliced[rank % self._plan.grid.tiles] / self._plan.replicas
+            self._work(
+                rank,
+                self._cost.update(device, own[rank] + sliced, optimizer)
+                + self._cost.overhead(device),
+            )
+        step = max(self._clock)
+        return Prediction(
+            step,
+            tuple(
+                RankSeconds(*parts, max(0.0, step - sum(parts)))
+                for parts in zip(self._compute, self._halo, self._reduce, strict=True)
+            ),
+        )
+
+    def _sum_gradients(self) -> None:
+        size, elements, ranks = self._cost.itemsize, self._elements, len(self._clock)
+        sizes = [size * elements for elements in self._sliced]
+        if self._beside:
+            for rank in range(ranks):
+                self._work(rank, adding_seconds(self._cost, rank, ranks, elements))
+                self._work(rank, peer_adding(self._cost, self._plan, rank, sizes))
+            self._meet(self._everyone, self._beside.left(self._clock))
+            return
+        if elements:
+            self._meet(self._everyone, self._cost.gradient_sum(elements * size, ranks))
+        if self._plan.replicas > 1 and any(sizes):
+            self._meet(self._peers, peer_sum(self._cost, self._plan, sizes))
+
+    def _pass(self, values: bool, sums: bool) -> None:
+        """One pass, with new values beside forward or sums beside backward."""
+        groups = range(len(self._partition.ranges))
+        self._beside = BesideForward(self._partition, self._cost) if values else None
+        for group in groups:
+            self._begin(group, FORWARD)
+            self._finish(group, FORWARD, list(self._clock))
+            self._forward(group)
+        self._beside = BesideBackward(self._partition, self._cost) if sums else None
+        for group in reversed(groups):
+            self._backward(group)
+
+    def _forward(self, group: int) -> None:
+        for task in self._tasks[group]:
+            if isinstance(self._beside, BesideForward):
+                self._await(self._beside.before(task))
+            self._task(group, task, "forward")
+            if task.normalized:
+                for _ in range(2):
+                    self._statistics(task, 1)
+
+    def _backward(self, group: int) -> None:
+        tasks = self._tasks[group]
+        for task in reversed(tasks):
+            for again in task.again:
+                # Batch norm knows its sums.
+                self._task(group, again, "forward")
+            if task.normalized:
+                self._statistics(task, 2)
+            self._task(group, task, "backward_input")
+            if task is tasks[0]:
+                self._begin(group, ADJOINT)
+            begun = list(self._clock)
+            self._task(group, task, "backward_weights")
+            if isinstance(self._beside, BesideBackward):
+                self._beside.after(task, self._clock)
+        # The adjoint travels while the first layer's weight gradient is computed.
+        self._finish(group, ADJOINT, begun)
+
+    def _task(self, group: int, task: Task, operation: str) -> None:
+        layer, first = task.layer, self._partition.ranges[group][0]
+        spans = self._partition.spans.get(layer.index)
+        for rank, device in enumerate(self._devices):
+            tile = rank % self._plan.grid.tiles
+            box = self._partition.needs[tile][group].computed[layer.index - first]
+            channels = spans[tile][1] - spans[tile][0] if spans else None
+            size = (self._images, box.height, box.width)
+            self._work(
+                rank,
+                self._cost.compute(device, layer.index, operation, *size, task.merged, channels),
+            )
+
+    def _work(self, rank: int, seconds: float) -> None:
+        self._clock[rank] += seconds
+        self._compute[rank] += seconds
+
+    def _await(self, ready: float) -> None:
+        """Every rank waits until then."""
+        for rank, now in enumerate(self._clock):
+            late = max(0.0, ready - now)
+            self._clock[rank] += late
+            self._reduce[rank] += late
+
+    def _copy(self, rank: int, seconds: float) -> None:
+        self._clock[rank] += seconds
+        self._halo[rank] += seconds
+
+    def _begin(self, group: int, direction: str) -> None:
+        """Pack what is sent."""
+        parts = self._moves.parts(group)
+        if parts is None:
+            for message in _directed(self._messages[group], direction):
+                pack = self._cost.pack(self._devices[message.source], message.size)
+                self._copy(message.source, pack)
+            return
+        for rank in range(len(self._clock)):
+            self._copy(rank, self._moves.gathers.of(direction)(rank, parts)[0])
+        # What its ranks have put together, a device sends once.
+        self._meet(self._moves.gathers.devices, 0.0)
+
+    def _finish(self, group: int, direction: str, begun: list[float]) -> None:
+        """End an exchange that ranks began at these times, and unpack."""
+        messages, parts = _directed(self._messages[group], direction), self._moves.parts(group)
+        starts: dict[int, float] = {}
+        for source, target, size in messages:
+            eager = size <= EAGER_BYTES
+            times = (begun if eager else self._clock)[source], self._clock[target]
+            start = times[0] if eager else max(times)
+            for rank in (source, target):
+                starts[rank] = max(starts.get(rank, 0.0), start)
+        before = list(self._clock)
+        found = self._cost.exchange(messages)
+        if found and self._beside:
+            # What the slowest waits longer, all do: they go on together soon.
+            slowest = max(found.values())
+            longer = self._beside.halo(min(starts.values()), slowest) / slowest
+            found = {rank: longer * seconds for rank, seconds in found.items()}
+        for rank, seconds in found.items():
+            end = max(before[rank], starts[rank] + seconds)
+            self._halo[rank] += min(seconds, end - before[rank])
+            self._clock[rank] = end
+        if parts is None:
+            for message in messages:
+                unpack = self._cost.pack(self._devices[message.target], message.size)
+                self._copy(message.target, unpack)
+            return
+        if direction == FORWARD:
+            self._meet(self._moves.gathers.devices, 0.0)
+        for rank in range(len(self._clock)):
+            self._copy(rank, self._moves.gathers.of(direction)(rank, parts)[1])
+
+    def _statistics(self, task: Task, vectors: int) -> None:
+        """Batch norm's sums, of a filter-parallel layer's channels over replicas alone."""
+        spans = self._partition.spans.get(task.first.index)
+        if not spans:
+            size = vectors * STATISTIC_BYTES * task.layer.output_shape.channels
+            self._meet(self._everyone, self._cost.reduction(size, len(self._clock)))
+        elif self._plan.replicas > 1:
+            size = vectors * STATISTIC_BYTES * max(stop - start for start, stop in spans)
+            self._meet(self._peers, self._cost.reduction(size, self._plan.replicas))
+
+    def _meet(self, teams: Iterable[Sequence[int]], seconds: float) -> None:
+        """The ranks of each team wait for each other, and go on so much later."""
+        for team in teams:
+            end = max(self._clock[rank] for rank in team) + seconds
+            for rank in team:
+                self._clock[rank] = end
+                self._reduce[rank] += seconds
+
+
+def _directed(messages: list[Message], direction: str) -> list[Message]:
+    """Messages of a forward exchange as they travel in a direction."""
+    if direction == FORWARD:
+        return messages
+    return [Message(message.target, message.source, message.size) for message in messages]

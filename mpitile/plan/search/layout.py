@@ -1,0 +1,217 @@
+"""One grid and number of replicas: the groups that may be chosen there, and the best of them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from functools import cached_property
+from math import inf
+from typing import TYPE_CHECKING
+
+from mpitile.geometry.needs import group_ranges
+from mpitile.plan.by_rule import recompute_flags, split_at_whole_inputs
+from mpitile.plan.costs.filter_times import FilterTimes
+from mpitile.plan.costs.group_times import GroupTimes
+from mpitile.plan.filters import split_at_switches
+from mpitile.plan.plan import Plan
+from mpitile.plan.search.borders import Grouping, Ways, cheapest_within, fastest
+from mpitile.plan.search.choices import TILED, Choices, Group, Untimed
+from mpitile.plan.search.group_bytes import GroupBytes
+from mpitile.plan.search.request import AUTO, Planned
+
+if TYPE_CHECKING:
+    from mpitile.plan.search.planner import Planner
+
+# Sums of groups may say more than a whole plan takes; what they refuse by less is looked at.
+_SLACK = 1.05
+# Bytes that follow from which layers are filter-parallel, and those that no group changes.
+_TRAINED = ("weights", "gradients", "optimizer")
+_FIXED = ("workspace", "sums")
+
+
+class Layout:
+    """One grid and number of replicas.
+
+    Attributes
+    ----------
+    base : the plan of one group.
+    choices : the groups that may be chosen, but for long ones that take longer than short ones.
+    fastest : the grouping of the fewest seconds, whether it fits or not.
+    """
+
+    def __init__(self, planner: Planner, base: Plan) -> None:
+        self._planner = planner
+        self.base = base
+        self._images = planner.request.demand.images // base.replicas
+        settled = planner.request.recompute not in (AUTO, "none")
+        self._times = self._make_times(every=planner.ranges is not None or settled)
+        self._divided = FilterTimes(
+            planner.request.network, planner.cost, base, self._images, self._times.sums
+        )
+        self.choices = self._wanted(self._times)
+        self._settled = settled
+        self.fastest = self._fastest(self.choices)
+
+    def best(self, limit: float = inf) -> Planned | None:
+        """The fastest plan of this layout that fits and takes less than `limit` seconds a pass."""
+        return self._fitting(self.planned(self.fastest), self.choices, limit)
+
+    def best_exposing(self, exposed: float) -> Planned | None:
+        """The same where this part of the sums of gradients takes time."""
+        choices = self._wanted(self._times, exposed=exposed)
+        return self._fitting(self.planned(self._fastest(choices)), choices, inf)
+
+    def _fastest(self, choices: Choices) -> Grouping:
+        """The grouping of the fewest seconds, whether it fits or not."""
+        if self._settled:
+            # Some groups recompute whatever it costs.
+            return cheapest_within(choices, self.memory(0), self._planner.ways, inf)[0]
+        return fastest(choices)
+
+    def _fitting(self, first: Planned, choices: Choices, limit: float) -> Planned | None:
+        """The fastest choice that fits, where `first` is the fastest."""
+        if first.fits:
+            return first
+        device = self._tightest(first)
+        memory = self.memory(device)
+        room = self._planner.request.room(device) - self.fixed(first, memory, device)
+        found = None
+        if self._planner.request.recompute == AUTO:
+            # What fits without recomputation, and is found at once, bounds what else to look at.
+            found = self._within(choices, memory, lambda group: (False,), room, limit)
+            limit = found.pass_seconds if found else limit
+        ways = self._planner.ways
+        found = self._within(choices, memory, ways, room, limit) or found
+        return found or self._within(self._all_choices, memory, ways, room, limit)
+
+    def faster_by_rule(self, chosen: Planned) -> Planned:
+        """One group, or every layer its own, where it fits and its step is predicted shorter."""
+        request, network = self._planner.request, self._planner.request.network
+        if self._planner.ranges is not None:
+            return chosen
+        filters = () if isinstance(request.filters, str) else tuple(sorted(set(request.filters)))
+        for starts in ((0,), range(len(network.layers))):
+            starts = split_at_switches(network, split_at_whole_inputs(network, starts), filters)
+            flags = recompute_flags(request.recompute, len(starts))
+            plan = replace(self.base, groups=starts, recompute=flags, filters=filters)
+            best = self._planner.predict(chosen.plan).step_seconds
+            if self._planner.predict(plan).step_seconds < best:
+                other = self._planner.evaluate(plan, self.timed(starts, filters).seconds)
+                chosen = other if other.fits else chosen
+        return chosen
+
+    def _within(
+        self, choices: Choices, memory: GroupBytes, ways: Ways, room: float, limit: float
+    ) -> Planned | None:
+        """The fastest grouping that fits every device as a whole."""
+        # How much more than the sum of its groups a plan takes, as seen on the latest.
+        more = 0.0
+        for grouping in cheapest_within(choices, memory, ways, room * _SLACK, limit):
+            if grouping.size + more > room:
+                continue
+            found = self.planned(grouping)
+            if found.fits:
+                return found
+            more = found.excess - (grouping.size - room)
+        return None
+
+    def leanest(self) -> Planned:
+        """The plan of the fewest bytes, whatever time it takes."""
+        device = self._tightest(self.planned(self.fastest))
+        storing = self._planner.request.recompute == "none"
+        choices = self._wanted(self._times if storing else self._all_times, Untimed)
+        memory = self.memory(device)
+        found = cheapest_within(choices, memory, self._planner.ways, inf)
+        leanest = min(found, key=lambda grouping: grouping.size)
+        return self.planned(leanest._replace(seconds=self._seconds(leanest, memory)))
+
+    def _seconds(self, grouping: Grouping, memory: GroupBytes) -> float:
+        """Of a pass with these groups."""
+        seconds, forms = 0.0, TILED
+        for group, recompute in zip(grouping.groups, grouping.recompute, strict=True):
+            again = memory.again(group) if recompute else ()
+            seconds += self._all_choices.seconds(group, forms).recomputed(again)
+            forms = self._all_choices.after(group, forms)
+        return seconds
+
+    def planned(self, grouping: Grouping) -> Planned:
+        """The layout with these groups, looked at as a whole."""
+        flags = grouping.recompute if any(grouping.recompute) else ()
+        plan = replace(self.base, groups=grouping.starts, recompute=flags, filters=grouping.filters)
+        return self._planner.evaluate(plan, grouping.seconds)
+
+    def timed(self, starts: Sequence[int], filters: Collection[int] = ()) -> Grouping:
+        """These groups, none of which recomputes."""
+        ranges = group_ranges(starts, len(self._planner.request.network.layers))
+        groups = tuple(Group(*group, group[0] in filters) for group in ranges)
+        return Grouping(self._every.total(groups), groups, (False,) * len(groups))
+
+    @cached_property
+    def _all_choices(self) -> Choices:
+        """Long groups included, where recomputing them may save memory."""
+        storing = self._planner.request.recompute == "none"
+        return self.choices if storing else self._wanted(self._all_times)
+
+    @cached_property
+    def _every(self) -> Choices:
+        """All groups, also those that are not wanted."""
+        network = self._planner.request.network
+        return Choices(network, self._all_times, self._divided, lambda group: True)
+
+    @cached_property
+    def _all_times(self) -> GroupTimes:
+        return self._make_times(every=True)
+
+    def _make_times(self, every: bool) -> GroupTimes:
+        request = self._planner.request
+        return GroupTimes(
+            request.network,
+            self._planner.cost,
+            self.base,
+            self._images,
+            every,
+            request.passes,
+            request.optimizer,
+        )
+
+    def _wanted(
+        self, times: GroupTimes, kind: type[Choices] = Choices, exposed: float = 1.0
+    ) -> Choices:
+        planner = self._planner
+        tiles = self.base.grid.tiles
+        return kind(
+            planner.request.network,
+            times,
+            self._divided,
+            lambda group: planner.allowed(group, tiles),
+            exposed,
+        )
+
+    def _tightest(self, planned: Planned) -> int:
+        """The device that lacks most memory."""
+        request = self._planner.request
+        return max(
+            range(len(planned.devices)),
+            key=lambda number: planned.devices[number] - request.room(number),
+        )
+
+    def fixed(self, planned: Planned, memory: GroupBytes, device: int) -> int:
+        """The bytes on a device that groups do not change."""
+        ranks = self._planner.request.cluster.ranks_of(device)
+        every = sum(planned.ranks[rank][kind] for rank in ranks for kind in _TRAINED)
+        fixed = sum(planned.ranks[rank][kind] for rank in ranks for kind in _FIXED)
+        return fixed + every - memory.trained(set(planned.plan.filters))
+
+    def memory(self, device: int) -> GroupBytes:
+        """What groups take on a device."""
+        request, times = self._planner.request, self._times
+        return GroupBytes(
+            request.network,
+            self.base,
+            times,
+            self._divided,
+            request.cluster.ranks_of(device),
+            self._images,
+            request.demand,
+            self._planner.lives,
+        )

@@ -1,0 +1,228 @@
+"""The fastest plan that fits: over grids, replicas, groups, filters and recomputation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
+from math import inf
+
+from mpitile.errors import InputError
+from mpitile.geometry.needs import group_ranges
+from mpitile.geometry.tiling import Grid, parse_grid
+from mpitile.plan.by_rule import split_at_whole_inputs, squarest_grid
+from mpitile.plan.clusters.devices import cluster_devices
+from mpitile.plan.clusters.placement import placed
+from mpitile.plan.costs.cost import Cost
+from mpitile.plan.costs.predict import Prediction, predict
+from mpitile.plan.filters import check_filters, divides_filters, split_at_switches
+from mpitile.plan.memory.bytes import plan_bytes
+from mpitile.plan.partition import Partition
+from mpitile.plan.plan import Plan
+from mpitile.plan.search.choices import Group
+from mpitile.plan.search.group_lives import Lives
+from mpitile.plan.search.layout import Layout
+from mpitile.plan.search.request import AUTO, Measured, Planned, Request, first_ranks
+from mpitile.plan.search.tile_weights import tile_weights
+
+# Plans whose passes take longer by less than this are compared step by step.
+_NEAR = 1.03
+# Parts of the sums of gradients, and of handing out new values, that may be seen beside passes.
+_EXPOSED = (0.65, 0.15)
+# First layer and stop.
+Range = tuple[int, int]
+
+
+class Planner:
+    """Answers a request.
+
+    Raises
+    ------
+    InputError : what is settled in the request does not go together.
+    """
+
+    def __init__(self, request: Request) -> None:
+        cluster = first_ranks(request.cluster, request.ranks)
+        demand = replace(request.demand, devices=cluster_devices(cluster))
+        self.request = replace(request, cluster=cluster, demand=demand)
+        self.cost = Cost(request.network, cluster, request.demand.itemsize)
+        self.lives = Lives(request.network, request.demand.itemsize)
+        self.ranges = self._ranges()
+        self._evaluated: dict[Plan, Planned] = {}
+        self._predicted: dict[Plan, Prediction] = {}
+
+    @cached_property
+    def layouts(self) -> list[Layout]:
+        """All grids and numbers of replicas, those that may be fastest first."""
+        layouts = [Layout(self, base) for base in self._bases()]
+        return sorted(layouts, key=lambda layout: layout.fastest.seconds)
+
+    def best(self) -> Planned | None:
+        """The fastest plan that fits every device; None where none does.
+
+        Of those that take about as long by the sum of their groups, it is the one with the
+        shortest predicted step; and so are one group and every layer its own on their grids.
+        """
+        found: list[tuple[Layout, Planned]] = []
+        limit = inf
+        for layout in self.layouts:
+            if layout.fastest.seconds >= limit:
+                break
+            planned = layout.best(limit)
+            if planned is not None:
+                found.append((layout, planned))
+                limit = min(limit, _NEAR * planned.pass_seconds)
+        if not found:
+            # Bounds by the sum of groups may refuse what only just fits.
+            lean = [(layout, layout.leanest()) for layout in self.layouts]
+            found, limit = [one for one in lean if one[1].fits], inf
+        near = [(layout, planned) for layout, planned in found if planned.pass_seconds < limit]
+        if not near:
+            return None
+        candidates = [planned for _, planned in near]
+        if self.request.overlap and self.request.ranks > 1:
+            # Sums that are hidden beside the passes leave other plans ahead.
+            for exposed in _EXPOSED:
+                candidates += filter(None, (near[0][0].best_exposing(exposed),))
+        chosen = min(candidates, key=lambda one: self.predict(one.plan).step_seconds)
+        for layout, _ in near:
+            chosen = layout.faster_by_rule(chosen)
+        return chosen
+
+    def predict(self, plan: Plan) -> Prediction:
+        """The seconds of a step, rank by rank."""
+        request = self.request
+        if plan not in self._predicted:
+            self._predicted[plan] = predict(
+                request.network,
+                plan,
+                self.cost,
+                request.passes * request.demand.images,
+                request.optimizer,
+                request.passes,
+                request.overlap,
+            )
+        return self._predicted[plan]
+
+    def evaluate(self, plan: Plan, pass_seconds: float) -> Planned:
+        """The bytes of a plan as they are allocated, beside its seconds."""
+        if plan not in self._evaluated:
+            self._evaluated[plan] = Planned(
+                plan, pass_seconds, lambda: self._measure(plan), self.request.limited
+            )
+        return self._evaluated[plan]
+
+    def _measure(self, plan: Plan) -> Measured:
+        request, places = self.request, self.request.cluster
+        ranks = plan_bytes(Partition(request.network, plan), request.demand)
+        totals = [sum(kinds.values()) for kinds in ranks]
+        devices = tuple(
+            sum(totals[rank] for rank in places.ranks_of(device))
+            for device in range(len(places.devices))
+        )
+        excess = max(size - request.room(device) for device, size in enumerate(devices))
+        return Measured(ranks, devices, excess)
+
+    def _ranges(self) -> frozenset[Range] | None:
+        """The groups that the request names; None where it leaves them open."""
+        request = self.request
+        if not isinstance(request.filters, str):
+            self._check_filters(request.filters)
+        if isinstance(request.groups, str):
+            if not isinstance(request.recompute, str):
+                raise InputError(
+                    f"tiling.recompute = {list(request.recompute)}: numbers of groups need "
+                    "tiling.groups to name these; expected 'auto', 'none' or 'all'"
+                )
+            return None
+        starts = split_at_whole_inputs(request.network, tuple(request.groups))
+        if not isinstance(request.filters, str):
+            starts = split_at_switches(request.network, starts, request.filters)
+        ranges = group_ranges(starts, len(request.network.layers))
+        if not isinstance(request.recompute, str):
+            for number in request.recompute:
+                if not 0 <= number < len(ranges):
+                    raise InputError(
+                        f"tiling.recompute: there is no group {number}: expected numbers from 0 "
+                        f"to {len(ranges) - 1}, 'all' or 'none'"
+                    )
+        return frozenset(ranges)
+
+    def _check_filters(self, filters: Sequence[int]) -> None:
+        try:
+            check_filters(self.request.network, filters)
+        except InputError as error:
+            raise InputError(f"tiling.{error}") from error
+
+    def ways(self, group: Group) -> tuple[bool, ...]:
+        """Whether a group may store, and whether it may recompute."""
+        wanted = self.request.recompute
+        if isinstance(wanted, str):
+            return {"none": (False,), "all": (True,)}.get(wanted, (False, True))
+        return (sorted(self.ranges or ()).index(group[:2]) in wanted,)
+
+    def allowed(self, group: Group, tiles: int) -> bool:
+        """Whether what the request settles leaves this group, to teams of so many tiles."""
+        if self.ranges is not None and group[:2] not in self.ranges:
+            return False
+        wanted = self.request.filters
+        if isinstance(wanted, str):
+            # One rank of a team has nothing to divide.
+            return not group.filters or (wanted == AUTO and tiles > 1)
+        inside = [layer in wanted for layer in range(group.first, group.stop)]
+        if not group.filters:
+            return not any(inside)
+        layers = self.request.network.layers
+        # A pool among them goes on with the slice before it.
+        ends = group.stop not in wanted or divides_filters(layers[group.stop])
+        return all(inside) and ends
+
+    def _bases(self) -> Iterator[Plan]:
+        """Plans of one group, for each grid and number of replicas that is left open."""
+        for replicas in self._replicas():
+            for grid in self._grids(self.request.ranks // replicas):
+                base = Plan(grid, (0,), replicas)
+                yield self._weighted(base)
+
+    def _replicas(self) -> list[int]:
+        ranks, images, wanted = (
+            self.request.ranks,
+            self.request.demand.images,
+            self.request.replicas,
+        )
+        if wanted != AUTO:
+            if wanted < 1 or ranks % wanted:
+                raise InputError(
+                    f"tiling.replicas = {wanted}: expected a positive divisor of the {ranks} ranks"
+                )
+            return [wanted]
+        counts = [n for n in range(1, ranks + 1) if ranks % n == 0 and images % n == 0]
+        if self.request.grid != AUTO:
+            tiles = parse_grid(self.request.grid).tiles
+            counts = [n for n in counts if n * tiles == ranks]
+        return counts or [1]
+
+    def _grids(self, tiles: int) -> list[Grid]:
+        wanted, shape = self.request.grid, self.request.network.shapes[0]
+        if wanted != AUTO:
+            grid = parse_grid(wanted)
+            if grid.tiles != tiles:
+                raise InputError(
+                    f"grid {grid} with {self.request.ranks // tiles} replica(s) needs "
+                    f"{grid.tiles * (self.request.ranks // tiles)} ranks, but "
+                    f"{self.request.ranks} were started"
+                )
+            return [grid]
+        grids = [Grid(rows, tiles // rows) for rows in range(1, tiles + 1) if tiles % rows == 0]
+        fitting = [g for g in grids if g.rows <= shape.height and g.columns <= shape.width]
+        grids = fitting or [squarest_grid(tiles, shape.height, shape.width)]
+        device_of, ranks = self.cost.cluster.device_of, self.request.ranks
+        return [placed(grid, device_of, ranks, shape.height, shape.width) for grid in grids]
+
+    def _weighted(self, base: Plan) -> Plan:
+        request = self.request
+        rows, columns = request.row_weights, request.column_weights
+        if rows is None and columns is None:
+            images = request.demand.images // base.replicas
+            rows, columns = tile_weights(request.network, self.cost, base, images)
+        return replace(base, row_weights=rows, column_weights=columns)

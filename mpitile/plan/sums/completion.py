@@ -1,0 +1,60 @@
+"""When backward completes the buckets of a flat array, and when forward wants them back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mpitile.plan.sums.buckets import Bucket, needed
+from mpitile.plan.tasks import Task
+
+
+class Completion:
+    """Follows one backward pass, and tells the bytes of each bucket that becomes complete.
+
+    Parameters
+    ----------
+    buckets : in the order in which they are completed.
+    """
+
+    def __init__(self, buckets: Sequence[Bucket], itemsize: int) -> None:
+        self._buckets, self._itemsize = buckets, itemsize
+        self._next = 0
+
+    def after(self, task: Task) -> list[int]:
+        """Bytes of those that are complete with this task's gradients."""
+        first = self._next
+        layers = (task.first.index, task.layer.index)
+        while self._next < len(self._buckets) and self._buckets[self._next].layer in layers:
+            self._next += 1
+        return [self._itemsize * elements(each) for each in self._buckets[first : self._next]]
+
+
+class Awaiting:
+    """Follows one forward pass, and tells how many buckets it waits for.
+
+    Parameters
+    ----------
+    buckets : in the order in which backward completes them, against that of their new values.
+    """
+
+    def __init__(self, buckets: Sequence[Bucket]) -> None:
+        self._buckets = buckets
+        self._known = 0
+
+    def before(self, task: Task) -> list[int]:
+        """The number of the first ones that the task has to wait for, if it is the first to."""
+        count = needed(self._buckets, task.layer.index)
+        if count <= self._known:
+            return []
+        self._known = count
+        return [count]
+
+
+def value_bytes(buckets: Sequence[Bucket], itemsize: int) -> list[int]:
+    """Of each bucket, in the order in which new values are handed out."""
+    return [itemsize * elements(bucket) for bucket in reversed(buckets)]
+
+
+def elements(bucket: Bucket) -> int:
+    start, stop = bucket.span
+    return stop - start

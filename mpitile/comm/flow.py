@@ -4,7 +4,7 @@ All ranks complete the buckets of a flat array in one order. A bucket is taken u
 of the device have completed it, which counters in shared memory tell without a message and
 without a wait. The device's ranks then add up and send; who has received all parts of a sum
 updates its own span. When a rank has updated all of its spans, it hands them out, beside
-whatever follows, to all devices.
+whatever follows, to all devices; the first buckets at once, beside the rest of the sums.
 
 A rank's new values take the place of those that it, and all others, have read for the last
 time in this step: no part of a sum is sent before every rank of the sending device has completed
@@ -20,12 +20,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from mpitile.comm.communicator import Channel
 from mpitile.comm.devices import DeviceGroup, own_arrays
-from mpitile.comm.reduce import SlicedGather, SlicedSum
+from mpitile.comm.reduce import SlicedSum
 from mpitile.plan.sums.slices import IN_FLIGHT, Span
 
 
@@ -57,7 +58,7 @@ class _Counts:
 
 
 class SumFlow:
-    """Sums of the buckets of one array. Making one, `begin` and `end` are collective.
+    """Sums of the buckets of one array. Making one and `begin` are collective.
 
     `advance` never waits and may be called at any time, by any thread.
 
@@ -68,7 +69,6 @@ class SumFlow:
     """
 
     def __init__(self, group: DeviceGroup, sums: SlicedSum) -> None:
-        self._world = group.world
         self._sums = sums.buckets
         self._counts = _Counts(group)
         self._lock = threading.Lock()
@@ -107,9 +107,10 @@ class SumFlow:
                 self.seconds += time.thread_time() - start
             return self._summed == len(self._sums)
 
-    def end(self) -> None:
-        """Return when this rank's spans have their new values."""
-        self._world.wait_until(self.advance)
+    @property
+    def summed(self) -> int:
+        """Of how many buckets, in their order, this rank's spans have their new values."""
+        return self._summed
 
     def close(self) -> None:
         """Give back the counters. Collective."""
@@ -140,18 +141,29 @@ class SumFlow:
 
 
 class ValueFlow:
-    """New values of the buckets of one array. Making one, `begin` and `wait` are collective.
+    """New values of some buckets of one array. Making one, `begin` and `wait` are collective.
 
     `advance` never waits and may be called at any time, by any thread.
+
+    Parameters
+    ----------
+    channels : the messages of each bucket, in an order that is the same on all ranks.
+    ready : how many of them, in that order, this rank has new values for; all if left out.
 
     Attributes
     ----------
     flights : of each bucket since `begin`, when its messages began and when they were there.
     """
 
-    def __init__(self, group: DeviceGroup, gather: SlicedGather) -> None:
+    def __init__(
+        self,
+        group: DeviceGroup,
+        channels: Sequence[Channel],
+        ready: Callable[[], int] | None = None,
+    ) -> None:
         self._world = group.world
-        self._channels = gather.channels
+        self._channels = channels
+        self._ready = ready or (lambda: len(channels))
         self._counts = _Counts(group)
         self._lock = threading.Lock()
         # Buckets handed out before this time, and of this one those that have been begun,
@@ -161,7 +173,7 @@ class ValueFlow:
         self.flights: list[tuple[float, float]] = []
 
     def begin(self) -> None:
-        """Begin to hand out all of this rank's spans, which have their new values."""
+        """Begin to hand out this rank's spans, as far as they have their new values."""
         with self._lock:
             self._before = self._counts.own
             self._begun = self._here = self._known = 0
@@ -195,6 +207,8 @@ class ValueFlow:
     def _hand_out(self) -> bool:
         number = self._begun
         if number == len(self._channels) or number == self._here + IN_FLIGHT:
+            return False
+        if number >= self._ready():
             return False
         self.flights.append((time.perf_counter(), 0.0))
         self._channels[number].begin()

@@ -54,8 +54,8 @@ class Unrecorded:
         """Around what adds up so many bytes over some ranks each, by messages of its own."""
         return nullcontext()
 
-    def buckets(self, sizes: Sequence[Among]) -> None:
-        """Gradients of so many bytes are complete: their sums go on beside what follows."""
+    def buckets(self, complete: Sequence[BeginBucket]) -> None:
+        """Gradients of these are complete: their sums go on beside what follows."""
 
     def end_buckets(self, seconds: float) -> None:
         """All of them have been waited for; they took so many seconds of CPU time."""
@@ -156,10 +156,10 @@ class Recorder(Unrecorded):
         with self._inside(REDUCE, *events, *[EndSum()] * len(sizes)):
             yield
 
-    def buckets(self, sizes: Sequence[Among]) -> None:
-        if self._active and sizes:
+    def buckets(self, complete: Sequence[BeginBucket]) -> None:
+        if self._active and complete:
             self._close()
-            self._events += [BeginBucket(size, ranks) for size, ranks in sizes]
+            self._events += complete
 
     def end_buckets(self, seconds: float) -> None:
         if self._active:

@@ -115,15 +115,18 @@ class BeginBucket:
     Attributes
     ----------
     ranks : as of a reduction.
+    early : whether its new values are handed out as soon as the sum is there; those of others
+        begin to travel in the next step.
     """
 
     size: int
     ranks: Members = EVERYONE
+    early: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class EndBuckets:
-    """The rank waits for the sums of all buckets that it has begun."""
+    """The rank waits for the sums of all buckets that it has begun, and for early values."""
 
 
 @dataclass(frozen=True, slots=True)

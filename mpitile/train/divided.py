@@ -12,7 +12,7 @@ from mpitile.comm.devices import DeviceGroup, one_array, own_arrays
 from mpitile.comm.flow import SumFlow, ValueFlow
 from mpitile.comm.reduce import SlicedGather, SlicedSum
 from mpitile.network.spec import NetOptions
-from mpitile.plan.sums.buckets import Bucket, needed
+from mpitile.plan.sums.buckets import Bucket, early_count, needed
 from mpitile.train.optimizer import Trained, optimizer_of
 
 
@@ -39,8 +39,9 @@ class DividedState:
     gradients : this rank's own, flat as the values.
     total : the sums of all ranks' gradients, in this rank's spans; see `gather_gradients`.
     own : the spans that this rank completes and updates.
-    sum_flow, value_flow : of buckets, to be advanced while they are under way; None without
-        overlap.
+    sum_flow : of all buckets, to be advanced while it is under way; None without overlap.
+    early_flow : of the first buckets' values, beside it.
+    value_flow : of the other buckets' values, beside the next forward pass.
     """
 
     def __init__(
@@ -65,8 +66,14 @@ class DividedState:
         # Forward reads first what backward completes last.
         self._shared = SlicedGather(group, self._value_memory, self.values, self._spans[::-1])
         self._totals: SlicedGather | None = None
-        self.sum_flow = SumFlow(group, self._sum) if overlap else None
-        self.value_flow = ValueFlow(group, self._shared) if overlap else None
+        self._early = early_count(buckets)
+        self.sum_flow = self.early_flow = self.value_flow = None
+        if overlap:
+            later = len(buckets) - self._early
+            channels = self._shared.channels
+            self.sum_flow = flow = SumFlow(group, self._sum)
+            self.early_flow = ValueFlow(group, channels[later:][::-1], lambda: flow.summed)
+            self.value_flow = ValueFlow(group, channels[:later])
         trained = Trained(self.values, self.total, decaying, self.own)
         self._optimizer = optimizer_of(optimizer, trained, options)
 
@@ -97,15 +104,17 @@ class DividedState:
         """Begin to add up and to update bucket by bucket, as they are told to be complete."""
         self._complete = 0
         self.sum_flow.begin(lambda span: self._optimizer.update(rate, images, step, span))
+        # After it: the last step's sums would make its values ready.
+        self.early_flow.begin()
 
-    def complete(self, layers: Collection[int]) -> list[int]:
+    def complete(self, layers: Collection[int]) -> list[tuple[int, bool]]:
         """Tell that this rank has completed these layers, and is done with their values.
 
         Layers come in descending order.
 
         Returns
         -------
-        The elements of each bucket that became complete.
+        The bytes of each bucket that became complete, and whether its new values are early.
         """
         first = self._complete
         while self._complete < len(self._buckets) and (
@@ -114,7 +123,8 @@ class DividedState:
             self._complete += 1
         if self._complete > first:
             self.sum_flow.complete(self._complete)
-        return [stop - start for start, stop in self._spans[first : self._complete]]
+        sizes = self._sizes(self._buckets[first : self._complete])
+        return [(size, number < self._early) for number, size in enumerate(sizes, first)]
 
     def wait_values(self, layer: int) -> int:
         """Return when `value_flow` has brought the device all values up to this layer's.
@@ -123,7 +133,7 @@ class DividedState:
         -------
         How many buckets these are.
         """
-        count = needed(self._buckets, layer)
+        count = needed(self._buckets[self._early :], layer)
         self.value_flow.wait(count)
         return count
 
@@ -153,10 +163,18 @@ class DividedState:
         return found
 
     @property
+    def flows(self) -> Sequence[SumFlow | ValueFlow]:
+        """All of them, for who advances them: values set out once their sum is there."""
+        return self.sum_flow, self.early_flow, self.value_flow
+
+    @property
     def bucket_bytes(self) -> list[int]:
-        """Of the buckets' values, in the order in which forward reads them first."""
-        itemsize = self.values.itemsize
-        return [itemsize * (stop - start) for start, stop in reversed(self._spans)]
+        """Of the values in `value_flow`, in their order."""
+        return self._sizes(self._buckets[self._early :][::-1])
+
+    def _sizes(self, buckets: Sequence[Bucket]) -> list[int]:
+        spans = [bucket.span for bucket in buckets]
+        return [self.values.itemsize * (stop - start) for start, stop in spans]
 
     @property
     def bytes(self) -> dict[str, int]:
@@ -177,6 +195,7 @@ class DividedState:
         """Give back memory and requests; the arrays must not be touched afterwards."""
         for reduction in (
             self.sum_flow,
+            self.early_flow,
             self.value_flow,
             self._sum,
             self._shared,

@@ -62,6 +62,7 @@ class Overlap:
     def end(self) -> None:
         """Return when this rank has new values to hand out."""
         with self._recorder.beside():
-            flows = self._state.end_overlap()
-        self._recorder.end_buckets(sum(flow.seconds for flow in flows))
-        self._recorder.flights("bucket", [flow.flights for flow in flows])
+            sums, early = self._state.end_overlap()
+        self._recorder.end_buckets(sum(flow.seconds for flow in sums))
+        self._recorder.flights("bucket", [flow.flights for flow in sums])
+        self._recorder.flights("early values", [flow.flights for flow in early])

@@ -19,7 +19,7 @@ from mpitile.network.spec import Network
 from mpitile.plan.filters import tile_spans
 from mpitile.plan.memory.bytes import NOTHING_SHARED, Shared, parameter_elements, tile_elements
 from mpitile.plan.plan import Plan
-from mpitile.plan.recording import EVERYONE, Members
+from mpitile.plan.recording import EVERYONE, BeginBucket, Members
 from mpitile.plan.sums.buckets import layer_buckets
 from mpitile.runtime.parameters import Parameters, trained_elements
 from mpitile.train.divided import DividedState
@@ -130,7 +130,7 @@ class TrainState:
         if self._beside:
             self._beside.start()
 
-    def complete(self, layers: Sequence[int]) -> Sequence[Among]:
+    def complete(self, layers: Sequence[int]) -> Sequence[BeginBucket]:
         """This rank's gradients of these layers are complete, and their values done with.
 
         Layers come in descending order. Where no thread does it, this is when sums advance,
@@ -138,13 +138,17 @@ class TrainState:
 
         Returns
         -------
-        The bytes of each bucket that became complete, and who adds them up.
+        The buckets that became complete.
         """
         found = [divided.complete(layers) for divided in self._divided]
         if not self._beside:
             self._advance()
-        itemsize = self.total.itemsize
-        return self._among([[itemsize * count for count in elements] for elements in found])
+        return [
+            BeginBucket(size, members, early)
+            for own, members in zip(found, self._members, strict=True)
+            for size, early in own
+            if len(members) != 1
+        ]
 
     @property
     def sums(self) -> Sequence[Among]:
@@ -152,22 +156,23 @@ class TrainState:
         sizes = [divided.gradients.nbytes for divided in self._divided]
         return self._among([[size] if size else [] for size in sizes])
 
-    def end_overlap(self) -> Sequence[SumFlow]:
+    def end_overlap(self) -> tuple[Sequence[SumFlow], Sequence[ValueFlow]]:
         """Return when this rank's spans have their new values, for `hand_out`.
 
         Nobody may read values before `wait_values`, nor write gradients before `settle`.
 
         Returns
         -------
-        What the buckets' ways were like.
+        What the ways of buckets and of early values were like.
         """
         if self._beside:
             self._beside.stop()
-        flows = [divided.sum_flow for divided in self._divided]
-        for flow in flows:
-            flow.end()
+        self._topology.world.wait_until(self._advance)
+        early = [divided.early_flow for divided in self._divided]
+        for flow in early:
+            flow.wait_all()
         self._kept_back = True
-        return flows
+        return [divided.sum_flow for divided in self._divided], early
 
     def hand_out(self) -> None:
         """Begin to hand out new values, where there are any."""
@@ -218,8 +223,7 @@ class TrainState:
 
     def _advance(self) -> bool:
         """Do what can be done at once for buckets under way; whether nothing is left."""
-        flows = [flow for each in self._divided for flow in (each.sum_flow, each.value_flow)]
-        return all([flow.advance() for flow in flows])
+        return all([flow.advance() for divided in self._divided for flow in divided.flows])
 
     def begin_share(self) -> None:
         """Begin to hand out the changed values."""

@@ -162,7 +162,7 @@ def test_work_on_buckets_is_counted_apart_and_stands_beside():
         with recorder.beside():
             burn(0.05)
             channel.begin()
-        recorder.buckets([(16, EVERYONE), (8, EVERYONE)])
+        recorder.buckets([BeginBucket(16), BeginBucket(8)])
         burn(0.01)
         # Another thread's messages are nobody's events.
         other = threading.Thread(target=channel.begin)

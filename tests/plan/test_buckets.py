@@ -1,6 +1,6 @@
 """Buckets are the whole flat array, and each is complete with the layer that it names."""
 
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from math import prod
 
 import strategies
@@ -11,7 +11,7 @@ from mpitile.geometry.tiling import Grid
 from mpitile.network.cfg import parse_network
 from mpitile.network.parameters import parameter_specs
 from mpitile.plan.plan import Plan
-from mpitile.plan.sums.buckets import layer_buckets
+from mpitile.plan.sums.buckets import Bucket, early_count, layer_buckets
 from mpitile.plan.sums.completion import Awaiting, Completion, value_bytes
 from mpitile.plan.tasks import group_tasks
 
@@ -72,20 +72,33 @@ def test_all_buckets_become_complete_in_a_backward_pass(network, data):
     tasks = group_tasks(network, Plan(Grid(1, 1), groups))
     buckets = layer_buckets(parameter_specs(network), 4)
     completion = Completion(buckets, 4)
-    sizes = [
-        size
+    told = [
+        bucket
         for group in reversed(tasks)
         for task in reversed(group)
-        for size in completion.after(task)
+        for bucket in completion.after(task)
     ]
-    assert sum(sizes) == 4 * len(layers_of(parameter_specs(network)))
+    assert sum(size for size, _ in told) == 4 * len(layers_of(parameter_specs(network)))
+    early = [early for _, early in told]
+    assert early == sorted(early, reverse=True)
+    assert sum(early) == early_count(buckets)
+
+
+@given(st.lists(st.integers(1, 9), max_size=20))
+def test_new_values_of_the_first_quarter_are_early(sizes):
+    lines = [0, *accumulate(sizes)]
+    buckets = [Bucket(span, 0) for span in pairwise(lines)]
+    count = early_count(buckets)
+    assert 4 * lines[count] <= lines[-1]
+    assert count == len(buckets) or 4 * lines[count + 1] > lines[-1]
 
 
 @given(NETWORKS, st.data())
 def test_forward_waits_for_the_values_that_a_task_reads(network, data):
-    """Every layer's buckets are among those waited for, and all are in the end."""
+    """Every layer's buckets are early or among those waited for, and all are in the end."""
     groups = data.draw(strategies.groups(network))
     buckets = layer_buckets(parameter_specs(network), 4, 32)
+    early = early_count(buckets)
     awaiting, known, told = Awaiting(buckets), 0, []
     for task in (
         task for group in group_tasks(network, Plan(Grid(1, 1), groups)) for task in group
@@ -93,8 +106,9 @@ def test_forward_waits_for_the_values_that_a_task_reads(network, data):
         for known in awaiting.before(task):
             told.append(known)
         here = buckets[len(buckets) - known :]
-        missing = [bucket for bucket in buckets if bucket not in here]
+        missing = [bucket for bucket in buckets[early:] if bucket not in here]
         assert all(bucket.layer > task.layer.index for bucket in missing)
     assert told == sorted(set(told))
-    assert known == len(buckets)
-    assert sum(value_bytes(buckets, 4)) == 4 * len(layers_of(parameter_specs(network)))
+    assert known == len(buckets) - early
+    later = sum(stop - start for start, stop in (bucket.span for bucket in buckets[early:]))
+    assert sum(value_bytes(buckets, 4)) == 4 * later

@@ -94,6 +94,25 @@ def test_new_values_travel_while_their_ranks_compute():
     assert simulate([forward(3.0, 1.0)] * 2, machines, "ring").seconds == close(4.0)
 
 
+def test_early_values_travel_beside_backward_when_their_sum_is_there():
+    machines = cluster(1, 1, between=LINK)
+
+    def program(first, early):
+        return (BeginBucket(200, early=early), BeginBucket(200), work(first), EndBuckets())
+
+    # Both sums, a second each, and the values of one, which shares the link with the other sum.
+    early = simulate([program(1.0, True)] * 2, machines)
+    assert early.seconds == close(3.0)
+    assert [rank.reduce_s for rank in early.ranks] == [close(2.0)] * 2
+    assert simulate([program(1.0, False)] * 2, machines).seconds == close(2.0)
+    assert simulate([program(5.0, True)] * 2, machines).seconds == close(5.0)
+    flights = {line.name: line for line in early.intervals if line.kind == FLIGHT}
+    assert flights["early values 0"].start == close(flights["bucket 0"].end)
+    # What has no halves does the same with or without.
+    ring = [simulate([program(1.0, each)] * 2, machines, "ring").seconds for each in (True, False)]
+    assert ring[0] == ring[1]
+
+
 def test_halos_and_buckets_share_a_link():
     machines = cluster(1, 1, between=LINK)
     alone = [(*swap(1 - rank, 100), work(1.0)) for rank in range(2)]
@@ -115,6 +134,8 @@ def test_other_sums_pass_buckets():
 def test_ranks_that_disagree_about_buckets_are_named():
     with pytest.raises(InputError, match="rank 1 takes"):
         check_programs([step(buckets=(8,)), step(buckets=(8, 8))])
+    with pytest.raises(InputError, match="rank 1 takes"):
+        check_programs([step(buckets=(8,)), (BeginBucket(8, early=True), EndBuckets())])
     with pytest.raises(InputError, match="never ends"):
         check_programs([(BeginBucket(8),)])
     with pytest.raises(InputError, match="rank 1 takes"):
@@ -128,6 +149,7 @@ def test_ranks_that_disagree_about_buckets_are_named():
 def test_buckets_are_kept_in_a_file(tmp_path):
     program = step(*forward(1.0, 1.0), work(0.5), buckets=(8, 16))
     some = (BeginValues(8, (0, 1)), EndValues(1, (0, 1)))
+    some += (BeginBucket(8, (0, 1), early=True), EndBuckets())
     recording = Recording(((*program, *some),) * 2, {"network": "net.cfg"})
     write_recording(recording, tmp_path / "recording.jsonl")
     assert read_recording(tmp_path / "recording.jsonl") == recording

@@ -75,6 +75,7 @@ BEGIN = {
 END = {"rank": 0, "do": "end_exchange", "group": 0, "direction": FORWARD}
 GATHER = {**END, "do": "begin_gather", "first": 0, "parts": [8, 8]}
 SUM = {"rank": 0, "do": "begin_sum", "purpose": "any", "bytes": 8}
+BUCKET = {"rank": 0, "do": "begin_bucket", "bytes": 8}
 COMPUTE = {"rank": 0, "do": "compute", "operation": "forward", "layer": 2, "seconds": 0.5}
 
 
@@ -103,6 +104,7 @@ COMPUTE = {"rank": 0, "do": "compute", "operation": "forward", "layer": 2, "seco
         ([HEADER, GATHER, END], "rank 1 takes part in 0 gathers of ranks 0 to 1"),
         ([HEADER, {**SUM, "ranks": [1, 0]}], r"ranks = \[1, 0\]: expected ranks in ascending"),
         ([HEADER, {**SUM, "ranks": []}], r"ranks = \[\]: expected a list of whole numbers"),
+        ([HEADER, {**BUCKET, "early": 1}], "early = 1: expected true or false"),
         ([HEADER, BEGIN], "file.jsonl: rank 0 begins an exchange or a sum that it never ends"),
         (
             [HEADER, BEGIN, {"rank": 0, "do": "end_exchange", "group": 0, "direction": ADJOINT}],

@@ -20,6 +20,8 @@ from small_jobs import box_images, detector, small_settings
 from mpitile.comm.flow import SumFlow, ValueFlow
 from mpitile.comm.local import run_ranks
 from mpitile.comm.progress import Beside
+from mpitile.plan.sums.buckets import early_count
+from mpitile.train.state import TrainState
 
 
 @pytest.fixture(scope="module")
@@ -113,17 +115,21 @@ def test_buckets_are_under_way_before_backward_ends(tmp_path, boxes, monkeypatch
     settings = small_settings(
         tmp_path, detector(), boxes, train={"batch": 12}, tiling=tiling_of(PLACES[2])
     )
-    early = []
-    end = SumFlow.end
+    noted = []
+    end = TrainState.end_overlap
 
-    def noting(flow):
-        early.append(len(flow.flights))
-        end(flow)
+    def noting(state):
+        (divided,) = state._divided
+        noted.append((len(divided.sum_flow.flights), len(divided.early_flow.flights)))
+        found = end(state)
+        assert len(divided.early_flow.flights) == early_count(divided._buckets) > 0
+        return found
 
-    monkeypatch.setattr(SumFlow, "end", noting)
+    monkeypatch.setattr(TrainState, "end_overlap", noting)
     run_ranks(2, lambda comm: trained(settings, comm))
-    assert len(early) == 2 * STEPS
-    assert max(early) > 1
+    assert len(noted) == 2 * STEPS
+    assert max(sums for sums, _ in noted) > 1
+    assert max(values for _, values in noted) > 0
 
 
 def test_a_start_is_not_lost_while_the_thread_finds_nothing_left():

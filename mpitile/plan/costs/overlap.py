@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import accumulate
 
-from mpitile.network.parameters import parameter_specs
+from mpitile.network.parameters import divided_specs, parameter_specs
 from mpitile.plan.clusters.devices import first_devices
 from mpitile.plan.costs.cost import Cost
 from mpitile.plan.costs.sum_times import peer_sum, trained_elements
+from mpitile.plan.filters import tile_spans
 from mpitile.plan.partition import Partition
-from mpitile.plan.sums.buckets import layer_buckets
+from mpitile.plan.sums.buckets import early_count, layer_buckets
 from mpitile.plan.sums.completion import Awaiting, Completion, value_bytes
 from mpitile.plan.sums.slices import covered, share
 from mpitile.plan.tasks import Task
@@ -28,6 +29,7 @@ class _Links:
         specs = parameter_specs(partition.network)
         alike = [spec for spec in specs if spec.layer not in partition.plan.filters]
         self._buckets = layer_buckets(alike, cost.itemsize)
+        self._early = _early_slices(partition, cost.itemsize)
         self._free = 0.0
 
     def halo(self, start: float, seconds: float) -> float:
@@ -57,7 +59,7 @@ class _Links:
 
 
 class BesideBackward(_Links):
-    """While gradients are summed.
+    """While gradients are summed, and early values handed out.
 
     Buckets follow each other: each sets out when the last rank has completed it and the one
     before it is summed.
@@ -69,9 +71,12 @@ class BesideBackward(_Links):
 
     def after(self, task: Task, clock: Sequence[float]) -> None:
         """All ranks have computed a task's gradients by these times."""
-        ways = [self._way(size) for size in self._completion.after(task)]
-        for way in (*ways, self._peers_way(task.first.index)):
+        layer = task.first.index
+        ways = [(self._way(size), early) for size, early in self._completion.after(task)]
+        for way, early in (*ways, (self._peers_way(layer), layer in self._early)):
             if way:
+                # There alone, or there and back.
+                way *= 1 + early
                 self._free = max(self._free, *clock) + way
 
     def left(self, clock: Sequence[float]) -> float:
@@ -80,7 +85,7 @@ class BesideBackward(_Links):
 
 
 class BesideForward(_Links):
-    """While the step before's new values are handed out, from the beginning of the step."""
+    """While the step before's other new values are handed out, from the beginning of the step."""
 
     def __init__(self, partition: Partition, cost: Cost) -> None:
         super().__init__(partition, cost)
@@ -88,16 +93,27 @@ class BesideForward(_Links):
         ways = map(self._way, value_bytes(self._buckets, cost.itemsize))
         # When each bucket is there if no halo comes between, and when all slices are.
         self._there = list(accumulate(ways))
-        self._all = sum(map(self._peers_way, partition.plan.filters), sum(self._there[-1:]))
+        self._slices = set(partition.plan.filters) - self._early
+        self._all = sum(map(self._peers_way, self._slices), sum(self._there[-1:]))
         self._free = self._all
 
     def before(self, task: Task) -> float:
         """When the values of a task that comes next are there."""
         late = self._free - self._all
         if task.first.index in self._partition.plan.filters:
-            return self._free if self._partition.plan.replicas > 1 else 0.0
+            awaited = self._partition.plan.replicas > 1 and task.first.index in self._slices
+            return self._free if awaited else 0.0
         counts = self._awaiting.before(task)
         return max((self._there[count - 1] + late for count in counts), default=0.0)
+
+
+def _early_slices(partition: Partition, itemsize: int) -> set[int]:
+    """Filter-parallel layers whose new values are early, by the slices of the first tile."""
+    network, plan = partition.network, partition.plan
+    _, specs = divided_specs(network, tile_spans(network, plan, 0))
+    buckets = layer_buckets(specs, itemsize)
+    count = early_count(buckets)
+    return {bucket.layer for bucket in buckets[:count]} - {b.layer for b in buckets[count:]}
 
 
 def adding_seconds(cost: Cost, rank: int, ranks: int, elements: int) -> float:

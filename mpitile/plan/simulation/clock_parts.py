@@ -46,6 +46,7 @@ class Sum:
     """A reduction, or a part of one: its messages by stage, and who has come."""
 
     __slots__ = (
+        "after",
         "begun",
         "complete_from",
         "ended",
@@ -55,8 +56,12 @@ class Sum:
         "schedule",
     )
 
-    def __init__(self, name: str, flow: Flow, schedule: Schedules) -> None:
+    def __init__(
+        self, name: str, flow: Flow, schedule: Schedules, after: Sum | None = None
+    ) -> None:
         self.name, self.flow, self.schedule = name, flow, schedule
+        # No rank begins before it has its part of this one.
+        self.after = after
         # By source and target, those of which only one side is there yet, in order.
         self.messages: dict[tuple[int, int], deque[Message]] = {}
         # When the last rank came.

@@ -28,7 +28,7 @@ from mpitile.plan.recording import (
     Program,
 )
 from mpitile.plan.simulation.clock_parts import Flow, Message, Part, Rank, Sum, match
-from mpitile.plan.simulation.collectives import SUMS, VALUES, Schedules
+from mpitile.plan.simulation.collectives import EARLY, SUMS, VALUES, Schedules
 from mpitile.plan.simulation.intervals import (
     COMPUTE,
     FLIGHT,
@@ -48,7 +48,7 @@ _WAYS = {
     IMAGES: "images",
 }
 # What a trace calls the buckets of each purpose.
-_BUCKETS = {SUMS: "bucket", VALUES: "values"}
+_BUCKETS = {SUMS: "bucket", EARLY: "early values", VALUES: "values"}
 
 
 class Clockwork:
@@ -152,8 +152,10 @@ class Clockwork:
                 self._begin_exchange(number, event, now)
             case BeginSum():
                 self._begin_sum(rank, event)
-            case BeginBucket(size=size, ranks=ranks):
-                self._begin_bucket(number, size, (SUMS, ranks), now)
+            case BeginBucket(size=size, ranks=ranks, early=early):
+                own = self._begin_bucket(number, size, (SUMS, ranks), now)
+                if early:
+                    self._begin_bucket(number, size, (EARLY, ranks), now, own)
             case BeginValues(size=size, ranks=ranks):
                 self._begin_bucket(number, size, (VALUES, ranks), now)
             case _:
@@ -302,24 +304,29 @@ class Clockwork:
             own.complete_from = now
             self._stage(number, own, 0, now)
 
-    def _begin_bucket(self, number: int, size: int, flow: Flow, now: float) -> None:
-        """Buckets make way at once: a thread of their own moves them."""
+    def _begin_bucket(
+        self, number: int, size: int, flow: Flow, now: float, after: Sum | None = None
+    ) -> Sum:
+        """Buckets make way at once, or when another is there: a thread of their own moves them."""
         purpose, ranks = flow
         mine = self._ranks[number].buckets.setdefault(flow, [])
         buckets = self._buckets.setdefault(flow, [])
         if len(mine) == len(buckets):
             name = f"{_BUCKETS[purpose]} {len(mine)}{' of slices' if ranks else ''}"
-            buckets.append(Sum(name, flow, self._schedule(size, purpose, ranks)))
+            buckets.append(Sum(name, flow, self._schedule(size, purpose, ranks), after))
         own = buckets[len(mine)]
         mine.append(own)
         own.complete_from = now
         self._take_up(number, flow, now)
+        return own
 
     def _take_up(self, number: int, flow: Flow, now: float) -> None:
         """Begin with the next of these buckets where few enough are under way."""
-        buckets = self._ranks[number].buckets[flow]
+        buckets = self._ranks[number].buckets.get(flow, ())
         back = sum(number in own.ended for own in buckets)
         for own in buckets[: back + IN_FLIGHT]:
+            if own.after and number not in own.after.ended:
+                return
             if number not in own.begun:
                 own.begun[number] = now
                 self._stage(number, own, 0, now)
@@ -331,7 +338,10 @@ class Clockwork:
             if self._keep and number in own.begun:
                 self._intervals.append(Interval(number, own.begun[number], now, FLIGHT, own.name))
             if number in own.begun:
+                purpose, ranks = own.flow
                 self._take_up(number, own.flow, now)
+                if purpose == SUMS:
+                    self._take_up(number, (EARLY, ranks), now)
             awaited = self._ranks[number].awaited
             if awaited is own or (
                 isinstance(awaited, list) and all(number in each.ended for each in awaited)
@@ -361,4 +371,5 @@ def _awaited(rank: Rank, event: EndBuckets | EndValues) -> list[Sum]:
     """What the rank has begun of it."""
     if isinstance(event, EndValues):
         return rank.buckets[VALUES, event.ranks][: event.count]
-    return [own for (purpose, _), flow in rank.buckets.items() if purpose == SUMS for own in flow]
+    flows = rank.buckets.items()
+    return [own for (purpose, _), flow in flows if purpose in (SUMS, EARLY) for own in flow]

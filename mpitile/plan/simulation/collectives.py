@@ -153,15 +153,16 @@ ALGORITHMS: Mapping[str, Algorithm] = {
     "ring": ring,
     "hierarchical": hierarchical,
 }
-# Purposes of buckets' messages, beside backward and beside the next forward.
-SUMS, VALUES = "sums", "values"
+# Purposes of buckets' messages: sums and early values beside backward, other values beside the
+# next forward.
+SUMS, EARLY, VALUES = "sums", "early values", "values"
 
 
 def halves(algorithm: str) -> Mapping[str, Algorithm]:
     """What buckets do beside each pass; all of it beside backward where it has no halves."""
     if algorithm == "sliced":
-        return {SUMS: sliced_sum, VALUES: sliced_values}
-    return {SUMS: ALGORITHMS[algorithm], VALUES: _nothing}
+        return {SUMS: sliced_sum, EARLY: sliced_values, VALUES: sliced_values}
+    return {SUMS: ALGORITHMS[algorithm], EARLY: _nothing, VALUES: _nothing}
 
 
 def _nothing(devices: Devices, size: int) -> Schedule:

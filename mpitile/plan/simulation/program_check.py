@@ -65,6 +65,7 @@ class _Joint:
     ranks: int
     sums: dict[Members, list[int]] = field(default_factory=dict)
     buckets: dict[Members, list[int]] = field(default_factory=dict)
+    early: dict[Members, list[int]] = field(default_factory=dict)
     values: dict[Members, list[int]] = field(default_factory=dict)
     awaited: dict[Members, int] = field(default_factory=dict)
     gathers: dict[_Team, list[BeginGather]] = field(default_factory=dict)
@@ -84,9 +85,11 @@ class _Joint:
                     ended += 1
                     if ended > begun:
                         raise InputError(f"rank {self.rank} waits for a sum that it has not begun")
-                case BeginBucket(size=size, ranks=ranks):
+                case BeginBucket(size=size, ranks=ranks, early=early):
                     self._members(ranks)
                     self.buckets.setdefault(ranks, []).append(size)
+                    if early:
+                        self.early.setdefault(ranks, []).append(size)
                     flying += 1
                 case EndBuckets():
                     flying = 0
@@ -176,7 +179,7 @@ def _check_sums(every: Sequence[_Joint]) -> None:
 
 
 def _sizes(own: _Joint, members: Members) -> tuple[list[int], ...]:
-    return tuple(kind.get(members, []) for kind in (own.sums, own.buckets, own.values))
+    return tuple(kind.get(members, []) for kind in (own.sums, own.buckets, own.early, own.values))
 
 
 def _described(own: tuple[list[int], ...], members: Members) -> str:

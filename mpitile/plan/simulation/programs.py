@@ -178,7 +178,8 @@ class _Step:
                 yield from self._begin(rank, group, ADJOINT)
             yield self._compute(rank, group, task, "backward_weights")
             for completion, ranks in completions:
-                yield from (BeginBucket(size, ranks) for size in completion.after(task))
+                complete = completion.after(task)
+                yield from (BeginBucket(size, ranks, early) for size, early in complete)
         yield from self._end(rank, group, ADJOINT)
 
     def _begin(self, rank: int, group: int, direction: str) -> Iterator[Event]:

@@ -69,6 +69,7 @@ _KEYS = {
 }
 # Who takes part, where that is not everyone.
 _MEMBERS = "ranks"
+_EARLY = "early"
 
 
 def write_recording(recording: Recording, path: str | Path) -> None:
@@ -176,8 +177,9 @@ def _line(event: Event) -> dict[str, Any]:
             return {"do": "end_exchange", "group": group, "direction": direction}
         case BeginSum(size=size, purpose=purpose, ranks=ranks):
             return {"do": "begin_sum", "purpose": purpose, "bytes": size, **_among(ranks)}
-        case BeginBucket(size=size, ranks=ranks):
-            return {"do": "begin_bucket", "bytes": size, **_among(ranks)}
+        case BeginBucket(size=size, ranks=ranks, early=early):
+            found = {"do": "begin_bucket", "bytes": size, **_among(ranks)}
+            return {**found, _EARLY: True} if early else found
         case EndBuckets():
             return {"do": "end_buckets"}
         case BeginValues(size=size, ranks=ranks):
@@ -205,6 +207,7 @@ def _event(line: dict[str, Any], ranks: int) -> Event:
     # Computing may name a layer, or copying a group.
     among = ("begin_sum", "begin_bucket", "begin_values", "end_values")
     optional = {"compute": {place}, **{key: {_MEMBERS} for key in among}}
+    optional["begin_bucket"] = {_MEMBERS, _EARLY}
     found = line.keys() - {"rank", "do"} - optional.get(kind, set())
     if found != _KEYS[kind]:
         raise InputError(
@@ -228,7 +231,7 @@ def _event(line: dict[str, Any], ranks: int) -> Event:
         case "begin_sum":
             return BeginSum(_count(line, "bytes"), _word(line, "purpose"), _members(line))
         case "begin_bucket":
-            return BeginBucket(_count(line, "bytes"), _members(line))
+            return BeginBucket(_count(line, "bytes"), _members(line), _early(line))
         case "end_buckets":
             return EndBuckets()
         case "begin_values":
@@ -266,6 +269,13 @@ def _counts(line: dict[str, Any], key: str) -> list[int]:
     if not good or not values:
         raise InputError(f"{key} = {values!r}: expected a list of whole numbers from 0 on")
     return values
+
+
+def _early(line: dict[str, Any]) -> bool:
+    value = line.get(_EARLY, False)
+    if not isinstance(value, bool):
+        raise InputError(f"{_EARLY} = {value!r}: expected true or false")
+    return value
 
 
 def _members(line: dict[str, Any]) -> Members:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mpitile.plan.sums.buckets import Bucket, needed
+from mpitile.plan.sums.buckets import Bucket, early_count, needed
 from mpitile.plan.tasks import Task
 
 
 class Completion:
-    """Follows one backward pass, and tells the bytes of each bucket that becomes complete.
+    """Follows one backward pass, and tells each bucket that becomes complete.
 
     Parameters
     ----------
@@ -18,27 +18,34 @@ class Completion:
 
     def __init__(self, buckets: Sequence[Bucket], itemsize: int) -> None:
         self._buckets, self._itemsize = buckets, itemsize
+        self._early = early_count(buckets)
         self._next = 0
 
-    def after(self, task: Task) -> list[int]:
-        """Bytes of those that are complete with this task's gradients."""
+    def after(self, task: Task) -> list[tuple[int, bool]]:
+        """Bytes of those that are complete with this task's gradients, and whether their new
+        values travel beside backward, too.
+        """
         first = self._next
         layers = (task.first.index, task.layer.index)
         while self._next < len(self._buckets) and self._buckets[self._next].layer in layers:
             self._next += 1
-        return [self._itemsize * elements(each) for each in self._buckets[first : self._next]]
+        return [
+            (self._itemsize * elements(self._buckets[number]), number < self._early)
+            for number in range(first, self._next)
+        ]
 
 
 class Awaiting:
-    """Follows one forward pass, and tells how many buckets it waits for.
+    """Follows one forward pass, and tells how many buckets of new values it waits for.
 
     Parameters
     ----------
-    buckets : in the order in which backward completes them, against that of their new values.
+    buckets : all, in the order in which backward completes them. New values of the early ones are
+        there when forward begins, those of the others come in the opposite order.
     """
 
     def __init__(self, buckets: Sequence[Bucket]) -> None:
-        self._buckets = buckets
+        self._buckets = buckets[early_count(buckets) :]
         self._known = 0
 
     def before(self, task: Task) -> list[int]:
@@ -51,8 +58,8 @@ class Awaiting:
 
 
 def value_bytes(buckets: Sequence[Bucket], itemsize: int) -> list[int]:
-    """Of each bucket, in the order in which new values are handed out."""
-    return [itemsize * elements(bucket) for bucket in reversed(buckets)]
+    """Of each bucket whose new values travel beside forward, in their order."""
+    return [itemsize * elements(bucket) for bucket in reversed(buckets[early_count(buckets) :])]
 
 
 def elements(bucket: Bucket) -> int:

@@ -162,7 +162,7 @@ def test_what_is_missing_is_said_and_what_would_help():
 
 
 def test_weights_that_do_not_fit_ask_for_fewer_ranks():
-    """Gradients exist once a rank: of a few large filters they are what a device has no room for."""
+    """Gradients exist once a rank: with large filters they are what a device has no room for."""
     text = "[net]\nheight=8\nwidth=8\nchannels=64\n"
     text += "[convolutional]\nfilters=512\nsize=3\npad=1\nactivation=leaky\n"
     where = cluster((4, 1))

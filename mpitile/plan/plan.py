@@ -43,5 +43,5 @@ def check_ranks(plan: Plan, ranks: int) -> None:
     if plan.ranks != ranks:
         raise InputError(
             f"grid {plan.grid} with {plan.replicas} replica(s) needs {plan.ranks} ranks, "
-            f"but {ranks} were started"
+            f"but there are {ranks}"
         )

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from PIL import Image
+
 from mpitile.errors import InputError
 from mpitile.plan.clusters.cluster import Cluster
 from mpitile.plan.costs.cost import Cost
 from mpitile.plan.partition import Partition
 from mpitile.plan.search.planner import Planner
-from mpitile.plan.search.request import Planned
+from mpitile.plan.search.request import Planned, Request
 from mpitile.plan.simulation.programs import StepSize, step_programs
 from mpitile.plan.simulation.simulate import simulate
 from mpitile.report.figures import (
@@ -46,7 +48,7 @@ def plan_pictures(
     request, plan = planner.request, planned.plan
     cluster = request.cluster
     partition = Partition(request.network, plan)
-    size = StepSize(request.demand.images, request.passes, request.optimizer)
+    size = step_size(request)
     devices = range(len(cluster.devices))
     memory = MemoryView(
         planned.ranks,
@@ -59,6 +61,11 @@ def plan_pictures(
         *step_pictures(partition, planner.cost, size, cluster),
         memory_picture(memory, "Memory that the plan allocates"),
     )
+
+
+def step_size(request: Request) -> StepSize:
+    """What a step of a request consists of, for the simulator."""
+    return StepSize(request.demand.images, request.passes, request.optimizer, request.overlap)
 
 
 def tilings_picture(
@@ -93,7 +100,8 @@ def check_target(path: Path) -> None:
     form = path.suffix.lower().removeprefix(".")
     if path.is_dir():
         return
-    if path.exists() and form not in (*FORMS, "html"):
+    other = path.exists() or f".{form}" in Image.registered_extensions()
+    if other and form not in (*FORMS, "html"):
         raise InputError(f"--plot {path}: expected a folder, or a file that ends in .{_FORMS_TEXT}")
 
 

@@ -20,7 +20,8 @@ def plan_text(planner: Planner, planned: Planned) -> str:
     prediction = planner.predict(planned.plan)
     images, seconds = request.passes * request.demand.images, prediction.step_seconds
     busiest = max(range(plan.ranks), key=lambda rank: prediction.ranks[rank].compute)
-    parts = [getattr(prediction.ranks[busiest], part) for part in _PARTS]
+    # To a microsecond: what is left of sums of seconds is none.
+    parts = [round(getattr(prediction.ranks[busiest], part), 6) for part in _PARTS]
     ranges = group_ranges(plan.groups, len(request.network.layers))
     flags = plan.recompute or (False,) * len(ranges)
     groups = ", ".join(

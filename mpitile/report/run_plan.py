@@ -14,10 +14,9 @@ from mpitile.plan.clusters.generic import generic_cluster
 from mpitile.plan.costs.cost import Cost
 from mpitile.plan.partition import Partition
 from mpitile.plan.search.request import first_ranks
-from mpitile.plan.simulation.programs import StepSize
 from mpitile.report.figures import Picture
 from mpitile.report.memory_picture import MemoryView, memory_picture
-from mpitile.report.plan_pictures import step_pictures, tilings_picture
+from mpitile.report.plan_pictures import step_pictures, step_size, tilings_picture
 from mpitile.report.run_files import RunFiles
 from mpitile.train.planning import ITEMSIZES
 from mpitile.train.run_folder import NETWORK
@@ -46,8 +45,7 @@ def plan_section(run: RunFiles, timeline: bool) -> tuple[tuple[Picture, ...], st
         raise InputError(f"{run.folder / 'plan.json'}: {error}") from error
     places = [cluster.device_of(rank) for rank in range(plan.ranks)]
     cost = Cost(request.network, cluster, ITEMSIZES[run.settings.train.dtype])
-    size = StepSize(request.demand.images, request.passes, request.optimizer)
-    groups, predicted = step_pictures(partition, cost, size, cluster)
+    groups, predicted = step_pictures(partition, cost, step_size(request), cluster)
     drawn = (tilings_picture(partition, places), groups)
     return (*drawn, predicted) if timeline else drawn, remark
 

@@ -18,12 +18,12 @@ import time
 from pathlib import Path
 
 import numpy as np
+from shared import ROOT
 
 from mpitile.checkpoint.weights_file import write_weights
 from mpitile.network.cfg import read_network
 from mpitile.runtime.parameters import Parameters
 
-ROOT = Path(__file__).resolve().parents[2]
 RUN_FILE = ROOT / "jobs" / "bccd.toml"
 
 

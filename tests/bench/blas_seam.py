@@ -1,11 +1,12 @@
 """BLAS from Cython against numpy.matmul(out=): per call and per panel.
 
-    python tests/bench/blas_seam.py
+    python tests/bench/blas_seam.py [--turns 7]
 
 A ratio above 1 means that the Cython seam is the faster one. Both run on one thread, in
 turns, and the best of several turns counts.
 """
 
+import argparse
 import os
 
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
@@ -29,7 +30,6 @@ SHAPES = {
     "panel, 3x3x256 to 512": (114, 2304, 512),
     "large square": (1024, 1024, 1024),
 }
-TURNS = 7
 SECONDS_PER_TURN = 0.02
 
 
@@ -39,8 +39,8 @@ def seconds(work, repeats: int) -> float:
     return (time.perf_counter() - start) / repeats
 
 
-def compare(shape: tuple[int, int, int], dtype: str) -> tuple[float, float]:
-    """Best seconds of one product: by the seam, by NumPy."""
+def compare(shape: tuple[int, int, int], dtype: str, count: int) -> tuple[float, float]:
+    """Best seconds of one product in so many turns: by the seam, by NumPy."""
     pixels, inner, filters = shape
     random = np.random.default_rng(1)
     a = random.standard_normal((pixels, inner)).astype(dtype)
@@ -55,15 +55,18 @@ def compare(shape: tuple[int, int, int], dtype: str) -> tuple[float, float]:
             np.matmul(a, b, out=c)
 
     repeats = max(1, int(SECONDS_PER_TURN / max(seconds(numpy, 3), 1e-7)))
-    turns = [(seconds(seam, repeats), seconds(numpy, repeats)) for _ in range(TURNS)]
+    turns = [(seconds(seam, repeats), seconds(numpy, repeats)) for _ in range(count)]
     return min(t[0] for t in turns), min(t[1] for t in turns)
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--turns", type=int, default=7, help="of which the best counts (7)")
+    options = parser.parse_args()
     print(f"{'shape':24}{'dtype':>9}{'seam us':>10}{'GFLOP/s':>9}{'numpy us':>10}{'ratio':>7}")
     for dtype in ("float32", "float64"):
         for name, shape in SHAPES.items():
-            seam, numpy = compare(shape, dtype)
+            seam, numpy = compare(shape, dtype, options.turns)
             rate = 2 * np.prod(shape, dtype=float) / seam / 1e9
             print(
                 f"{name:24}{dtype:>9}{seam * 1e6:10.2f}{rate:9.1f}"

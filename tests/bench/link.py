@@ -1,6 +1,6 @@
 """Is the emulated cluster what it says? Links, all-reduce, and results, as MPI sees them.
 
-    python tests/bench/link.py            (as root)
+    python tests/bench/link.py [--rates 10mbit,100mbit,1gbit]            (as root)
 
 First two devices at full speed: latency, and bandwidth of 2 MB one way and both ways at once.
 Then an all-reduce of y16's weights over 2, 4 and 6 devices with the waits that mpitile uses,
@@ -9,19 +9,17 @@ training steps of a small detector on 6 devices, tiled against whole. Seconds ar
 measured ones times the pace that emulate.py says.
 """
 
+import argparse
 import json
 import os
-import subprocess
 import sys
-import tempfile
 import time
-from pathlib import Path
 from statistics import median
 
 import numpy as np
+from shared import ROOT, emulated
 
-ROOT = Path(__file__).parents[2]
-RATES = ("10mbit", "100mbit", "1gbit")
+RATES = "10mbit,100mbit,1gbit"
 WEIGHTS = 3_418_976
 MESSAGE = 2_000_000
 ROUNDS = 5
@@ -33,13 +31,17 @@ ETHERNET = 1448 / 1538
 
 
 def main() -> None:
-    if len(sys.argv) > 1:
+    # On the devices: this file in another role.
+    if sys.argv[1:] and sys.argv[1] in ROLES:
         ROLES[sys.argv[1]](*sys.argv[2:])
         return
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--rates", default=RATES, help=f"of the first table's links ({RATES})")
+    rates = parser.parse_args().rates.split(",")
     print("two devices of one rank, full speed")
     print(f"{'rate':>8}  {'latency':>9}  {'one way':>11}  {'both ways':>11}  wire's limit")
-    for rate in RATES:
-        found, _ = emulated(2, 1, rate, __file__, "link")
+    for rate in rates:
+        found, _ = first_rank(2, 1, rate, "link")
         limit = _bits(rate) / 8e6 * ETHERNET
         print(
             f"{rate:>8}  {found['latency'] * 1e6:6.0f} us  {found['one_way'] / 1e6:6.2f} MB/s"
@@ -48,8 +50,8 @@ def main() -> None:
     print(f"\nall-reduce of {WEIGHTS * 4 / 1e6:.1f} MB at 100 Mbit/s, device seconds")
     print(f"{'devices':>7}  {'ranks':>5}  {'share of core':>13}  {'chosen':>7}  ring  ring's limit")
     for devices, ranks in ((2, 1), (4, 1), (6, 1), (2, 4)):
-        chosen, report = emulated(devices, ranks, "100mbit", __file__, "sum")
-        ring, _ = emulated(devices, ranks, "100mbit", __file__, "sum", RING)
+        chosen, report = first_rank(devices, ranks, "100mbit", "sum")
+        ring, _ = first_rank(devices, ranks, "100mbit", "sum", RING)
         pace = report["device_seconds_per_second"]
         limit = 2 * (1 - 1 / (devices * ranks)) * WEIGHTS * 4 / (12.5e6 * ETHERNET)
         print(
@@ -59,29 +61,13 @@ def main() -> None:
     print("\n6 devices of one rank against one rank")
     cfg = str(ROOT / "jobs" / "cfg" / "bccd-tiny.cfg")
     verb = ["-m", "mpitile", "check", cfg, "--grid", "2x3", "--size", "96x96"]
-    print(_emulate(6, 1, "100mbit", [sys.executable, *verb])[0])
+    print(emulated(verb, 6, 1, "100mbit")[0])
 
 
-def emulated(devices: int, ranks: int, rate: str, *program: str) -> tuple[dict, dict]:
+def first_rank(devices: int, ranks: int, rate: str, *role: str) -> tuple[dict, dict]:
     """What rank 0 of this file in another role prints, and the report of emulate.py."""
-    out, report = _emulate(devices, ranks, rate, [sys.executable, *program])
+    out, report = emulated([__file__, *role], devices, ranks, rate)
     return json.loads(out), report
-
-
-def _emulate(devices: int, ranks: int, rate: str, command: list[str]) -> tuple[str, dict]:
-    with tempfile.NamedTemporaryFile(suffix=".json") as file:
-        emulate = [sys.executable, str(ROOT / "jobs" / "emulate.py"), "--report", file.name]
-        options = ["--devices", str(devices), "--ranks", str(ranks), "--rate", rate]
-        done = subprocess.run(
-            [*emulate, *options, "--", *command],
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
-        )
-        if done.returncode != 0:
-            sys.exit(done.stderr)
-        return done.stdout, json.loads(Path(file.name).read_text())
 
 
 def measure_link() -> None:

@@ -20,13 +20,12 @@ import json
 import os
 import socket
 import statistics
-import subprocess
-import sys
-import tempfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+from shared import ROOT, emulated, mean_shares, numbers, percentages
 
 from mpitile.plan.clusters.cluster import Cluster, Device, DeviceSpeed, Link
 from mpitile.plan.recording import scaled
@@ -37,7 +36,6 @@ from mpitile.train.recording import record
 from mpitile.train.settings import read_settings
 from mpitile.train.setup import Job, make_job
 
-ROOT = Path(__file__).parents[2]
 RUN = ROOT / "jobs" / "y16.toml"
 GRIDS = {2: "1x2", 4: "2x2", 6: "2x3", 8: "2x4", 16: "4x4", 24: "4x6"}
 GROUPINGS = {"by resolution": [0, 2, 4, 8, 12], "every layer": list(range(16))}
@@ -100,22 +98,9 @@ def measure(run: Run) -> None:
 
 def measured(run: Run) -> tuple[list[float], tuple[Link, Link]]:
     """Device seconds of each step, and the links by device seconds."""
-    with tempfile.NamedTemporaryFile(suffix=".json") as file:
-        emulate = [sys.executable, str(ROOT / "jobs" / "emulate.py"), "--report", file.name]
-        options = ["--devices", str(run.devices), "--ranks", str(run.ranks), "--rate", run.rate]
-        options += ["--core-speed", str(run.core_speed)]
-        command = [sys.executable, __file__, "--inside", json.dumps(asdict(run))]
-        done = subprocess.run(
-            [*emulate, *options, "--", *command],
-            capture_output=True,
-            text=True,
-            timeout=900,
-            check=False,
-        )
-        if done.returncode != 0:
-            sys.exit(done.stderr)
-        pace = json.loads(Path(file.name).read_text())["device_seconds_per_second"]
-    found = json.loads(done.stdout.splitlines()[-1])
+    role = [__file__, "--inside", json.dumps(asdict(run))]
+    out, report = emulated(role, run.devices, run.ranks, run.rate, run.core_speed)
+    pace, found = report["device_seconds_per_second"], json.loads(out.splitlines()[-1])
     inside, between = (Link(pace * wait, rate / pace) for wait, rate in found["links"])
     return [pace * seconds for seconds in found["seconds"]], (inside, between)
 
@@ -142,12 +127,7 @@ def compare(runs: list[Run]) -> list[dict]:
         steps, links = measured(run)
         seconds = statistics.median(steps)
         line, predicted = foreseen(run, links, speed)
-        parts = ("compute_s", "halo_s", "reduce_s", "wait_s")
-        shares = [
-            sum(getattr(rank, part) for rank in line.ranks) / len(line.ranks) / line.seconds
-            for part in parts
-        ]
-        text = " ".join(f"{100 * share:3.0f}" for share in shares)
+        text = percentages(mean_shares(line))
         link = f"{links[1].latency * 1e6:.0f} us, {links[1].bandwidth / 1e6:.3g} MB/s"
         print(
             f"{run.devices:7}{run.ranks:6}{run.rate:>9}  {run.grouping:14}{seconds:8.3f} s"
@@ -170,10 +150,6 @@ def compare(runs: list[Run]) -> list[dict]:
 def core_speed(options: argparse.Namespace, devices: int) -> float:
     """Of emulated cores: this machine's own where there is one for each rank."""
     return 1.0 if devices * options.ranks <= (os.cpu_count() or 1) else options.core_speed
-
-
-def numbers(words: str) -> list[int]:
-    return [int(word) for word in words.split(",")]
 
 
 def main() -> None:

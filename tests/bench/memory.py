@@ -24,7 +24,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
+from shared import ROOT
+
 STEPS = 3
 IMAGES = 8
 DTYPE = "train.dtype"

@@ -18,7 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from bccd import ROOT, RUN_FILE, furthest, losses
+from bccd import RUN_FILE, furthest, losses
+from shared import ROOT
 
 CFG = ROOT / "jobs" / "cfg"
 CLASSES = 3

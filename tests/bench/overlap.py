@@ -15,20 +15,15 @@ longest, for ranks that come late as well; simulated ones the mean rank's, witho
 import argparse
 import json
 import os
-import subprocess
 import sys
-import tempfile
 from collections import Counter
-from pathlib import Path
 from statistics import median
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-ROOT = Path(__file__).parents[2]
-PI3 = ROOT / "jobs" / "clusters" / "pi3-100mbit.toml"
+from shared import PI3, ROOT, emulated, numbers
+
 WAYS = {"off": "false", "on": "true", "polled": "true"}
-# Beside it the bench that has the factor between this machine's core and a Pi's.
-sys.path.insert(0, str(Path(__file__).parent))
 
 
 def job_of(network: str, batch: int, ranks: int, overlap: str, size: int):
@@ -85,26 +80,13 @@ def rank_steps(network: str, batch: str, size: str, steps: str) -> None:
 
 def live(place: str, batch: int, options, factor: float) -> None:
     """One emulated cluster."""
-    devices, ranks = place.split("x")
+    devices, ranks = map(int, place.split("x"))
     sizes = [str(number) for number in (batch, options.size, options.steps)]
     role = [__file__, "--rank", options.network, *sizes]
-    with tempfile.NamedTemporaryFile(suffix=".json") as file:
-        emulate = [sys.executable, str(ROOT / "jobs" / "emulate.py"), "--report", file.name]
-        emulate += ["--devices", devices, "--ranks", ranks, "--rate", "100mbit"]
-        emulate += ["--core-speed", f"{1 / factor:.4f}"]
-        done = subprocess.run(
-            [*emulate, "--", sys.executable, *role],
-            capture_output=True,
-            text=True,
-            timeout=1800,
-            check=False,
-        )
-        if done.returncode:
-            raise SystemExit(done.stderr)
-        pace = json.loads(Path(file.name).read_text())["device_seconds_per_second"]
-    found = json.loads(done.stdout.strip().splitlines()[-1])
+    out, report = emulated(role, devices, ranks, "100mbit", round(1 / factor, 4), timeout=1800)
+    found = json.loads(out.splitlines()[-1])
     for way, step in found.items():
-        print_row("live", place, batch, way, step, pace)
+        print_row("live", place, batch, way, step, report["device_seconds_per_second"])
 
 
 def behind(program):
@@ -160,10 +142,6 @@ def print_row(kind: str, place: str, batch: int, way: str, step: dict, pace: flo
         f"{shares[0]:8.1f}%{shares[1]:8.1f}%{sum(shares):8.1f}%  {step['plan']}",
         flush=True,
     )
-
-
-def numbers(words: str) -> list[int]:
-    return [int(word) for word in words.split(",") if word]
 
 
 def main() -> None:

@@ -34,6 +34,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 from recorded_profile import recorded_profile
+from shared import PARTS, PI3, ROOT, mean_shares, numbers, percentages
 
 from mpitile.plan.clusters.cluster import Cluster, DeviceSpeed
 from mpitile.plan.clusters.cluster_file import read_cluster, write_cluster
@@ -47,9 +48,7 @@ from mpitile.train.recording import record
 from mpitile.train.settings import read_settings
 from mpitile.train.setup import Job, make_job
 
-ROOT = Path(__file__).parents[2]
 RUN = ROOT / "jobs" / "y16.toml"
-PI3 = ROOT / "jobs" / "clusters" / "pi3-100mbit.toml"
 RANKS = 4
 LAYERS = 16
 EACH = list(range(LAYERS))
@@ -184,13 +183,6 @@ def measure(job: Job, grouping: str, recordings: Recordings, alone: tuple[float,
     cluster, devices = job.cluster, len(job.cluster.devices)
     programs = recordings.programs(job)
     lines = {name: simulate(programs, cluster, name, keep=False) for name in ALGORITHMS}
-    today = lines["sliced"]
-    parts = ("compute_s", "halo_s", "reduce_s", "wait_s")
-    shares = {
-        part: sum(getattr(rank, part) for rank in today.ranks) / len(today.ranks) / today.seconds
-        for part in parts
-    }
-    totals = [sum(kinds.values()) for kinds in job_bytes(job)]
     return Row(
         job.batch,
         devices,
@@ -200,9 +192,19 @@ def measure(job: Job, grouping: str, recordings: Recordings, alone: tuple[float,
         job.plan.groups,
         alone[0],
         {name: line.seconds for name, line in lines.items()},
-        shares,
-        max(sum(totals[rank] for rank in cluster.ranks_of(d)) for d in range(devices)),
+        dict(zip(PARTS, mean_shares(lines["sliced"]), strict=True)),
+        device_bytes(job),
         alone[1],
+    )
+
+
+def device_bytes(job: Job) -> int:
+    """Of the fullest device."""
+    totals = [sum(kinds.values()) for kinds in job_bytes(job)]
+    cluster = job.cluster
+    return max(
+        sum(totals[rank] for rank in cluster.ranks_of(device))
+        for device in range(len(cluster.devices))
     )
 
 
@@ -230,15 +232,11 @@ def say_grouping(rows: list[Row]) -> None:
 def text(row: Row) -> str:
     """A line of the table."""
     speedups = "".join(f"{row.alone / row.seconds[name]:13.2f}" for name in ALGORITHMS)
-    shares = " ".join(f"{100 * share:3.0f}" for share in row.shares.values())
+    shares = percentages(list(row.shares.values()))
     return (
         f"{row.batch:5}{row.devices:8}  {row.grouping:21}{row.replicas} x {row.grid:4}{speedups}"
         f"{row.device_bytes / 1e6:9.0f}{row.alone_bytes / row.device_bytes:8.1f}   {shares}"
     )
-
-
-def numbers(words: str) -> list[int]:
-    return [int(word) for word in words.split(",")]
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
-ROOT = Path(__file__).parents[2]
+from shared import ROOT
 
 
 def measure(options):

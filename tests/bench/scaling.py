@@ -23,6 +23,8 @@ from statistics import mean
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+from shared import PARTS, PI3, ROOT, mean_shares, numbers, percentages
+
 from mpitile.plan.clusters.cluster import Cluster
 from mpitile.plan.clusters.cluster_file import read_cluster
 from mpitile.plan.costs.cost import Cost
@@ -37,8 +39,6 @@ from mpitile.train.planning import ITEMSIZES
 from mpitile.train.settings import read_settings
 from mpitile.train.setup import Job, make_job
 
-ROOT = Path(__file__).parents[2]
-PARTS = ("compute_s", "halo_s", "reduce_s", "wait_s")
 LABELS = ("computing", "halos", "sums", "waiting")
 COUNTS = "24,48,96,192,384,768,1024"
 
@@ -70,8 +70,7 @@ def point(options, cluster: Cluster, ranks: int, batch: int) -> Point:
     overrides += ["tiling.replicas=auto", "tiling.recompute=none"]
     machine = grown(cluster, ranks)
     job = make_job(read_settings(options.run, overrides), ranks, cluster=machine, limited=False)
-    parts = by_events(options, job) if ranks <= options.events else by_clocks(job)
-    seconds, *means = parts
+    seconds, shares = by_events(options, job) if ranks <= options.events else by_clocks(job)
     return Point(
         ranks,
         batch,
@@ -80,27 +79,24 @@ def point(options, cluster: Cluster, ranks: int, batch: int) -> Point:
         job.plan.groups,
         seconds,
         batch / seconds,
-        tuple(each / seconds for each in means),
+        tuple(shares),
     )
 
 
-def by_events(options, job: Job) -> list[float]:
-    """Seconds of a step, and of the mean rank's parts of it, from the simulator."""
+def by_events(options, job: Job) -> tuple[float, list[float]]:
+    """Seconds of a step, and the mean rank's shares of it, from the simulator."""
     cost = Cost(job.network, job.cluster, ITEMSIZES[job.settings.train.dtype])
     size = StepSize(job.pass_images, job.subdivisions, job.optimizer, job.settings.train.overlap)
     programs = step_programs(Partition(job.network, job.plan), cost, size)
     line = simulate(programs, job.cluster, options.sums, keep=False)
-    return [line.seconds, *(mean(getattr(rank, part) for rank in line.ranks) for part in PARTS)]
+    return line.seconds, mean_shares(line)
 
 
-def by_clocks(job: Job) -> list[float]:
+def by_clocks(job: Job) -> tuple[float, list[float]]:
     """The same from the clocks that planning goes by; its sums are those of slices."""
     told = job_seconds(job)
-    parts = [part.removesuffix("_s") for part in PARTS]
-    return [
-        told.step_seconds,
-        *(mean(getattr(rank, part) for rank in told.ranks) for part in parts),
-    ]
+    means = (mean(getattr(r, part.removesuffix("_s")) for r in told.ranks) for part in PARTS)
+    return told.step_seconds, [each / told.step_seconds for each in means]
 
 
 def efficiency(points: list[Point]) -> list[float]:
@@ -166,8 +162,8 @@ def _draw_shares(axis, name: str, points: list[Point]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--run", default=ROOT / "jobs" / "y16.toml")
-    parser.add_argument("--cluster", default=ROOT / "jobs" / "clusters" / "pi3-100mbit.toml")
-    parser.add_argument("--ranks", default=COUNTS, help=f"({COUNTS})")
+    parser.add_argument("--cluster", default=PI3)
+    parser.add_argument("--ranks", type=numbers, default=COUNTS, help=f"({COUNTS})")
     parser.add_argument("--batch", type=int, default=64, help="of the first curve (64)")
     parser.add_argument("--sums", choices=sorted(ALGORITHMS), default="sliced")
     parser.add_argument("--events", type=int, default=192, help="most ranks to simulate so (192)")
@@ -175,7 +171,7 @@ def main() -> None:
     parser.add_argument("--json", help="write the points to this file")
     options = parser.parse_args()
     cluster = read_cluster(options.cluster)
-    counts = [int(word) for word in options.ranks.split(",")]
+    counts = options.ranks
     batches = {
         f"batch {options.batch}": lambda ranks: options.batch,
         # A multiple, so that as many teams can share it.
@@ -189,7 +185,7 @@ def main() -> None:
             start = time.perf_counter()
             found = point(options, cluster, ranks, batch(ranks))
             curves[name].append(found)
-            shares = " ".join(f"{100 * share:3.0f}" for share in found.shares)
+            shares = percentages(found.shares)
             print(
                 f"{ranks:6}{found.batch:7}{found.seconds:9.3g}{found.images_per_s:10.3g}  {shares}"
                 f"   {found.replicas} x {found.grid}, groups {','.join(map(str, found.groups))}"

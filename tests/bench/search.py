@@ -25,14 +25,13 @@ from pathlib import Path
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-from paper import EACH, make, pis, sgemm_gflops
+from paper import EACH, device_bytes, make, pis, sgemm_gflops
 from recorded_profile import recorded_profile
 
 from mpitile.plan.clusters.cluster import Cluster
 from mpitile.plan.plan import Plan
 from mpitile.plan.recording import scaled
 from mpitile.plan.simulation.simulate import simulate
-from mpitile.train.forecast import job_bytes
 from mpitile.train.recording import record
 from mpitile.train.setup import Job
 
@@ -92,16 +91,6 @@ class Measurements:
             plan: Found(plan, device_bytes(job), min(self._seconds[plan]))
             for plan, job in self.jobs.items()
         }
-
-
-def device_bytes(job: Job) -> int:
-    """Of the fullest device."""
-    totals = [sum(kinds.values()) for kinds in job_bytes(job)]
-    cluster = job.cluster
-    return max(
-        sum(totals[rank] for rank in cluster.ranks_of(device))
-        for device in range(len(cluster.devices))
-    )
 
 
 def spread(devices: int, ranks: int) -> Cluster:

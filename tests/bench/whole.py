@@ -24,10 +24,10 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from memory import ROOT, Case, draw_data, folder_of, prepare, run
+from memory import Case, draw_data, folder_of, prepare, run
+from shared import PI3, emulate
 
 DEVICES, RANKS, RATE = 6, 4, "100mbit"
-CLUSTER = ROOT / "jobs" / "clusters" / "pi3-100mbit.toml"
 PLANS = {
     "tiled, a copy for each rank": {"tiling.filters": "none", "tiling.ranks_per_device": 1},
     "tiled, a copy for each device": {"tiling.filters": "none"},
@@ -87,7 +87,7 @@ def train(options: argparse.Namespace, wanted: dict, out: Path) -> Result:
     ranks = DEVICES * RANKS
     case = Case(options.network, options.size, options.batch, ranks, settings, "run")
     cluster = out / "cluster.toml"
-    cluster.write_text(CLUSTER.read_text().replace('memory = "1GB"', 'memory = "4GB"'))
+    cluster.write_text(PI3.read_text().replace('memory = "1GB"', 'memory = "4GB"'))
     command = [sys.executable, "-m", "mpitile", "plan", prepare(case, out), "--json"]
     command += ["--ranks", ranks, "--cluster", cluster]
     done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=True)
@@ -95,9 +95,7 @@ def train(options: argparse.Namespace, wanted: dict, out: Path) -> Result:
     settings |= {f"tiling.{key}": plan[key] for key in ("grid", "groups", "filters")}
     settings["tiling.recompute"] = [n for n, flag in enumerate(plan["recompute"]) if flag] or "none"
     report = out / "emulation.json"
-    emulate = [sys.executable, ROOT / "jobs" / "emulate.py", "--devices", DEVICES]
-    sizes = ["--ranks", RANKS, "--rate", RATE, "--core-speed", options.core_speed]
-    devices = run(case, out, [*map(str, [*emulate, *sizes, "--report", report]), "--"])
+    devices = run(case, out, emulate(DEVICES, RANKS, RATE, report, options.core_speed))
     pace = json.loads(report.read_text())["device_seconds_per_second"]
     with (folder_of(case, out) / "out" / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))[1:]

@@ -114,7 +114,7 @@ def labels_for_a_detector(folder, settings):
     settings["data"]["format"] = "folders"
 
 
-@case("grid 3x1", "needs 3 ranks, but 2 were started")
+@case("grid 3x1", "needs 3 ranks, but there are 2")
 def grid_for_other_ranks(folder, settings):
     settings["tiling"] = {"grid": "3x1"}
 

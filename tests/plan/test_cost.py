@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mpitile.network.cfg import parse_network
+from mpitile.network.parameters import layer_parameters
 from mpitile.plan.clusters.cluster import (
     KINDS,
     OPERATIONS,
@@ -181,7 +182,7 @@ def test_a_loss_inside_clears_its_own_gradient():
     free = cluster(1, bytes=1e30, call=0.0, clear=1.0)
 
     def cleared(layer):
-        return Cost(SEVERAL, free).compute(0, layer, "backward_weights", 1, 4, 4)
+        return Cost(SEVERAL, free).compute(0, layer, "backward_input", 1, 4, 4)
 
     assert cleared(3) == pytest.approx(4 * 16 * (14 + 14))
     assert cleared(6) == pytest.approx(4 * 16 * 16 / 4)
@@ -305,7 +306,7 @@ def test_gradients_that_are_added_to_are_zeroed_before():
     fast, slow = (Cost(NETWORK, cluster(1, clear=rate)) for rate in (1e15, 1e9))
 
     def zeroing(layer, *box, merged=False):
-        args = (0, layer, "backward_weights", *box, merged)
+        args = (0, layer, "backward_input", *box, merged)
         return slow.compute(*args) - fast.compute(*args)
 
     # A convolution overwrites; a shortcut, the last reader of both, adds.
@@ -314,6 +315,16 @@ def test_gradients_that_are_added_to_are_zeroed_before():
     assert zeroing(5, 1, 8, 8) == pytest.approx(16 * 256 * 4 / 1e9, rel=1e-3)
     # The last layer's own gradient is its loss's to add to.
     assert zeroing(11, 3, 1, 1) == pytest.approx(3 * (5 + 5) * 4 / 1e9, rel=1e-3)
+
+
+def test_layers_without_weights_take_no_time_for_their_gradients():
+    """Halos travel back beside weight gradients alone: what is zeroed is zeroed before."""
+    cost = Cost(NETWORK, cluster(1))
+    kinds = {layer.kind for layer in NETWORK.layers if layer_parameters(layer)}
+    assert kinds == {"convolutional", "connected"}
+    for layer in NETWORK.layers:
+        seconds = cost.compute(0, layer.index, "backward_weights", 2, 4, 4)
+        assert (seconds > 0) == bool(layer_parameters(layer)), layer.kind
 
 
 def test_without_a_loss_the_last_layer_has_the_sum_of_squares():

@@ -1,5 +1,6 @@
 """What the planner chooses, and what it says where nothing fits."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -153,6 +154,7 @@ def test_what_is_missing_is_said_and_what_would_help():
     assert planner.best() is None
     text = shortage(planner)
     assert "the ranks on d0 need at least" in text and "activations" in text
+    assert f" MB more than the {limit / 1e6:.3g} MB there (MB: weights " in text
     assert "train.subdivisions = " in text and "such devices" in text
     for_sure = int(text.split("train.subdivisions = ")[1].split()[0])
     other = Request(small(), where, 2, Demand(4 // for_sure), passes=for_sure, memory_limit=limit)
@@ -160,12 +162,19 @@ def test_what_is_missing_is_said_and_what_would_help():
 
 
 def test_weights_that_do_not_fit_ask_for_fewer_ranks():
-    weights = sum(
-        3 * kinds["gradients"]
-        for kinds in Planner(Request(small(), cluster((4, 1)), 4, Demand(1))).best().ranks
-    )
-    planner = Planner(Request(small(), cluster((4, 1)), 4, Demand(1), memory_limit=weights // 2))
-    assert "whatever the tiling" in shortage(planner) or "on each device" in shortage(planner)
+    """Gradients exist once a rank: with large filters they are what a device has no room for."""
+    text = "[net]\nheight=8\nwidth=8\nchannels=64\n"
+    text += "[convolutional]\nfilters=512\nsize=3\npad=1\nactivation=leaky\n"
+    where = cluster((4, 1))
+    request = Request(parse_network(text, "net"), where, 4, Demand(1), filters="none")
+    (four,) = Planner(request).best().devices
+    (one,) = Planner(replace(request, ranks=1)).best().devices
+    said = shortage(Planner(replace(request, memory_limit=(one + four) // 2)))
+    ranks = int(re.search(r"with (\d) rank\(s\) on each device", said)[1])
+    fewer = replace(request, ranks=ranks, memory_limit=(one + four) // 2)
+    assert 1 <= ranks < 4 and Planner(fewer).best().fits
+    hopeless = shortage(Planner(replace(request, memory_limit=one // 10)))
+    assert hopeless.endswith("whatever the tiling")
 
 
 def test_alternatives_are_other_plans_and_no_faster_ones_fit():
@@ -179,6 +188,17 @@ def test_alternatives_are_other_plans_and_no_faster_ones_fit():
     grids = [other.seconds for other in others if other.name == "other grid"]
     assert min(grids) >= 0.97 * own
     assert [other.seconds for other in others] == sorted(other.seconds for other in others)
+
+
+def test_other_groups_on_the_same_grid_are_no_other_grid():
+    """Sums beside the passes may favour other groups than the sum of these does."""
+    planner = Planner(Request(small(), cluster((4, 1), (4, 1)), 8, Demand(8)))
+    best = planner.layouts[0].best().plan
+    chosen = planner.evaluate(replace(best, groups=(0,), filters=(), recompute=()), 1.0)
+    found = {other.planned.plan: other.name for other in alternatives(planner, chosen)}
+    assert found[best] == "other groups"
+    others = [plan for plan, name in found.items() if name == "other grid"]
+    assert others and all(plan.grid != best.grid for plan in others)
 
 
 @pytest.mark.parametrize("recompute", ["none", "all"])

@@ -15,20 +15,23 @@ from mpitile.geometry.tiling import Grid
 from mpitile.network.cfg import parse_network
 from mpitile.plan.costs.cost import Cost
 from mpitile.plan.filters import split_at_switches
-from mpitile.plan.memory.bytes import KINDS
+from mpitile.plan.memory.bytes import KINDS, Demand
 from mpitile.plan.partition import Partition
 from mpitile.plan.plan import Plan
+from mpitile.plan.search.planner import Planner
+from mpitile.plan.search.request import Request
 from mpitile.plan.simulation.programs import StepSize, step_programs
 from mpitile.plan.simulation.simulate import simulate
 from mpitile.report.figures import render
 from mpitile.report.memory_picture import MemoryView, memory_picture
 from mpitile.report.plan_pictures import (
     check_target,
+    plan_pictures,
     step_pictures,
     tilings_picture,
     write_plan_pictures,
 )
-from mpitile.report.step_pictures import chosen_ranks, group_picture
+from mpitile.report.step_pictures import chosen_ranks, group_picture, seconds_text
 from mpitile.report.step_view import group_view
 
 CONVOLUTION = "[convolutional]\nfilters={}\nsize=3\npad=1\nactivation=leaky\n"
@@ -96,6 +99,24 @@ def test_any_plan_can_be_drawn(grid, size, options):
     assert {"tiling", "groups", "timeline", "layer-0", "layer-4", "doing-forward"} <= found
     assert ("recompute-0" in found) == bool(options.get("recompute"))
     assert any("filters" in text for text in texts(content)) == bool(options.get("filters"))
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+def test_a_step_is_drawn_as_the_run_takes_it(overlap):
+    """With sums beside the passes, or behind them: over slow links they are seen."""
+    machines = cluster((1, 10.0), (1, 10.0), between=(1e-4, 1e6))
+    planner = Planner(Request(network(), machines, 2, Demand(4), 2, grid="1x2", overlap=overlap))
+    chosen = planner.best()
+    groups = next(p for p in plan_pictures(planner, chosen, (0,)) if p.name == "groups")
+    partition = Partition(network(), chosen.plan)
+    seconds = {
+        beside: simulate(
+            step_programs(partition, planner.cost, StepSize(4, 2, "sgd", beside)), machines
+        ).seconds
+        for beside in (False, True)
+    }
+    assert seconds_text(seconds[True]) != seconds_text(seconds[False])
+    assert groups.title.endswith(f"a simulated step of {seconds_text(seconds[overlap])}")
 
 
 def test_the_same_plan_gives_the_same_file():
@@ -168,6 +189,10 @@ def test_a_folder_gets_files_and_a_file_gets_all(tmp_path):
     (tmp_path / "notes.txt").touch()
     with pytest.raises(InputError, match=r"notes\.txt: expected a folder, or a file that ends in"):
         check_target(tmp_path / "notes.txt")
+    for ending in ("gif", "JPG"):
+        with pytest.raises(InputError, match=rf"x\.{ending}: expected a folder, or a file that"):
+            check_target(tmp_path / f"x.{ending}")
+    check_target(tmp_path / "plans of v1.5")
 
 
 def test_the_legend_of_a_tiling_has_what_is_drawn():

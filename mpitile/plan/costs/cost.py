@@ -86,9 +86,10 @@ class Cost:
         """Seconds for a layer's work on `rows` x `columns` cells of its output.
 
         Batch norm, bias, activation and its derivative are included, the loss of a network
-        without one with its last layer, and zeroing the gradients that a layer is the first to
-        add to; reductions are not. Zero for no cells. What a layer that reads the image does
-        of "backward_input", such as batch norm, counts as "backward_weights".
+        without one with its last layer, and in "backward_input" zeroing the gradients that a
+        layer is the first to add to; reductions are not. Zero for no cells. What a layer that
+        reads the image does of "backward_input", such as batch norm, counts as
+        "backward_weights".
 
         Parameters
         ----------
@@ -267,7 +268,7 @@ class Cost:
         seconds = sum(
             self._work(device, described, before, name, *box, whole) for name in operations
         )
-        if operation == "backward_weights":
+        if "backward_input" in operations:
             seconds += self._clearing(device, described, before, *box)
         last = layer == len(self.network.layers) - 1 and not has_loss(self.network)
         if last and operation != "backward_weights":

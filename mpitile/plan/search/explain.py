@@ -31,7 +31,7 @@ class Alternative:
 
 
 def alternatives(planner: Planner, chosen: Planned) -> list[Alternative]:
-    """The other grids at their best, the common groupings of the chosen grid, and the rule.
+    """All grids at their best, the common groupings of the chosen one, and the rule.
 
     Each plan once; fastest first.
     """
@@ -40,7 +40,7 @@ def alternatives(planner: Planner, chosen: Planned) -> list[Alternative]:
     candidates = (
         *_groupings(planner, chosen),
         *_rule(planner),
-        *_layouts(planner),
+        *_layouts(planner, chosen),
         *_tiled(planner, chosen),
         *_free(planner),
     )
@@ -51,12 +51,14 @@ def alternatives(planner: Planner, chosen: Planned) -> list[Alternative]:
     return sorted(found, key=lambda one: one.seconds)
 
 
-def _layouts(planner: Planner) -> Iterator[tuple[str, Planned]]:
+def _layouts(planner: Planner, chosen: Planned) -> Iterator[tuple[str, Planned]]:
+    own = _layout_of(planner, chosen.plan)
     for layout in planner.layouts[:_MOST_LAYOUTS]:
+        name = "other groups" if layout is own else "other grid"
         planned = layout.best()
         if planned is None:
             planned = layout.leanest()
-        yield "other grid" if planned.fits else "other grid, leanest", planned
+        yield name if planned.fits else f"{name}, leanest", planned
 
 
 def _groupings(planner: Planner, chosen: Planned) -> Iterator[tuple[str, Planned]]:

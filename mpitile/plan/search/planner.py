@@ -209,8 +209,8 @@ class Planner:
             if grid.tiles != tiles:
                 raise InputError(
                     f"grid {grid} with {self.request.ranks // tiles} replica(s) needs "
-                    f"{grid.tiles * (self.request.ranks // tiles)} ranks, but "
-                    f"{self.request.ranks} were started"
+                    f"{grid.tiles * (self.request.ranks // tiles)} ranks, but there are "
+                    f"{self.request.ranks}"
                 )
             return [grid]
         grids = [Grid(rows, tiles // rows) for rows in range(1, tiles + 1) if tiles % rows == 0]

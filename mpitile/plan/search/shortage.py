@@ -12,7 +12,7 @@ from mpitile.plan.search.planner import Planner
 from mpitile.plan.search.request import AUTO, Planned, Request
 
 _MORE_DEVICES = (2, 3, 4, 6, 8)
-_IN_EVERY_RANK = ("weights", "gradients", "optimizer")
+_WHATEVER_TILING = ("weights", "gradients", "optimizer")
 # In words, and as a request.
 Remedy = tuple[str, Request]
 
@@ -28,11 +28,11 @@ def shortage(planner: Planner) -> str:
     ranks = request.cluster.ranks_of(device)
     kinds = {kind: sum(planned.ranks[rank][kind] for rank in ranks) for kind in KINDS}
     parts = ", ".join(f"{kind} {_mb(size)}" for kind, size in kinds.items() if size)
-    always = sum(kinds[kind] for kind in _IN_EVERY_RANK)
+    always = sum(kinds[kind] for kind in _WHATEVER_TILING)
     return (
         f"the ranks on {request.cluster.devices[device].name} need at least "
-        f"{_mb(planned.devices[device])} MB, {_mb(planned.excess)} MB too much "
-        f"(MB: {parts}); {_advice(request, device, always)}"
+        f"{_mb(planned.devices[device])} MB, {_mb(planned.excess)} MB more than the "
+        f"{_mb(request.room(device))} MB there (MB: {parts}); {_advice(request, device, always)}"
     )
 
 

@@ -16,16 +16,16 @@ a Pi 3.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from memory import Case, draw_data, folder_of, prepare, run
-from shared import PI3, emulate
+from live_run import Where, held_to, train
+from memory import Case, draw_data, prepare
+from shared import PI3
 
 DEVICES, RANKS, RATE = 6, 4, "100mbit"
 PLANS = {
@@ -36,28 +36,13 @@ PLANS = {
 }
 
 
-@dataclass(frozen=True)
-class Result:
-    """Of the slowest rank and the fullest device."""
-
-    seconds: float
-    compute: float
-    halo: float
-    reduce: float
-    sent_mb: float
-    megabytes: float
-    predicted_mb: float
-    expected: float
-    filters: int
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--size", type=int, default=416)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--network", default="yolov2")
-    parser.add_argument("--core-speed", default="0.03")
+    parser.add_argument("--core-speed", type=float, default=0.03)
     parser.add_argument("--only", default="", help="plans whose name contains this")
     parser.add_argument("--out", type=Path, help="folder to keep the runs in")
     options = parser.parse_args()
@@ -72,42 +57,29 @@ def main() -> None:
         for name, settings in PLANS.items():
             if options.only not in name:
                 continue
-            found = train(options, settings, out)
+            settings = {"train.steps": options.steps, **settings}
+            sizes = options.network, options.size, options.batch, DEVICES * RANKS
+            case = Case(*sizes, settings, "run")
+            plan = plan_of(case, out)
+            where = Where(DEVICES, RANKS, RATE, options.core_speed)
+            found = train(held_to(case, plan), out, where)
             print(
-                f"{name:30} {found.seconds:7.2f} {found.expected:10.2f} {found.compute:8.2f} "
-                f"{found.halo:6.2f} {found.reduce:6.2f} {found.sent_mb:8.1f} "
-                f"{found.megabytes:10.0f} {found.predicted_mb:10.0f} {found.filters:8}",
+                f"{name:30} {found.seconds:7.2f} {plan['step_seconds']:10.2f} "
+                f"{found.compute:8.2f} {found.halo:6.2f} {found.reduce:6.2f} "
+                f"{found.sent_mb:8.1f} {found.megabytes:10.0f} {found.predicted_mb:10.0f} "
+                f"{len(plan['filters']):8}",
                 flush=True,
             )
 
 
-def train(options: argparse.Namespace, wanted: dict, out: Path) -> Result:
-    """A training run on the emulated devices."""
-    settings = {"train.steps": options.steps, **wanted}
-    ranks = DEVICES * RANKS
-    case = Case(options.network, options.size, options.batch, ranks, settings, "run")
+def plan_of(case: Case, out: Path) -> dict[str, Any]:
+    """What `mpitile plan` chooses for it."""
     cluster = out / "cluster.toml"
     cluster.write_text(PI3.read_text().replace('memory = "1GB"', 'memory = "4GB"'))
     command = [sys.executable, "-m", "mpitile", "plan", prepare(case, out), "--json"]
-    command += ["--ranks", ranks, "--cluster", cluster]
+    command += ["--ranks", case.ranks, "--cluster", cluster]
     done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=True)
-    plan = json.loads(done.stdout)
-    settings |= {f"tiling.{key}": plan[key] for key in ("grid", "groups", "filters")}
-    settings["tiling.recompute"] = [n for n, flag in enumerate(plan["recompute"]) if flag] or "none"
-    report = out / "emulation.json"
-    devices = run(case, out, emulate(DEVICES, RANKS, RATE, report, options.core_speed))
-    pace = json.loads(report.read_text())["device_seconds_per_second"]
-    with (folder_of(case, out) / "out" / "metrics.csv").open() as file:
-        rows = list(csv.DictReader(file))[1:]
-    row = min(rows, key=lambda row: float(row["seconds"]))
-    return Result(
-        *(pace * float(row[key]) for key in ("seconds", "compute_s", "halo_s", "reduce_s")),
-        float(row["sent_mb"]),
-        max(device.grown for device in devices) / 1e6,
-        max(device.predicted for device in devices) / 1e6,
-        plan["step_seconds"],
-        len(plan["filters"]),
-    )
+    return json.loads(done.stdout)
 
 
 if __name__ == "__main__":

@@ -98,14 +98,19 @@ class SumFlow:
         self._counts.tell(self._before + count)
 
     def advance(self) -> bool:
-        """Do what can be done at once; whether nothing is left."""
+        """Do what can be done at once; whether that was anything."""
         with self._lock:
             start, moved = time.thread_time(), False
             while self._sum_up() or self._take_up():
                 moved = True
             if moved:
                 self.seconds += time.thread_time() - start
-            return self._summed == len(self._sums)
+            return moved
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left."""
+        return self._summed == len(self._sums)
 
     @property
     def summed(self) -> int:
@@ -180,11 +185,17 @@ class ValueFlow:
             self.flights = []
 
     def advance(self) -> bool:
-        """Do what can be done at once; whether nothing is left."""
+        """Do what can be done at once; whether that was anything."""
         with self._lock:
+            moved = False
             while self._take_in() or self._hand_out():
-                pass
-            return self._here == len(self._channels)
+                moved = True
+            return moved
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left."""
+        return self._here == len(self._channels)
 
     def wait(self, count: int) -> None:
         """Return when the device has all new values of so many buckets."""

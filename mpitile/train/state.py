@@ -88,7 +88,7 @@ class TrainState:
         self._beside: Beside | None = None
         # Inside a device nothing travels: what there is to do is done between layers.
         if overlap and topology.world.threaded and len(self.group.devices) > 1:
-            self._beside = Beside(self._advance)
+            self._beside = Beside(self._advance, self._done)
         self.total = whole.total
         self.parameters = Parameters(network, dtype, *flat)
 
@@ -167,7 +167,7 @@ class TrainState:
         """
         if self._beside:
             self._beside.stop()
-        self._topology.world.wait_until(self._advance)
+        self._topology.world.wait_until(self._finished)
         early = [divided.early_flow for divided in self._divided]
         for flow in early:
             flow.wait_all()
@@ -222,8 +222,17 @@ class TrainState:
         ]
 
     def _advance(self) -> bool:
-        """Do what can be done at once for buckets under way; whether nothing is left."""
-        return all([flow.advance() for divided in self._divided for flow in divided.flows])
+        """Do what can be done at once for buckets under way; whether that was anything."""
+        return any([flow.advance() for divided in self._divided for flow in divided.flows])
+
+    def _finished(self) -> bool:
+        """Do it, and tell whether nothing is left."""
+        self._advance()
+        return self._done()
+
+    def _done(self) -> bool:
+        """Whether nothing is left of them."""
+        return all(flow.done for divided in self._divided for flow in divided.flows)
 
     def begin_share(self) -> None:
         """Begin to hand out the changed values."""

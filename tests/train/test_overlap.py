@@ -140,9 +140,9 @@ def test_a_start_is_not_lost_while_the_thread_finds_nothing_left():
         looks.append(len(looks))
         if len(looks) == 1:
             beside.start()
-        return True
+        return False
 
-    beside = Beside(look)
+    beside = Beside(look, lambda: True)
     beside.start()
     deadline = time.monotonic() + 5
     while len(looks) < 2 and time.monotonic() < deadline:
@@ -157,9 +157,9 @@ def test_a_thread_that_just_looks_can_be_ended():
     def look():
         looking.set()
         time.sleep(0.1)
-        return True
+        return False
 
-    beside = Beside(look)
+    beside = Beside(look, lambda: True)
     beside.start()
     assert looking.wait(5)
     ending = threading.Thread(target=beside.close, daemon=True)
@@ -168,11 +168,23 @@ def test_a_thread_that_just_looks_can_be_ended():
     assert not ending.is_alive()
 
 
+def test_looks_that_find_nothing_become_rare(monkeypatch):
+    pauses, moved = [], [True, False, False, False, False, False, True, False]
+    monkeypatch.setattr("mpitile.comm.progress.time.sleep", pauses.append)
+    beside = Beside(lambda: moved.pop(0), lambda: not moved)
+    beside.start()
+    deadline = time.monotonic() + 5
+    while len(pauses) < 8 and time.monotonic() < deadline:
+        threading.Event().wait(0.01)
+    beside.close()
+    assert pauses[:8] == [1e-3, 2e-3, 4e-3, 4e-3, 4e-3, 4e-3, 1e-3, 2e-3]
+
+
 def test_what_fails_beside_is_raised_where_it_is_waited_for():
     def fail():
         raise ValueError("no")
 
-    beside = Beside(fail)
+    beside = Beside(fail, lambda: True)
     beside.start()
     time.sleep(0.1)
     with pytest.raises(ValueError, match="no"):

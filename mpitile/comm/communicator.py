@@ -142,6 +142,10 @@ class Communicator(Protocol):
         """Rank 0's object on every rank."""
         ...
 
+    def swap(self, value: Any, target: int | None, source: int | None) -> Any:
+        """Hand an object to one rank and take another's; None stands for nobody."""
+        ...
+
     def abort(self, code: int) -> None:
         """End all ranks at once, whatever they are doing."""
         ...

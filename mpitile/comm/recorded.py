@@ -116,6 +116,10 @@ class RecordedCommunicator:
         with self._recorder.outside():
             return self._inner.broadcast(value)
 
+    def swap(self, value: Any, target: int | None, source: int | None) -> Any:
+        with self._recorder.outside():
+            return self._inner.swap(value, target, source)
+
     def abort(self, code: int) -> None:
         self._inner.abort(code)
 

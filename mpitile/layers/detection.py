@@ -33,7 +33,7 @@ class RegionLoss(CellLoss):
         self._entries = 5 + region.classes
 
     def _image(
-        self, values: np.ndarray, truths: np.ndarray, seen: int, gradient: np.ndarray
+        self, values: np.ndarray, truths: np.ndarray, gradient: np.ndarray, seen: int
     ) -> float:
         shape = (*values.shape[:2], len(self._anchors), self._entries)
         raw = values.reshape(shape).astype(np.float64)

@@ -35,7 +35,7 @@ class YoloLoss(CellLoss):
         self._own = self._priors[list(yolo.mask)]
 
     def _image(
-        self, values: np.ndarray, truths: np.ndarray, seen: int, gradient: np.ndarray
+        self, values: np.ndarray, truths: np.ndarray, gradient: np.ndarray, seen: int
     ) -> float:
         entries = 5 + self._yolo.classes
         shape = (*values.shape[:2], len(self._own), entries)

@@ -295,12 +295,13 @@ def _read_shard(path: Path, arrays: Mapping[str, Sliced], digest: str | None) ->
     """Fill what a shard has of this rank's pieces; how many elements of each array that is."""
     try:
         found = file_digest(path)
+        if found != digest:
+            raise InputError(f"{path}: damaged: expected SHA-256 {digest}, got {found}")
+        with h5py.File(path) as file:
+            return {name: _fill(path, file, name, sliced) for name, sliced in arrays.items()}
+    # HDF5 has reasons of its own, such as a file that another program has locked.
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    if found != digest:
-        raise InputError(f"{path}: damaged: expected SHA-256 {digest}, got {found}")
-    with h5py.File(path) as file:
-        return {name: _fill(path, file, name, sliced) for name, sliced in arrays.items()}
+        raise InputError(f"{path}: cannot be read: {reason(error)}") from error
 
 
 def _fill(path: Path, file: h5py.File, name: str, sliced: Sliced) -> int:

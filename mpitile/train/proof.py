@@ -291,7 +291,8 @@ class Difference:
 def compare(alone: Record, tiled: Record) -> list[Difference]:
     """For each kind of result, the largest difference relative to its tensor's largest entry.
 
-    A network without weights has none of two kinds, which are left out. Deltas are compared where the tiled run has them: at the inputs of its groups.
+    A network without weights has none of two kinds, which are left out. Deltas are compared where
+    the tiled run has them: at the inputs of its groups.
     """
     found = []
     for kind in fields(Record):

@@ -146,6 +146,13 @@ class Communicator(Protocol):
         """Hand an object to one rank and take another's; None stands for nobody."""
         ...
 
+    def close(self) -> None:
+        """Give back what MPI keeps for a group that `split` or `team` has made. Collective.
+
+        Its channels and shared memory are closed before.
+        """
+        ...
+
     def abort(self, code: int) -> None:
         """End all ranks at once, whatever they are doing."""
         ...

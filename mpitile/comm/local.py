@@ -196,6 +196,9 @@ class LocalCommunicator:
 
         return self._collect(value, take)
 
+    def close(self) -> None:
+        """Nothing is kept beyond the outermost group."""
+
     def abort(self, code: int) -> None:
         self._hub.abandon()
 

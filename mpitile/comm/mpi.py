@@ -150,6 +150,9 @@ class MpiCommunicator:
             source=nobody if source is None else source,
         )
 
+    def close(self) -> None:
+        self._comm.Free()
+
     def abort(self, code: int) -> None:
         self._comm.Abort(code)
 

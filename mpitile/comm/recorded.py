@@ -120,6 +120,9 @@ class RecordedCommunicator:
         with self._recorder.outside():
             return self._inner.swap(value, target, source)
 
+    def close(self) -> None:
+        self._inner.close()
+
     def abort(self, code: int) -> None:
         self._inner.abort(code)
 

@@ -176,10 +176,13 @@ def save(
 
 
 def latest(folder: Path, world: Communicator) -> Path | None:
-    """The newest checkpoint with a manifest that any rank sees. Collective."""
+    """The newest checkpoint with a manifest, as the first rank that sees any sees it. Collective.
+
+    Others may see what is left of another run on other devices.
+    """
     steps = [_step(path) for path in _checkpoints(folder) if (path / MANIFEST).exists()]
-    newest = max(max(found, default=-1) for found in world.allgather(steps))
-    return None if newest < 0 else _folder_of(folder, newest)
+    seen = next((found for found in world.allgather(steps) if found), None)
+    return _folder_of(folder, max(seen)) if seen else None
 
 
 def restore(path: Path, world: Communicator) -> list[str]:

@@ -132,6 +132,15 @@ def test_what_has_no_whole_copy_is_said_to_be_missing(tmp_path):
         cluster.resume()
 
 
+def test_what_another_run_has_left_on_a_device_is_not_taken_up(tmp_path):
+    cluster = Cluster(tmp_path, Devices(((0, 1), (2, 3))))
+    cluster.save()
+    for folder in cluster.folders[1:]:
+        (folder / "step-000099").mkdir()
+        (folder / "step-000099" / "manifest.json").write_text("{}")
+    assert {progress.step for _, progress, _ in cluster.resume()} == {PROGRESS.step}
+
+
 def test_copies_go_with_their_checkpoint(tmp_path):
     cluster = Cluster(tmp_path, Devices(((0, 1), (2, 3))))
     for step in (7, 14):

@@ -60,6 +60,9 @@ mpirun=$(command -v mpirun) || usage_error "no mpirun found: pip install 'mpitil
 machines=$(mktemp)
 trap 'rm -f "$machines"' EXIT
 forwarded=(PATH OMP_NUM_THREADS OPENBLAS_NUM_THREADS MKL_NUM_THREADS)
+if [ -n "${MPITILE_WAIT:-}" ]; then
+    forwarded+=(MPITILE_WAIT)
+fi
 options=()
 case $("$mpirun" --version 2>&1) in
     *"Open MPI"*)

@@ -3,13 +3,12 @@
 Each shard holds this rank's pieces of every array, in coordinates of the whole network. The
 manifest is written last, when all shards are on disk: a folder without it is no checkpoint.
 Where the same ranks go on with the same plan, nothing assumes a shared file system, only that a
-rank finds its own files again; other ranks, devices and slices need to see all shards.
+rank finds its own files again, or another rank a copy of them (`mpitile.checkpoint.copies`);
+other ranks, devices and slices need to see all shards.
 """
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +19,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from mpitile.checkpoint.files import replace_file, replace_text
+from mpitile.checkpoint.copies import copy_shards, restore_shards
+from mpitile.checkpoint.files import file_digest, reason, replace_file, replace_text, reserve
 from mpitile.checkpoint.pieces import Field, Piece, Span, StoredPieces, as_rows, cut_pieces
 from mpitile.comm.agree import on_first, together
 from mpitile.comm.communicator import Communicator
@@ -30,8 +30,6 @@ FORMAT = 3
 MANIFEST = "manifest.json"
 _PREFIX = "step-"
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_BLOCK_BYTES = 4096
 # More than what HDF5 writes of its own beside the arrays.
 _HEADERS_BYTES = 1 << 16
 
@@ -132,48 +130,88 @@ def save(
     arrays: Mapping[str, Sliced],
     progress: Progress,
     keep: int,
+    keepers: Sequence[int] = (),
 ) -> Path:
     """Write a checkpoint into ``folder/step-NNNNNN`` and remove all but `keep`. Collective.
+
+    Parameters
+    ----------
+    keepers : for each rank the one that keeps a copy of its shard, and of the manifest where
+        rank 0 has written that; nobody does where left out.
 
     Raises
     ------
     InputError : on all ranks, where any of them cannot write.
     """
-    target = folder / f"{_PREFIX}{progress.step:06d}"
+    target = _folder_of(folder, progress.step)
     shard = target / _shard_name(world.rank)
 
     def write() -> str:
         try:
             # Files of an earlier, interrupted attempt must not look valid meanwhile.
-            if world.rank == 0:
-                (target / MANIFEST).unlink(missing_ok=True)
+            (target / MANIFEST).unlink(missing_ok=True)
             replace_file(shard, lambda path: _write_shard(path, world, arrays, progress))
-            return _digest(shard)
+            return file_digest(shard)
         # HDF5 may notice only as it closes a file that the disk is full: a RuntimeError.
         except (OSError, RuntimeError) as error:
-            raise InputError(f"{shard}: cannot be written: {_reason(error)}") from error
+            raise InputError(f"{shard}: cannot be written: {reason(error)}") from error
 
-    digests = world.allgather(together(world, write))
+    found = world.allgather(together(world, write))
+    digests = {_shard_name(rank): digest for rank, digest in enumerate(found)}
+    if keepers:
+        copy_shards(target, world, keepers, digests)
     manifest = {
         "format": FORMAT,
         "ranks": world.size,
         **asdict(progress),
-        "shards": {_shard_name(rank): digest for rank, digest in enumerate(digests)},
+        "shards": digests,
+        "keepers": list(keepers),
     }
-    on_first(world, lambda: _write_manifest(target / MANIFEST, manifest))
+    # One after the other: they may write the same file.
+    for writer in (0, *keepers[:1]):
+        together(world, lambda writer=writer: _write_manifest(world, writer, target, manifest))
     kept = on_first(world, lambda: _complete(folder, progress.step)[-keep:])
     together(world, lambda: _remove_others(folder, progress.step, kept))
     return target
 
 
 def latest(folder: Path, world: Communicator) -> Path | None:
-    """The newest checkpoint with a manifest, as rank 0 sees it. Collective."""
+    """The newest checkpoint with a manifest, as the first rank that sees any sees it. Collective.
 
-    def newest() -> Path | None:
-        complete = [path for path in _checkpoints(folder) if (path / MANIFEST).exists()]
-        return complete[-1] if complete else None
+    Others may see what is left of another run on other devices.
+    """
+    steps = [_step(path) for path in _checkpoints(folder) if (path / MANIFEST).exists()]
+    seen = next((found for found in world.allgather(steps) if found), None)
+    return _folder_of(folder, max(seen)) if seen else None
 
-    return on_first(world, newest)
+
+def restore(path: Path, world: Communicator) -> list[str]:
+    """Write what is missing or damaged of a checkpoint anew, from copies. Collective.
+
+    Returns
+    -------
+    The names of the files that were, the same on all ranks. What has no copy stays as it is.
+
+    Raises
+    ------
+    InputError : on all ranks, where any of them cannot read or write.
+    """
+    seen = world.allgather((path / MANIFEST).exists())
+    if not any(seen):
+        return []
+    first = seen.index(True)
+
+    def read() -> dict | None:
+        return _read_manifest(path / MANIFEST) if world.rank == first else None
+
+    manifest = world.allgather(together(world, read))[first]
+    if not manifest.get("keepers"):
+        return []
+    restored = restore_shards(path, world, manifest["shards"])
+    if first:
+        together(world, lambda: _write_manifest(world, 0, path, manifest))
+        restored.append(MANIFEST)
+    return restored
 
 
 def load(
@@ -214,7 +252,7 @@ def _write_shard(
     rows = {name: as_rows(sliced.all_pieces()) for name, sliced in arrays.items()}
     kept = sum(part.kept_bytes for sliced in arrays.values() for part in sliced.parts)
     with h5py.File(path, "w") as file:
-        _reserve(path, kept + sum(table.nbytes for table in rows.values()) + _HEADERS_BYTES)
+        reserve(path, kept + sum(table.nbytes for table in rows.values()) + _HEADERS_BYTES)
         file.attrs.update({"format": FORMAT, "rank": world.rank, "ranks": world.size})
         file.attrs.update({k: v for k, v in asdict(progress).items() if v is not None})
         for name, sliced in arrays.items():
@@ -239,24 +277,6 @@ def _write_parts(file: h5py.File, name: str, sliced: Sliced) -> None:
             place = stop
 
 
-def _reserve(path: Path, size: int) -> None:
-    """Take the room that a file will need, while there is next to nothing in it.
-
-    A file that HDF5 cannot close, because the disk is full, stays open and crashes the process
-    at its end.
-    """
-    with open(path, "r+b") as file:
-        try:
-            os.posix_fallocate(file.fileno(), 0, size)
-        except OSError as error:
-            if error.errno not in _NO_ROOM:
-                # Some file systems cannot reserve; writing will show whether there is room.
-                return
-            # What HDF5 still has to write, an empty file, fits into the first block.
-            file.truncate(_BLOCK_BYTES)
-            raise
-
-
 def _read_shards(path: Path, rank: int, arrays: Mapping[str, Sliced], manifest: dict) -> None:
     """Fill this rank's pieces, from its own shard first and then from others as needed."""
     missing = {
@@ -277,13 +297,14 @@ def _read_shards(path: Path, rank: int, arrays: Mapping[str, Sliced], manifest: 
 def _read_shard(path: Path, arrays: Mapping[str, Sliced], digest: str | None) -> dict[str, int]:
     """Fill what a shard has of this rank's pieces; how many elements of each array that is."""
     try:
-        found = _digest(path)
+        found = file_digest(path)
+        if found != digest:
+            raise InputError(f"{path}: damaged: expected SHA-256 {digest}, got {found}")
+        with h5py.File(path) as file:
+            return {name: _fill(path, file, name, sliced) for name, sliced in arrays.items()}
+    # HDF5 has reasons of its own, such as a file that another program has locked.
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    if found != digest:
-        raise InputError(f"{path}: damaged: expected SHA-256 {digest}, got {found}")
-    with h5py.File(path) as file:
-        return {name: _fill(path, file, name, sliced) for name, sliced in arrays.items()}
+        raise InputError(f"{path}: cannot be read: {reason(error)}") from error
 
 
 def _fill(path: Path, file: h5py.File, name: str, sliced: Sliced) -> int:
@@ -314,32 +335,24 @@ def _read_manifest(path: Path) -> dict:
     return manifest
 
 
-def _write_manifest(path: Path, manifest: dict) -> None:
+def _write_manifest(world: Communicator, writer: int, folder: Path, manifest: dict) -> None:
+    if world.rank != writer:
+        return
+    path = folder / MANIFEST
     try:
         replace_text(path, json.dumps(manifest, indent=1))
     except OSError as error:
-        raise InputError(f"{path}: cannot be written: {_reason(error)}") from error
-
-
-def _reason(error: BaseException | None) -> str:
-    """What the system says was wrong, in one line: HDF5 adds some of its own."""
-    first = str(error).partition("\n")[0]
-    while error is not None:
-        if isinstance(error, OSError) and error.errno:
-            return os.strerror(error.errno)
-        error = error.__context__
-    return first
-
-
-def _digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        raise InputError(f"{path}: cannot be written: {reason(error)}") from error
 
 
 def _checkpoints(folder: Path) -> list[Path]:
     """All checkpoint folders, oldest first."""
     names = [path for path in folder.glob(f"{_PREFIX}*") if path.name[len(_PREFIX) :].isdigit()]
     return sorted(names, key=_step)
+
+
+def _folder_of(folder: Path, step: int) -> Path:
+    return folder / f"{_PREFIX}{step:06d}"
 
 
 def _step(path: Path) -> int:
@@ -362,15 +375,15 @@ def _remove_others(folder: Path, step: int, kept: Sequence[str]) -> None:
             try:
                 _remove(path)
             except OSError as error:
-                raise InputError(f"{path}: cannot be removed: {_reason(error)}") from error
+                raise InputError(f"{path}: cannot be removed: {reason(error)}") from error
 
 
 def _remove(checkpoint: Path) -> None:
     """Remove what is there of all ranks' files, also where there were more ranks once."""
     # Other ranks may see the same files, and remove them meanwhile.
     with suppress(FileNotFoundError):
-        remains = (*checkpoint.glob("shard-*.h5"), *checkpoint.glob(".*.tmp"))
-        for file in (checkpoint / MANIFEST, *remains):
-            file.unlink(missing_ok=True)
+        for pattern in (MANIFEST, "shard-*.h5", "copy-*.h5", ".*.tmp"):
+            for file in checkpoint.glob(pattern):
+                file.unlink(missing_ok=True)
     with suppress(OSError):
         checkpoint.rmdir()

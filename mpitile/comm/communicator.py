@@ -142,6 +142,17 @@ class Communicator(Protocol):
         """Rank 0's object on every rank."""
         ...
 
+    def swap(self, value: Any, target: int | None, source: int | None) -> Any:
+        """Hand an object to one rank and take another's; None stands for nobody."""
+        ...
+
+    def close(self) -> None:
+        """Give back what MPI keeps for a group that `split` or `team` has made. Collective.
+
+        Its channels and shared memory are closed before.
+        """
+        ...
+
     def abort(self, code: int) -> None:
         """End all ranks at once, whatever they are doing."""
         ...

@@ -78,7 +78,7 @@ class TeamGroup:
     ----------
     devices : the team's ranks of all devices, in the team's numbers.
     team : the ranks that share images.
-    inside : those of this device.
+    inside : those of this device; of this group's own, which gives them back.
     number : of this device among `devices`.
     """
 
@@ -86,6 +86,10 @@ class TeamGroup:
     team: Communicator
     inside: Communicator
     number: int
+
+    def close(self) -> None:
+        """Give the group back, behind all that was made with it. Collective on the device."""
+        self.inside.close()
 
 
 def make_team_group(group: DeviceGroup, team: Communicator) -> TeamGroup:

@@ -190,6 +190,15 @@ class LocalCommunicator:
     def broadcast(self, value: Any) -> Any:
         return self._collect(value, lambda values: deepcopy(values[0]))
 
+    def swap(self, value: Any, target: int | None, source: int | None) -> Any:
+        def take(values: Sequence[Any]) -> Any:
+            return None if source is None else deepcopy(values[source])
+
+        return self._collect(value, take)
+
+    def close(self) -> None:
+        """Nothing is kept beyond the outermost group."""
+
     def abort(self, code: int) -> None:
         self._hub.abandon()
 

@@ -142,6 +142,17 @@ class MpiCommunicator:
     def broadcast(self, value: Any) -> Any:
         return self._comm.bcast(value)
 
+    def swap(self, value: Any, target: int | None, source: int | None) -> Any:
+        nobody = MPI.PROC_NULL
+        return self._comm.sendrecv(
+            value,
+            dest=nobody if target is None else target,
+            source=nobody if source is None else source,
+        )
+
+    def close(self) -> None:
+        self._comm.Free()
+
     def abort(self, code: int) -> None:
         self._comm.Abort(code)
 

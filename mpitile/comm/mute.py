@@ -56,6 +56,8 @@ class MuteCommunicator:
     def broadcast(self, value: Any) -> Any:
         return value
 
+    def close(self) -> None: ...
+
     def abort(self, code: int) -> None: ...
 
 

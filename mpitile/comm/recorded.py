@@ -116,6 +116,13 @@ class RecordedCommunicator:
         with self._recorder.outside():
             return self._inner.broadcast(value)
 
+    def swap(self, value: Any, target: int | None, source: int | None) -> Any:
+        with self._recorder.outside():
+            return self._inner.swap(value, target, source)
+
+    def close(self) -> None:
+        self._inner.close()
+
     def abort(self, code: int) -> None:
         self._inner.abort(code)
 

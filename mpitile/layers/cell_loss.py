@@ -29,8 +29,8 @@ class CellLoss(Loss):
             return
         self.loss = 0.0
         values, gradient = site.inputs[0].view(site.owned), self._gradient.view(site.owned)
-        for image, truths in enumerate(step.truths):
-            self.loss += self._image(values[image], truths, step.seen, gradient[image])
+        for image in zip(values, step.truths, gradient, strict=True):
+            self.loss += self._image(*image, step.seen)
 
     def backward_input(self, step: Step) -> None:
         site = self.site
@@ -38,7 +38,7 @@ class CellLoss(Loss):
             site.input_deltas[0].view(site.owned)[...] += self._gradient.view(site.owned)
 
     def _image(
-        self, values: np.ndarray, truths: np.ndarray, seen: int, gradient: np.ndarray
+        self, values: np.ndarray, truths: np.ndarray, gradient: np.ndarray, seen: int
     ) -> float:
         """The loss of one image's owned cells (H, W, C); their gradient is written."""
         raise NotImplementedError

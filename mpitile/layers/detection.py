@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mpitile.layers.base import Site
-from mpitile.layers.boxes import logistic, overlap
+from mpitile.layers.boxes import box_iou, likelihoods, logistic
 from mpitile.layers.cell_loss import CellLoss
 
 EARLY_IMAGES = 12800
@@ -33,7 +33,7 @@ class RegionLoss(CellLoss):
         self._entries = 5 + region.classes
 
     def _image(
-        self, values: np.ndarray, truths: np.ndarray, seen: int, gradient: np.ndarray
+        self, values: np.ndarray, truths: np.ndarray, gradient: np.ndarray, seen: int
     ) -> float:
         shape = (*values.shape[:2], len(self._anchors), self._entries)
         raw = values.reshape(shape).astype(np.float64)
@@ -59,11 +59,7 @@ class RegionLoss(CellLoss):
         result = raw.copy()
         result[..., [0, 1, 4]] = logistic(raw[..., [0, 1, 4]])
         classes = raw[..., 5:]
-        if self._region.softmax:
-            powers = np.exp(classes - classes.max(axis=-1, keepdims=True, initial=-np.inf))
-            result[..., 5:] = powers / powers.sum(axis=-1, keepdims=True)
-        else:
-            result[..., 5:] = logistic(classes)
+        result[..., 5:] = likelihoods(classes) if self._region.softmax else logistic(classes)
         return result
 
     def _boxes(self, raw: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
@@ -91,7 +87,7 @@ class RegionLoss(CellLoss):
         delta[..., 4] = self._region.noobject_scale * (0 - probabilities[..., 4])
         best = np.zeros(boxes.shape[:-1])
         for truth in truths:
-            np.maximum(best, overlap(boxes, truth[:4]), out=best)
+            np.maximum(best, box_iou(boxes, truth[:4]), out=best)
         delta[..., 4][best > self._region.thresh] = 0
         if early:
             delta[..., :2] = EARLY_SCALE * (0.5 - probabilities[..., :2])
@@ -114,14 +110,14 @@ class RegionLoss(CellLoss):
             return
         shapes = self._priors if region.bias_match else boxes[y, x, :, 2:]
         centred = np.concatenate([np.zeros_like(shapes), shapes], axis=1)
-        best = int(np.argmax(overlap(centred, np.array([0, 0, truth[2], truth[3]]))))
+        best = int(np.argmax(box_iou(centred, np.array([0, 0, truth[2], truth[3]]))))
 
         cell, own = delta[y, x, best], probabilities[y, x, best]
         scale = region.coord_scale * (2 - truth[2] * truth[3])
         cell[0] = scale * (truth[0] * width - column - own[0])
         cell[1] = scale * (truth[1] * height - row - own[1])
         cell[2:4] = scale * (np.log(truth[2:4] / self._priors[best]) - raw[y, x, best, 2:4])
-        iou = float(overlap(boxes[y, x, best], truth[:4]))
+        iou = float(box_iou(boxes[y, x, best], truth[:4]))
         cell[4] = region.object_scale * ((iou if region.rescore else 1.0) - own[4])
         cell[5:] = region.class_scale * (0 - own[5:])
         cell[5 + int(truth[4])] += region.class_scale

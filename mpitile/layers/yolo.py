@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mpitile.layers.base import Site
-from mpitile.layers.boxes import logistic, overlap
+from mpitile.layers.boxes import box_iou, logistic
 from mpitile.layers.cell_loss import CellLoss
 from mpitile.network.spec import Shape
 
@@ -35,7 +35,7 @@ class YoloLoss(CellLoss):
         self._own = self._priors[list(yolo.mask)]
 
     def _image(
-        self, values: np.ndarray, truths: np.ndarray, seen: int, gradient: np.ndarray
+        self, values: np.ndarray, truths: np.ndarray, gradient: np.ndarray, seen: int
     ) -> float:
         entries = 5 + self._yolo.classes
         shape = (*values.shape[:2], len(self._own), entries)
@@ -71,7 +71,7 @@ class YoloLoss(CellLoss):
         boxes = self._boxes(found)
         best, which = np.zeros(boxes.shape[:-1]), np.zeros(boxes.shape[:-1], np.intp)
         for number, truth in enumerate(truths):
-            overlaps = overlap(boxes, truth[:4])
+            overlaps = box_iou(boxes, truth[:4])
             which[overlaps > best] = number
             np.maximum(best, overlaps, out=best)
         delta[..., 4] = 0 - found[..., 4]
@@ -82,7 +82,7 @@ class YoloLoss(CellLoss):
     def _object(self, delta: np.ndarray, found: np.ndarray, truth: np.ndarray) -> None:
         """The truth's cell, if owned, learns it at the nearest anchor, if that is this loss's."""
         centred = np.concatenate([np.zeros_like(self._priors), self._priors], axis=1)
-        best = int(np.argmax(overlap(centred, np.array([0, 0, truth[2], truth[3]]))))
+        best = int(np.argmax(box_iou(centred, np.array([0, 0, truth[2], truth[3]]))))
         if best not in self._yolo.mask:
             return
         height, width = self._size

@@ -16,6 +16,7 @@ from mpitile.network.cfg_text import (
     AT_LEAST_1,
     BELOW_1,
     BELOW_HALF,
+    UP_TO_1,
     Section,
     split_sections,
 )
@@ -160,7 +161,7 @@ def _net(section: Section) -> NetOptions:
         beta1=section.number("B1", 0.9, BELOW_1),
         beta2=section.number("B2", 0.999, BELOW_1),
         epsilon=section.number("eps", 1e-7, ABOVE_0),
-        hue=section.number("hue", 0.0, AT_LEAST_0),
+        hue=section.number("hue", 0.0, UP_TO_1),
         saturation=section.number("saturation", 1.0, ABOVE_0),
         exposure=section.number("exposure", 1.0, ABOVE_0),
         flip=section.flag("flip", True),

@@ -31,6 +31,7 @@ AT_LEAST_0 = Limits(" >= 0", lambda value: value >= 0)
 AT_LEAST_1 = Limits(" >= 1", lambda value: value >= 1)
 ABOVE_0 = Limits(" > 0", lambda value: value > 0)
 BELOW_HALF = Limits(" in [0, 0.5)", lambda value: 0 <= value < 0.5)
+UP_TO_1 = Limits(" in [0, 1]", lambda value: 0 <= value <= 1)
 BELOW_1 = Limits(" in [0, 1)", lambda value: 0 <= value < 1)
 
 

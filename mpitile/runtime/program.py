@@ -132,7 +132,7 @@ class Program:
         )
         self._stages = stages(self.network, starts, partition.plan.recompute, self._merged)
         self._time = pass_order(self._stages)
-        place = gathering_place(partition, topology, group)
+        self._place = place = gathering_place(partition, topology, group)
         inside = place.inside if place else None
         self._arrays = PassArrays(self.network, self.part, images, self._dtype, buffers, inside)
         self.values, self.deltas = self._arrays.values, self._arrays.deltas
@@ -172,6 +172,8 @@ class Program:
         """
         self._exchanges.close()
         self._arrays.arena.close()
+        if self._place:
+            self._place.close()
 
     def forward(
         self, step: Step, observe: Observer | None = None, ready: Ready | None = None

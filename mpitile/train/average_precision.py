@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mpitile.errors import InputError
-from mpitile.train.detections import box_iou
+from mpitile.layers.boxes import box_iou
 
 # Hundredths keep the thresholds free of the rounding of repeated addition.
 IOU_THRESHOLDS = tuple(hundredths / 100 for hundredths in range(50, 100, 5))

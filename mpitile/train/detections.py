@@ -12,6 +12,7 @@ import numpy as np
 
 from mpitile.errors import InputError
 from mpitile.geometry.box import Box
+from mpitile.layers.boxes import box_iou, likelihoods
 from mpitile.network.spec import Layer, Shape, Yolo
 
 ROW = 6
@@ -19,18 +20,12 @@ _BOX_ENTRIES = 5
 
 
 def _logistic(values: np.ndarray) -> np.ndarray:
+    # Unlike the losses' own it keeps the digits of scores near 0.
     return 1.0 / (1.0 + np.exp(-values))
 
 
 def _stretched(values: np.ndarray, stretch: float) -> np.ndarray:
     return stretch * _logistic(values) - 0.5 * (stretch - 1)
-
-
-def _class_probabilities(logits: np.ndarray, softmax: bool) -> np.ndarray:
-    if not softmax:
-        return _logistic(logits)
-    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return powers / powers.sum(axis=-1, keepdims=True)
 
 
 def decode_region(
@@ -106,7 +101,8 @@ def decode_region(
             ],
             axis=1,
         )
-        probabilities = _class_probabilities(chosen[:, _BOX_ENTRIES:], softmax)
+        classes = chosen[:, _BOX_ENTRIES:]
+        probabilities = likelihoods(classes) if softmax else _logistic(classes)
         scores = objectness[i, j, a][:, None] * probabilities
     found, class_index = np.nonzero(scores > threshold)
     result = np.empty((len(found), ROW))
@@ -152,21 +148,6 @@ def sort_rows(rows: np.ndarray) -> np.ndarray:
     """Rows in canonical order: score descending, then x, y, w, h and class ascending."""
     x, y, w, h, class_index, score = rows.T
     return rows[np.lexsort((class_index, h, w, y, x, -score))]
-
-
-# Boxes of a diverged network may be infinite; such pairs come out as nan and agree with nothing.
-@np.errstate(over="ignore", invalid="ignore")
-def box_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Intersection over union of boxes (..., 4) of centre and size, with broadcasting.
-
-    Boxes without a common area have 0, also where both are empty.
-    """
-    low = np.maximum(a[..., :2] - a[..., 2:4] / 2, b[..., :2] - b[..., 2:4] / 2)
-    high = np.minimum(a[..., :2] + a[..., 2:4] / 2, b[..., :2] + b[..., 2:4] / 2)
-    overlap = np.clip(high - low, 0.0, None)
-    common = overlap[..., 0] * overlap[..., 1]
-    union = a[..., 2] * a[..., 3] + b[..., 2] * b[..., 3] - common
-    return np.divide(common, union, out=np.zeros_like(common), where=common > 0)
 
 
 def suppress(rows: np.ndarray, threshold: float = 0.45) -> np.ndarray:

@@ -25,7 +25,7 @@ from mpitile.train.settings import RunSettings
 from mpitile.train.setup import make_job
 from mpitile.train.signals import stop_signals
 from mpitile.train.sources import Images, open_images, training_feeder
-from mpitile.train.start import check_memory, open_run_folder, starting_point
+from mpitile.train.start import check_memory, find_keepers, open_run_folder, starting_point
 from mpitile.train.tracing import TRACED_STEPS, WriteTrace, synchronise, write_traced
 from mpitile.train.trainer import Trainer
 
@@ -55,6 +55,7 @@ class Run:
     folder : the files that rank 0 writes; None on other ranks.
     best : the best validation figure so far.
     base : bytes that this process held before the trainer was made.
+    keepers : for each rank the one that keeps a copy of its shards; empty where nobody does.
     """
 
     trainer: Trainer
@@ -65,6 +66,7 @@ class Run:
     folder: RunFolder | None
     best: float | None
     base: int
+    keepers: Sequence[int]
 
     @property
     def output(self) -> Path:
@@ -113,16 +115,16 @@ def train(
     steps = together(world, lambda: job.steps(images.count))
     base = resident_bytes()
     trainer = Trainer(job, topology, recorder)
+    keepers = find_keepers(settings, world)
     best, origin = starting_point(trainer, resume)
     folder = open_run_folder(trainer, base)
     with open_console(steps, trainer.done) as console:
-        run = Run(trainer, images, validation, steps, console, folder, best, base)
+        run = Run(trainer, images, validation, steps, console, folder, best, base, keepers)
         run.tell("start", f"{world.size} ranks, grid {job.plan.grid}: {origin}")
         _tell_memory(run)
-        if settings.checkpoint.partner:
+        if settings.checkpoint.partner and not keepers:
             run.remark(
-                "checkpoint.partner: neighbours' copies are not made yet; each rank keeps "
-                "its own shard alone"
+                "checkpoint.partner: all ranks are on one device; no other one can keep copies"
             )
         for remark in images.remarks:
             run.remark(remark)
@@ -187,6 +189,7 @@ def _save(run: Run) -> None:
         trainer.arrays,
         trainer.progress(run.best),
         trainer.job.settings.checkpoint.keep,
+        run.keepers,
     )
     if run.folder:
         run.folder.add_event("checkpoint", step=trainer.done, path=str(path))

@@ -27,7 +27,7 @@ class StepMetrics:
     waiting for images; `peak_rss_mb` is the largest whole process of any rank, in
     units of 2**20 bytes. `sent_mb`, in units of 10**6, is what the ranks of one device have sent
     to other devices, of the device that sent most: messages of exchanges, gradients and weights,
-    not the few numbers that MPI itself adds up.
+    not the few numbers that MPI itself adds up, nor copies of checkpoints.
     """
 
     step: int

@@ -17,13 +17,14 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
 
     Off the main thread, where handlers cannot be set, it always says no.
     """
-    came = threading.Event()
+    # Not an event: its lock would wait for ever where a second signal comes inside the first's.
+    came: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield came.is_set
+        yield lambda: False
         return
-    before = {number: signal.signal(number, lambda *_: came.set()) for number in _ASKING}
+    before = {number: signal.signal(number, lambda *_: came.append(1)) for number in _ASKING}
     try:
-        yield came.is_set
+        yield lambda: bool(came)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from mpitile.checkpoint import shards
+from mpitile.checkpoint.copies import keepers
 from mpitile.checkpoint.weights_file import read_weights
 from mpitile.comm.agree import on_first, together
 from mpitile.comm.communicator import Communicator
 from mpitile.errors import InputError
-from mpitile.plan.clusters.devices import group_ranks
+from mpitile.plan.clusters.devices import Devices, group_ranks
 from mpitile.train.forecast import job_bytes, job_seconds
 from mpitile.train.planning import plan_keys, rank_keys
 from mpitile.train.run_folder import NETWORK, RunFolder, earlier_folder, set_aside
-from mpitile.train.settings import write_settings
+from mpitile.train.settings import RunSettings, write_settings
 from mpitile.train.setup import Job
 from mpitile.train.trainer import Trainer
 
@@ -36,7 +37,7 @@ def check_memory(job: Job, world: Communicator) -> None:
     allowed = settings.tiling.memory_bytes
     if allowed is None:
         return
-    devices = group_ranks(world.hosts(), settings.tiling.ranks_per_device)
+    devices = _devices(settings, world)
     sizes = [sum(kinds.values()) for kinds in job_bytes(job, devices)]
     needed = [sum(sizes[rank] for rank in ranks) for ranks in devices.ranks]
     most = max(needed)
@@ -51,6 +52,16 @@ def check_memory(job: Job, world: Communicator) -> None:
         )
 
 
+def find_keepers(settings: RunSettings, world: Communicator) -> tuple[int, ...]:
+    """For each rank the one that is to keep a copy of its shards, if any is. Collective."""
+    return keepers(_devices(settings, world)) if settings.checkpoint.partner else ()
+
+
+def _devices(settings: RunSettings, world: Communicator) -> Devices:
+    """As they are, also where ranks of one have no room to share memory. Collective."""
+    return group_ranks(world.hosts(), settings.tiling.ranks_per_device)
+
+
 def starting_point(trainer: Trainer, resume: bool) -> tuple[float | None, str]:
     """Fill the trainer from a checkpoint or a weights file, or leave it as drawn. Collective.
 
@@ -62,9 +73,12 @@ def starting_point(trainer: Trainer, resume: bool) -> tuple[float | None, str]:
     checkpoints = Path(settings.output.dir) / "checkpoints"
     newest = shards.latest(checkpoints, world) if resume else None
     if newest:
+        restored = shards.restore(newest, world)
         progress = shards.load(newest, world, trainer.arrays, trainer.job.fingerprint)
         trainer.done = progress.step
         origin = f"resumed after step {progress.step} from {newest}"
+        if restored:
+            origin += f", with {', '.join(restored)} from copies on other devices"
         if progress.plan != trainer.progress(None).plan:
             origin += ", which another plan or other devices wrote: numbers go on as theirs would, "
             origin += "but for rounding"

@@ -161,6 +161,31 @@ def begun(tmp_path_factory, shapes):
     return settings, folder / "other"
 
 
+def test_lost_shards_come_back_from_copies_on_other_devices(tmp_path, shapes):
+    """Four ranks on two devices: all of one device's files are gone."""
+    settings = runs.settings_of(
+        shapes,
+        tmp_path / "out",
+        train={"steps": 6},
+        tiling={"ranks_per_device": 2},
+        checkpoint={"every": 3, "partner": True},
+    )
+    path = runs.write_run(tmp_path, settings)
+    whole = runs.mpitile("train", path, ranks=4)
+    assert whole.code == 0, whole
+    expected = (tmp_path / "out" / "final.weights").read_bytes()
+    shutil.rmtree(tmp_path / "out" / "checkpoints" / "step-000006")
+    (tmp_path / "out" / "final.weights").unlink()
+    saved = tmp_path / "out" / "checkpoints" / "step-000003"
+    # Ranks 0 and 1, and the copies that they kept.
+    for kind, number in ("shard", 0), ("shard", 1), ("copy", 2), ("copy", 3):
+        (saved / f"{kind}-{number:05d}.h5").unlink()
+    result = runs.mpitile("train", path, "--resume", ranks=4)
+    assert result.code == 0, result
+    assert "with shard-00000.h5, shard-00001.h5 from copies on other devices" in result.err
+    assert (tmp_path / "out" / "final.weights").read_bytes() == expected
+
+
 def test_resume_without_checkpoint_of_what_is_finished_and_with_more_steps(tmp_path, shapes):
     settings = runs.settings_of(shapes, tmp_path / "out", checkpoint={"every": 6})
     path = runs.write_run(tmp_path, settings)

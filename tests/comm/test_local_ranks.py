@@ -44,6 +44,16 @@ def test_results_come_in_rank_order():
     assert ranks(4, lambda comm: (comm.rank, comm.size)) == [(rank, 4) for rank in range(4)]
 
 
+def test_objects_go_to_one_rank_each():
+    def work(comm):
+        return (
+            comm.swap([comm.rank], (comm.rank + 1) % 3, (comm.rank + 2) % 3),
+            comm.swap(comm.rank, 0 if comm.rank == 2 else None, 2 if comm.rank == 0 else None),
+        )
+
+    assert ranks(3, work) == [([2], 2), ([0], None), ([1], None)]
+
+
 def test_collectives():
     def work(comm):
         total = np.array([comm.rank, 1.0])

@@ -239,3 +239,11 @@ def test_inference_copies_and_learns_nothing():
     work.forward(Step(training=False, reduce=None, images=1))
     np.testing.assert_array_equal(output.array, raw)
     assert work.loss == 0
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_every_image_needs_its_truths(count):
+    """The gradients of images without any would be what stood in memory."""
+    region, raw, truth = one_truth()
+    with pytest.raises(ValueError):
+        run(region, np.concatenate([raw, raw]), [truth] * count)

@@ -52,6 +52,8 @@ def everything(world):
         "gather": world.gather({"rank": rank}),
         "allgather": world.allgather((rank, "x")),
         "broadcast": world.broadcast(f"from {rank}"),
+        "swap": world.swap((rank, "y"), (rank + 1) % size, (rank - 1) % size),
+        "one way": world.swap(rank, 0 if rank == size - 1 else None, None if rank else size - 1),
     }
 
 

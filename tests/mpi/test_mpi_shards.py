@@ -1,6 +1,7 @@
 """Checkpoints of several ranks: what is saved comes back, and what is broken is refused by all."""
 
 import errno
+import fcntl
 import json
 import resource
 
@@ -142,6 +143,18 @@ def test_what_is_broken_is_refused_by_all(comm, shared_folder):
     more = kept(comm) | {"others": copies(comm, np.zeros(5))}
     text = broken(comm, lambda: shards.load(path, comm, more, fingerprint))
     assert "expected 5 values of 'others', found None" in text
+
+
+@pytest.mark.mpi(ranks=[2])
+def test_a_shard_that_another_program_has_locked_is_refused_by_all(comm, shared_folder):
+    path = shards.save(shared_folder, comm, kept(comm), progress(1), keep=1)
+    name = "shard-00001.h5"
+    with open(path / name, "rb") as file:
+        if comm.rank == 0:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        comm.broadcast(None)
+        load = lambda: shards.load(path, comm, kept(comm), progress(1).fingerprint)  # noqa: E731
+        assert f"{name}: cannot be read: Resource temporarily unavailable" in broken(comm, load)
 
 
 @pytest.mark.mpi(ranks=RANKS)

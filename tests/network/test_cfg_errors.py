@@ -26,6 +26,7 @@ def error(text):
         (CONV, 1, ["[net]", "[conv]"]),
         ("[net]\nwidth=8\n" + CONV, 1, ["[net]", "'height'"]),
         (NET + "channels=0\n" + CONV, 4, ["channels", ">= 1", "'0'"]),
+        (NET + "hue=1.5\n" + CONV, 4, ["hue", "in [0, 1]", "'1.5'"]),
         (NET + "[convolutional\n", 4, ["section header", "'[convolutional'"]),
         (NET + "[]\n", 4, ["section header", "'[]'"]),
         (NET + "[conv]\nfilters\n", 5, ["key=value", "'filters'"]),

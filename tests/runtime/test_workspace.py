@@ -3,6 +3,7 @@
 import hypothesis.strategies as st
 import numpy as np
 import pytest
+from harness import random_truths
 from hypothesis import given, settings
 from strategies import cases
 
@@ -21,6 +22,9 @@ from mpitile.runtime.parameters import Parameters
 from mpitile.runtime.program import Program
 from mpitile.runtime.shapes import network_shapes
 from mpitile.runtime.workspace import KernelMemory
+
+# Numbers out of all bounds are of memory that nobody has written.
+pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
 
 FLOAT32 = np.dtype(np.float32)
 
@@ -68,7 +72,8 @@ def step_of(network, plan, batch, choices):
         images = batch // plan.replicas
         program = Program(Partition(network, plan), topology, parameters, images, choices=choices)
         sizes.append(program._scratch.size)
-        step = Step(training=True, reduce=comm.sum, images=batch)
+        truths = random_truths(network, images, 1)
+        step = Step(training=True, reduce=comm.sum, images=batch, truths=truths)
         program.forward(step)
         program.backward(step)
 

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpitile.errors import InputError
+from mpitile.layers.boxes import box_iou
 from mpitile.train.average_precision import average_precision, evaluate
-from mpitile.train.detections import box_iou
 
 EMPTY = np.empty((0, 6))
 

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 
 from mpitile.errors import InputError
 from mpitile.geometry.box import Box
+from mpitile.layers.boxes import box_iou
 from mpitile.network import spec
 from mpitile.network.shapes import infer
 from mpitile.train.detections import (
-    box_iou,
     decode_head,
     decode_region,
     sort_rows,

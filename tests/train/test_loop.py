@@ -20,11 +20,17 @@ class Messages:
         """Not looked at."""
 
 
-@pytest.mark.parametrize("partner", [True, False])
-def test_a_setting_that_does_nothing_yet_is_said_to_do_nothing(tmp_path, partner):
-    data = box_images(tmp_path / "data", 4)
+@pytest.mark.parametrize(
+    "partner, per_device, told", [(True, "auto", True), (True, 1, False), (False, "auto", False)]
+)
+def test_copies_on_other_devices_need_other_devices(tmp_path, partner, per_device, told):
     settings = small_settings(
-        tmp_path, detector(), data, train={"steps": 1}, checkpoint={"partner": partner}
+        tmp_path,
+        detector(),
+        box_images(tmp_path / "data", 4),
+        train={"steps": 1},
+        tiling={"ranks_per_device": per_device},
+        checkpoint={"partner": partner, "every": 1},
     )
 
     def work(comm):
@@ -32,6 +38,9 @@ def test_a_setting_that_does_nothing_yet_is_said_to_do_nothing(tmp_path, partner
         train(settings, comm, False, lambda steps, done: contextlib.nullcontext(console))
         return console.texts
 
-    texts = run_ranks(1, work)[0]
-    assert any("checkpoint.partner" in text for text in texts) == partner
+    texts = run_ranks(2, work)[0]
+    assert any("checkpoint.partner" in text for text in texts) == told
     assert texts[-1].startswith("trained 1 steps")
+    copies = sorted(path.name for path in tmp_path.glob("out/checkpoints/*/copy-*"))
+    kept = partner and per_device == 1
+    assert copies == (["copy-00000.h5", "copy-00001.h5"] if kept else [])

@@ -59,6 +59,15 @@ def test_a_record_has_everything(alone):
             assert np.abs(array).max() > 0, (kind, name)
 
 
+def test_a_network_without_weights_has_two_kinds_less():
+    made = problem("[net]\nheight=8\nwidth=8\n[maxpool]\nsize=2\nstride=2\n[avgpool]\n[softmax]\n")
+    found = largest(
+        run_alone(made, (0, 1)), run_tile_by_tile(made, plan(made, 2, 2, groups=(0, 1)))
+    )
+    assert list(found) == ["losses", "outputs", "deltas"]
+    assert max(found.values()) < 1e-12
+
+
 @pytest.mark.parametrize(("rows", "columns", "replicas"), [(2, 2, 1), (3, 1, 1), (1, 2, 2)])
 def test_tiles_take_the_same_steps(alone, rows, columns, replicas):
     made = problem()

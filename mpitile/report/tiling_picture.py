@@ -175,9 +175,9 @@ def _draw_borders(axis: Canvas, one: TileMap, grid: Grid, devices: Sequence[int]
         row, column = grid.position(tile)
         if box.empty:
             continue
-        if column + 1 < grid.columns and devices[tile] != devices[tile + 1]:
+        if column + 1 < grid.columns and devices[tile] != devices[grid.tile(row, column + 1)]:
             _border(axis, (box.x1, box.x1), (box.y0, box.y1), width)
-        if row + 1 < grid.rows and devices[tile] != devices[tile + grid.columns]:
+        if row + 1 < grid.rows and devices[tile] != devices[grid.tile(row + 1, column)]:
             _border(axis, (box.x0, box.x1), (box.y1, box.y1), width)
 
 

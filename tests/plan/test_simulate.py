@@ -1,6 +1,7 @@
 """Timelines of two or a few ranks computed by hand, and what holds for all of them."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -149,6 +150,15 @@ def test_a_sum_of_two_ranks_goes_up_and_down():
     one, other = timeline.ranks
     assert (one.wait_s, one.reduce_s) == (close(1.5), close(2.5))
     assert (other.wait_s, other.reduce_s) == (close(1.0), close(4.0))
+
+
+def test_ranks_that_share_cores_add_up_more_slowly():
+    programs = [total(100)] * 2
+    whole = cluster(1, 1, adding=50.0)
+    half = replace(whole.devices[0], speed=replace(whole.devices[0].speed, share=0.5))
+    assert simulate(programs, whole, "binomial").seconds == close(2.0)
+    shared = replace(whole, devices=(half, half))
+    assert simulate(programs, shared, "binomial").seconds == close(4.0)
 
 
 def test_the_binomial_tree_takes_as_many_rounds_as_its_height():

@@ -76,6 +76,33 @@ def test_a_tiling_has_a_row_a_layer_and_names_every_rank():
     assert any(re.search("output of layer 3, maxpool 2x2/2: 6x6x5", text) for text in found)
 
 
+@pytest.mark.parametrize(("block", "lines"), [((1, 1), (4, 18)), ((2, 2), (8, 6))])
+def test_lines_run_between_devices(block, lines):
+    """Of four tiles each, one after the other in rows of six, or in blocks of 2x2."""
+    grid = Grid(4, 6, block)
+    partition = Partition(network(NET.replace("24", "48")), Plan(grid, (0, 2)))
+    places = [tile // 4 for tile in range(grid.tiles)]
+    axis, _ = drawn(tilings_picture(partition, places, (0,))).axes
+    drawn_at = {
+        tuple(map(tuple, line.get_xydata())) for line in axis.lines if line.get_gid() == "border"
+    }
+    owned = [partition.tiling.owned(0, tile) for tile in range(grid.tiles)]
+    upright = {
+        ((a.x1, a.y0), (a.x1, a.y1))
+        for a, here in zip(owned, places, strict=True)
+        for b, there in zip(owned, places, strict=True)
+        if here != there and (a.x1, a.y0) == (b.x0, b.y0)
+    }
+    level = {
+        ((a.x0, a.y1), (a.x1, a.y1))
+        for a, here in zip(owned, places, strict=True)
+        for b, there in zip(owned, places, strict=True)
+        if here != there and (a.x0, a.y1) == (b.x0, b.y0)
+    }
+    assert drawn_at == upright | level
+    assert (len(upright), len(level)) == lines
+
+
 @pytest.mark.parametrize(
     ("grid", "size", "options"),
     [

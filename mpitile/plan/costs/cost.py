@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from mpitile.network.merging import merged_pools
 from mpitile.network.spec import Layer, Network
-from mpitile.plan.clusters.cluster import Cluster, DeviceSpeed, Link, Point
+from mpitile.plan.clusters.cluster import Cluster, DeviceSpeed, Point
 from mpitile.plan.clusters.devices import first_devices
 from mpitile.plan.costs.curve import Curve
 from mpitile.plan.costs.effort import effort
@@ -121,15 +121,6 @@ class Cost:
         """Seconds of a step's Python outside layers, exchanges and sums."""
         speed = self._speed(device)
         return len(self.network.layers) * speed.call / speed.share
-
-    def link(self, source: int, target: int) -> Link:
-        """What a message between two ranks travels over."""
-        same = self.cluster.device_of(source) == self.cluster.device_of(target)
-        return self.cluster.inside if same else self.cluster.between
-
-    def message(self, source: int, target: int, size: float) -> float:
-        """Seconds of one message alone."""
-        return self.link(source, target).seconds(size)
 
     def exchange(self, messages: Iterable[tuple[int, int, float]]) -> dict[int, float]:
         """Seconds until each rank has sent and received its part, all beginning at once.

@@ -52,7 +52,7 @@ _BUCKETS = {SUMS: "bucket", EARLY: "early values", VALUES: "values"}
 
 
 class Clockwork:
-    """Runs programs that `mpitile.plan.recording.check_programs` has nothing against.
+    """Runs programs that `mpitile.plan.simulation.program_check` has nothing against.
 
     Parameters
     ----------

@@ -60,7 +60,8 @@ def simulate(
         return schedule_among(ways.get(purpose, binomial), devices, size, ranks)
 
     def adding(rank: int, size: int) -> float:
-        return size / cluster.devices[cluster.device_of(rank)].speed.sum
+        speed = cluster.devices[cluster.device_of(rank)].speed
+        return size / (speed.sum * speed.share)
 
     programs = with_messages(programs, cluster)
     return Clockwork(programs, cluster, schedule, adding, eager, keep).run()

@@ -8,6 +8,7 @@ include "simd.pxi"
 include "field.pxi"
 include "direct.pxi"
 include "winograd.pxi"
+include "winograd_pieces.pxi"
 include "winograd_few.pxi"
 include "windows.pxi"
 

@@ -33,6 +33,17 @@ cdef extern from "simd/simd.h" nogil:
     enum:
         STRETCH
 
+    ctypedef struct Coming:
+        const float* first
+        ptrdiff_t tap_step
+        ptrdiff_t row_step
+        ptrdiff_t rows
+        ptrdiff_t run
+        ptrdiff_t pace
+        ptrdiff_t tap
+        ptrdiff_t row
+        ptrdiff_t line
+
     ctypedef struct Steps:
         ptrdiff_t row
         ptrdiff_t column
@@ -55,6 +66,12 @@ cdef extern from "simd/simd.h" nogil:
         void (*spread)(const float*, ptrdiff_t, ptrdiff_t, float*, ptrdiff_t,
                        int) noexcept nogil
         TransformLoop transforms[2][5]
+        void (*pass_piece)(const float*, ptrdiff_t, ptrdiff_t, ptrdiff_t, float*, const float*, ptrdiff_t, ptrdiff_t,
+                           ptrdiff_t, float*, ptrdiff_t, ptrdiff_t, int,
+                           Coming*) noexcept nogil
+        void (*weigh_piece)(const float*, ptrdiff_t, ptrdiff_t, ptrdiff_t, const float*,
+                            ptrdiff_t, ptrdiff_t, float*, float*, ptrdiff_t, ptrdiff_t,
+                            const Epilogue*, Coming*) noexcept nogil
         void (*derive)(float*, const float*, ptrdiff_t, ptrdiff_t, float, float*) noexcept nogil
         void (*largest)(const float*, const ptrdiff_t*, const unsigned char*, ptrdiff_t,
                         ptrdiff_t, float*, unsigned char*) noexcept nogil

@@ -59,7 +59,8 @@ cdef Py_ssize_t set_up(Winograd* g, Py_ssize_t cells, Py_ssize_t channels, Py_ss
     g.w = p
     p += g.places * g.w_place
     g.copy = p
-    p += 9 * min(channels, PIECE_CHANNELS) * PIECE_FILTERS
+    # Between the taps of a piece is a cache line more: its streams must not share cache sets.
+    p += 9 * (min(channels, PIECE_CHANNELS) * PIECE_FILTERS + 16)
     g.x = p
     p += g.places * g.x_place
     g.y = p

@@ -19,10 +19,13 @@ cdef void few_forward(
     for c from 0 <= c < x.channels by depth:
         g.channels = min(depth, x.channels - c)
         transform_input(g, &x, 0, g.tiles)
-        for f from 0 <= f < g.filters by PIECE_FILTERS:
-            count = min(PIECE_FILTERS, g.filters - f)
-            transform_weights(g, w, c, f, count)
-            multiply(g, g.tiles, count, g.y + f, c > 0)
+        if g.cells == 4 and g.tiles <= PASSING_TILES:
+            pass_weights(g, w, c)
+        else:
+            for f from 0 <= f < g.filters by PIECE_FILTERS:
+                count = min(PIECE_FILTERS, g.filters - f)
+                transform_weights(g, w, c, f, count)
+                multiply(g, g.tiles, count, g.y + f, c > 0)
         x.cells += depth
     transform_output(g, y, 0, g.tiles, after)
 
@@ -30,16 +33,19 @@ cdef void few_forward(
 cdef void few_backward_weights(
     Winograd* g, Field x, const Field* dy, float* dweights, bint accumulate, Prologue* before
 ) noexcept nogil:
-    cdef Py_ssize_t c, f, count, depth = g.channels
+    cdef Py_ssize_t c, f, count, depth = g.channels, column = x.channels * g.filters
     if before != NULL:
         derive_until(before, dy, dy.images, 0)
     transform_delta(g, dy, 0, g.tiles)
     for c from 0 <= c < x.channels by depth:
         g.channels = min(depth, x.channels - c)
         transform_input(g, &x, 0, g.tiles)
-        for f from 0 <= f < g.filters by PIECE_FILTERS:
-            count = min(PIECE_FILTERS, g.filters - f)
-            multiply_adjoint(g, g.tiles, count, g.y + f * g.tiles, False)
-            transform_gradient(g, count, dweights + c * g.filters + f,
-                               x.channels * g.filters, g.filters, accumulate)
+        if g.cells == 4:
+            weigh(g, dweights + c * g.filters, column, accumulate)
+        else:
+            for f from 0 <= f < g.filters by PIECE_FILTERS:
+                count = min(PIECE_FILTERS, g.filters - f)
+                multiply_adjoint(g, g.tiles, count, g.y + f * g.tiles, False)
+                transform_gradient(g, count, dweights + c * g.filters + f, column, g.filters,
+                                   accumulate)
         x.cells += depth

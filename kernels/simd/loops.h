@@ -24,6 +24,7 @@ INLINE VEC NAMED(activated)(VEC v, float slope) {
 
 #include "products.h"
 #include "transforms.h"
+#include "pieces.h"
 #include "elements.h"
 #include "statistics.h"
 #include "taps.h"
@@ -44,6 +45,8 @@ static const Simd NAMED(simd) = {
                     NAMED(gradient_2)},
                    {NAMED(input_4), NAMED(output_4), NAMED(delta_4), NAMED(weights_4),
                     NAMED(gradient_4)}},
+    .pass_piece = NAMED(pass_piece),
+    .weigh_piece = NAMED(weigh_piece),
     .derive = NAMED(derive),
     .largest = NAMED(largest),
     .give_back = NAMED(give_back),

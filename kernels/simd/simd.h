@@ -38,6 +38,20 @@ typedef struct {
 
 enum { STRETCH = 64 };
 
+/* Lines that are asked for while products run, `pace` of them each time: of nine taps so many
+   rows of so many lines. */
+typedef struct {
+    const float *first;
+    ptrdiff_t tap_step;
+    ptrdiff_t row_step;
+    ptrdiff_t rows;
+    ptrdiff_t run;
+    ptrdiff_t pace;
+    ptrdiff_t tap;
+    ptrdiff_t row;
+    ptrdiff_t line;
+} Coming;
+
 /* The Winograd maps between one side of a tile and its transform. */
 enum { MAP_INPUT, MAP_OUTPUT, MAP_DELTA, MAP_WEIGHTS, MAP_GRADIENT, MAPS };
 
@@ -74,6 +88,15 @@ typedef struct {
                    ptrdiff_t step, int add);
     /* [0] for output tiles of 2x2 cells, [1] for 4x4; by map. */
     TransformLoop transforms[2][MAPS];
+    /* A piece of weights of F(4x4, 3x3), or of their gradient, as simd/pieces.h has it. */
+    void (*pass_piece)(const float *taps, ptrdiff_t tap, ptrdiff_t row, ptrdiff_t depth,
+                       float *room, const float *x,
+                       ptrdiff_t x_place, ptrdiff_t x_row, ptrdiff_t tiles, float *y,
+                       ptrdiff_t y_place, ptrdiff_t y_row, int add, Coming *coming);
+    void (*weigh_piece)(const float *x, ptrdiff_t x_place, ptrdiff_t x_row, ptrdiff_t tiles,
+                        const float *delta, ptrdiff_t delta_place, ptrdiff_t depth, float *room,
+                        float *dweights, ptrdiff_t column, ptrdiff_t row, const Epilogue *after,
+                        Coming *coming);
     /* dy *= slope where y <= 0; `sums`, if not NULL, gets the sums of each channel added. */
     void (*derive)(float *dy, const float *y, ptrdiff_t pixels, ptrdiff_t channels,
                    float slope, float *sums);
@@ -135,6 +158,20 @@ INLINE ptrdiff_t fetch_ahead(Ahead *p, ptrdiff_t rest) {
         }
     }
     return rest < STRETCH ? rest : STRETCH;
+}
+
+static inline void fetch_coming(Coming *p) {
+    for (ptrdiff_t i = 0; i < p->pace && p->tap < 9; i++) {
+        __builtin_prefetch(p->first + p->tap * p->tap_step + p->row * p->row_step + 16 * p->line,
+                           0, 2);
+        if (++p->line < p->run)
+            continue;
+        p->line = 0;
+        if (++p->row < p->rows)
+            continue;
+        p->row = 0;
+        p->tap++;
+    }
 }
 
 /* Baseline: SSE2, or NEON on Arm, which has twice the registers. */

@@ -8,6 +8,7 @@ from math import prod
 import numpy as np
 
 from mpitile.geometry.transfers import Channels
+from mpitile.kernels.aligned import aligned_zeros
 from mpitile.network.parameters import ParameterSpec, divided_specs, local_specs
 from mpitile.network.spec import Connected, Network
 
@@ -45,8 +46,8 @@ class FlatParameters:
         untrained = [spec for spec in specs if not spec.trained]
         self.trained, self.untrained = tuple(trained), tuple(untrained)
         size, self.decaying = trained_elements(specs)
-        self.values = np.zeros(size, dtype) if values is None else values
-        self.gradients = np.zeros_like(self.values) if gradients is None else gradients
+        self.values = aligned_zeros((size,), dtype) if values is None else values
+        self.gradients = aligned_zeros((size,), dtype) if gradients is None else gradients
         self.running = np.zeros(_size(untrained), dtype)
         self.views = _views(self.values, trained) | _views(self.running, untrained)
         self.gradient_views = _views(self.gradients, trained)

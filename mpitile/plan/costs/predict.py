@@ -10,7 +10,7 @@ from mpitile.plan.clusters.wires import EAGER_BYTES
 from mpitile.plan.costs.cost import Cost, Message
 from mpitile.plan.costs.group_moves import GroupMoves
 from mpitile.plan.costs.overlap import BesideBackward, BesideForward, adding_seconds
-from mpitile.plan.costs.sum_times import STATISTIC_BYTES, peer_adding, peer_sum
+from mpitile.plan.costs.sum_times import STATISTIC_BYTES, PeerSums
 from mpitile.plan.memory.bytes import tile_elements
 from mpitile.plan.partition import Partition
 from mpitile.plan.plan import Plan
@@ -107,16 +107,17 @@ class _Step:
     def _sum_gradients(self) -> None:
         size, elements, ranks = self._cost.itemsize, self._elements, len(self._clock)
         sizes = [size * elements for elements in self._sliced]
+        peers = PeerSums(self._cost, self._plan)
         if self._beside:
-            for rank in range(ranks):
-                self._work(rank, adding_seconds(self._cost, rank, ranks, elements))
-                self._work(rank, peer_adding(self._cost, self._plan, rank, sizes))
+            for adding in (adding_seconds(self._cost, ranks, elements), peers.adding(sizes)):
+                for rank, seconds in enumerate(adding):
+                    self._work(rank, seconds)
             self._meet(self._everyone, self._beside.left(self._clock))
             return
         if elements:
             self._meet(self._everyone, self._cost.gradient_sum(elements * size, ranks))
         if self._plan.replicas > 1 and any(sizes):
-            self._meet(self._peers, peer_sum(self._cost, self._plan, sizes))
+            self._meet(self._peers, peers.seconds(sizes))
 
     def _pass(self, values: bool, sums: bool) -> None:
         """One pass, with new values beside forward or sums beside backward."""
@@ -193,8 +194,8 @@ class _Step:
                 pack = self._cost.pack(self._devices[message.source], message.size)
                 self._copy(message.source, pack)
             return
-        for rank in range(len(self._clock)):
-            self._copy(rank, self._moves.gathers.of(direction)(rank, parts)[0])
+        for rank, (before, _) in enumerate(self._moves.copying(group, direction)):
+            self._copy(rank, before)
         # What its ranks have put together, a device sends once.
         self._meet(self._moves.gathers.devices, 0.0)
 
@@ -226,8 +227,8 @@ class _Step:
             return
         if direction == FORWARD:
             self._meet(self._moves.gathers.devices, 0.0)
-        for rank in range(len(self._clock)):
-            self._copy(rank, self._moves.gathers.of(direction)(rank, parts)[1])
+        for rank, (_, after) in enumerate(self._moves.copying(group, direction)):
+            self._copy(rank, after)
 
     def _statistics(self, task: Task, vectors: int) -> None:
         """Batch norm's sums, of a filter-parallel layer's channels over replicas alone."""

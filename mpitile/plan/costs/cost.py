@@ -146,7 +146,7 @@ class Cost:
         into: Counter[int] = Counter()
         own_out: Counter[int] = Counter()
         own_into: Counter[int] = Counter()
-        messages = [Message(*message) for message in messages]
+        messages = list(messages)
         for source, target, size in messages:
             here, there = places(source), places(target)
             if here == there:

@@ -56,9 +56,7 @@ class SumTimes:
         if not elements:
             return 0.0
         every, replicas = described.output_shape.channels, self._plan.replicas
-        slices = {
-            (alike.device, channels[tile]) for alike in self._alike for tile in alike.tiles()
-        }
+        slices = {(alike.device, channels[tile]) for alike in self._alike for tile in alike.tiles()}
         update = max(
             self._cost.update(device, elements // every * part / replicas, self._optimizer)
             for device, part in slices

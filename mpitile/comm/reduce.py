@@ -96,7 +96,7 @@ class SlicedSum:
         sources = _sources(devices, group.number)
         buffers = [
             {source: np.empty(elements, self.total.dtype) for source in sources}
-            for elements in places_in_flight(shares)
+            for elements in places_in_flight([part.own for part in shares])
         ]
         self.bytes = sum(buffer.nbytes for by_source in buffers for buffer in by_source.values())
         self.buckets = [

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mpitile.plan.clusters.devices import Devices, expected_devices, group_ranks
-from mpitile.plan.sums.slices import covered, cut, own_spans, share
+from mpitile.plan.sums.slices import covered, cut, loads, own_spans, share
 
 SIZES = st.integers(0, 300)
 STEPS = st.integers(1, 120)
@@ -28,6 +28,18 @@ def test_own_spans_are_the_whole_array(split, size, step):
         assert edges == sorted(set(edges))
         owners.update(element for start, stop in spans for element in range(start, stop))
     assert owners == Counter(range(size))
+
+
+@given(devices(), SIZES)
+def test_loads_are_the_sizes_of_shares(split, size):
+    found = loads(split, size)
+    assert len(found) == split.rank_count
+    for rank, load in enumerate(found):
+        part = share(split, rank, (0, size))
+        assert load.added == covered(part.added)
+        assert load.own == covered([part.own])
+        assert load.sent == covered([parcel.span for parcel in part.sends])
+        assert load.received == covered([parcel.span for parcel in part.receives])
 
 
 @given(devices(), SIZES)

@@ -132,7 +132,7 @@ class Cluster:
     medium: str = "switched"
     itemsize: int = 4
 
-    @property
+    @cached_property
     def ranks(self) -> int:
         return sum(device.ranks for device in self.devices)
 
@@ -142,11 +142,14 @@ class Cluster:
             number for number, device in enumerate(self.devices) for _ in range(device.ranks)
         )
 
+    @cached_property
+    def _ends(self) -> tuple[int, ...]:
+        return (0, *accumulate(device.ranks for device in self.devices))
+
     def device_of(self, rank: int) -> int:
         """The number of the device that runs a rank."""
         return self._places[rank]
 
     def ranks_of(self, device: int) -> range:
         """The ranks that a device runs."""
-        ends = [0, *accumulate(device.ranks for device in self.devices)]
-        return range(ends[device], ends[device + 1])
+        return range(self._ends[device], self._ends[device + 1])

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import lcm
 
 from mpitile.plan.clusters.cluster import Cluster
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Devices:
     """The ranks of each device, in ascending order; every rank is in exactly one of them."""
 
@@ -25,12 +26,19 @@ class Devices:
 
     def place(self, rank: int) -> tuple[int, int]:
         """A rank's device, and its position among the ranks of that device."""
-        for device, ranks in enumerate(self.ranks):
-            if rank in ranks:
-                return device, ranks.index(rank)
-        raise ValueError(f"rank {rank} is on none of {len(self)} devices")
+        if rank not in self._places:
+            raise ValueError(f"rank {rank} is on none of {len(self)} devices")
+        return self._places[rank]
 
-    @property
+    @cached_property
+    def _places(self) -> dict[int, tuple[int, int]]:
+        return {
+            rank: (device, position)
+            for device, ranks in enumerate(self.ranks)
+            for position, rank in enumerate(ranks)
+        }
+
+    @cached_property
     def lanes(self) -> int:
         """Into how many equal lanes traffic is divided, so that ranks of all devices share evenly.
 
@@ -61,9 +69,10 @@ def first_devices(cluster: Cluster, ranks: int) -> Devices:
 
 def team_devices(devices: Devices, ranks: Sequence[int]) -> Devices:
     """These ranks on the devices where they are, in numbers of their own: ``ranks[0]`` is 0."""
-    numbers = {rank: number for number, rank in enumerate(ranks)}
-    parts = (tuple(numbers[r] for r in part if r in numbers) for part in devices.ranks)
-    return Devices(tuple(sorted(tuple(sorted(part)) for part in parts if part)))
+    parts: dict[int, list[int]] = {}
+    for number, rank in enumerate(ranks):
+        parts.setdefault(devices.place(rank)[0], []).append(number)
+    return Devices(tuple(map(tuple, parts.values())))
 
 
 def cluster_devices(cluster: Cluster) -> Devices:
@@ -79,7 +88,4 @@ def expected_devices(ranks: int, ranks_per_device: int | str = "auto") -> Device
 
 def peer_devices(devices: Devices, tiles: int, tile: int) -> Devices:
     """The devices of one tile's ranks in all replicas, each known by its replica's number."""
-    parts = (
-        tuple(rank // tiles for rank in ranks if rank % tiles == tile) for ranks in devices.ranks
-    )
-    return Devices(tuple(sorted(part for part in parts if part)))
+    return team_devices(devices, range(tile, devices.rank_count, tiles))

@@ -11,9 +11,9 @@ from mpitile.plan.clusters.cluster import Cluster
 # inside MPI, which has no thread of its own to move them. Open MPI is told so.
 EAGER_BYTES = 1 << 20
 # Streams on one link take turns by pieces, as TCP's do by packets.
-_PIECE_BYTES = 1 << 16
+_PIECE_BYTES = 1 << 13
 # One that is alone goes by larger parts of what is left of it: fewer events to simulate.
-_ALONE = 8
+_ALONE, _LARGEST_PIECE_BYTES = 8, 1 << 16
 
 # Called back at a time.
 Call = Callable[[float], None]
@@ -21,15 +21,75 @@ Call = Callable[[float], None]
 At = Callable[[float, Call], None]
 
 
+# What sends to what; a message's bytes, and who is to be called when the last of them is there.
+Stream = tuple[int, int]
+_Piece = tuple[int, Call | None]
+
+
+class _Line:
+    """One direction of a link, or a medium: streams that have something on it take turns.
+
+    Parameters
+    ----------
+    rate : bytes a second.
+    """
+
+    def __init__(self, at: At, rate: float) -> None:
+        self._at, self._rate = at, rate
+        # By stream what it has to send, those with anything in the order of their turns.
+        self._streams: dict[Stream, deque[list]] = {}
+        self._busy = False
+
+    def add(
+        self,
+        now: float,
+        stream: Stream,
+        size: int,
+        begun: Callable[[float, _Piece], None],
+        last: Call | None,
+    ) -> None:
+        """Queue so many bytes behind what the stream already has.
+
+        Parameters
+        ----------
+        begun : given the time and the piece whenever one sets out, the last one with `last`.
+        """
+        self._streams.setdefault(stream, deque()).append([size, begun, last])
+        if not self._busy:
+            self._busy = True
+            self._serve(now)
+
+    def _serve(self, now: float) -> None:
+        """Put the next piece on the line, or leave it idle."""
+        if not self._streams:
+            self._busy = False
+            return
+        key = next(iter(self._streams))
+        stream = self._streams.pop(key)
+        message = stream[0]
+        left, begun, last = message
+        size = left
+        if left > _PIECE_BYTES:
+            alone = 0 if self._streams else min(left // _ALONE, _LARGEST_PIECE_BYTES)
+            size = max(_PIECE_BYTES, alone)
+        if size < left:
+            message[0] = left - size
+        else:
+            stream.popleft()
+        begun(now, (size, None if size < left else last))
+        if stream:
+            self._streams[key] = stream
+        self._at(now + size / self._rate, self._serve)
+
+
 class Wires:
     """The links of a cluster and what is on them.
 
     A device's link carries what leaves it and what arrives at it, not one at the other's
     expense. What one rank sends to another is a stream: message after message. Streams that
-    leave a device take turns by pieces; pieces reach the target's link one latency later, whose
-    queue is served in the order of arrival. Over a shared medium all
-    devices' pieces take turns. Inside a device each rank copies what it sends, one
-    message after the other, and what it receives.
+    leave a device take turns by pieces; pieces reach the target's link one latency later, where
+    streams take turns again. Over a shared medium all devices' streams take turns. Inside a device
+    each rank copies what it sends, one message after the other, and what it receives.
 
     Parameters
     ----------
@@ -39,13 +99,11 @@ class Wires:
     def __init__(self, cluster: Cluster, at: At) -> None:
         self._cluster = cluster
         self._at = at
-        self._shared = cluster.medium == "shared"
-        count = 1 if self._shared else len(cluster.devices)
-        # Of each link the streams that have something to send, in the order of their turns.
-        self._queues: list[deque[deque[list]]] = [deque() for _ in range(count)]
-        self._streams: dict[tuple[int, int], deque[list]] = {}
-        self._busy = [False] * count
-        self._into = [0.0] * len(cluster.devices)
+        devices, rate = len(cluster.devices), cluster.between.bandwidth
+        if cluster.medium == "shared":
+            self._out, self._into = [_Line(at, rate)] * devices, None
+        else:
+            self._out, self._into = ([_Line(at, rate) for _ in range(devices)] for _ in range(2))
         self._copied_out = [0.0] * cluster.ranks
         self._copied_in = [0.0] * cluster.ranks
 
@@ -55,14 +113,25 @@ class Wires:
         if here == there:
             self._copy(now, source, target, size, arrived)
             return
-        queue = 0 if self._shared else here
-        stream = self._streams.setdefault((source, target), deque())
-        stream.append([size, there, arrived])
-        if len(stream) == 1:
-            self._queues[queue].append(stream)
-        if not self._busy[queue]:
-            self._busy[queue] = True
-            self._serve(queue, now)
+        stream, link = (source, target), self._cluster.between
+
+        def arriving(time: float, piece: _Piece) -> None:
+            size, last = piece
+            if last:
+                self._at(time + size / link.bandwidth, last)
+
+        def leaving(time: float, piece: _Piece) -> None:
+            # The first byte is there one latency later, and goes on at once.
+            size, last = piece
+            if self._into is None:
+                arriving(time + link.latency, piece)
+            else:
+                line = self._into[there]
+                self._at(
+                    time + link.latency, lambda then: line.add(then, stream, size, arriving, last)
+                )
+
+        self._out[here].add(now, stream, size, leaving, arrived)
 
     def _copy(self, now: float, source: int, target: int, size: int, arrived: Call) -> None:
         link = self._cluster.inside
@@ -71,28 +140,3 @@ class Wires:
         self._copied_in[target] = max(now, self._copied_in[target]) + seconds
         done = max(self._copied_out[source], self._copied_in[target])
         self._at(done + link.latency, arrived)
-
-    def _serve(self, queue: int, now: float) -> None:
-        """Put the next piece on the link, or leave it idle."""
-        waiting = self._queues[queue]
-        if not waiting:
-            self._busy[queue] = False
-            return
-        stream = waiting.popleft()
-        left, there, arrived = stream[0]
-        size = min(left, _PIECE_BYTES if waiting else max(_PIECE_BYTES, left // _ALONE))
-        link = self._cluster.between
-        seconds = size / link.bandwidth
-        reached = now + link.latency + seconds
-        if not self._shared:
-            # Pieces reach the target in the order in which they set out, one latency later.
-            reached = max(now + link.latency, self._into[there]) + seconds
-            self._into[there] = reached
-        if left > size:
-            stream[0][0] = left - size
-        else:
-            stream.popleft()
-            self._at(reached, arrived)
-        if stream:
-            waiting.append(stream)
-        self._at(now + seconds, lambda time: self._serve(queue, time))

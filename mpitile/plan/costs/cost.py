@@ -24,7 +24,7 @@ from mpitile.plan.costs.layer_class import (
 )
 from mpitile.plan.filters import local_layer
 from mpitile.plan.sums.reduction import broadcast_rounds, reduce_rounds
-from mpitile.plan.sums.slices import covered, own_elements, share
+from mpitile.plan.sums.slices import loads, own_elements
 
 # Elements or bytes by which the seconds for each further one are told.
 _MANY = 1 << 24
@@ -107,6 +107,10 @@ class Cost:
             seconds = self._known[key] = self._compute(*key)
         return seconds
 
+    def same_speed(self, device: int) -> int:
+        """The first device on which everything takes as long as on this one."""
+        return self._groups[device]
+
     def pack(self, device: int, size: float, pieces: int = 1) -> float:
         """Seconds to copy bytes of so many messages into or out of their buffers."""
         speed = self._speed(device)
@@ -134,7 +138,7 @@ class Cost:
         into: Counter[int] = Counter()
         own_out: Counter[int] = Counter()
         own_into: Counter[int] = Counter()
-        messages = [Message(*message) for message in messages]
+        messages = list(messages)
         for source, target, size in messages:
             here, there = places(source), places(target)
             if here == there:
@@ -155,6 +159,16 @@ class Cost:
             for rank in (source, target):
                 seconds[rank] = max(seconds.get(rank, 0.0), link.seconds(size))
         return seconds
+
+    def between_devices(self, out: Sequence[float], into: Sequence[float]) -> float:
+        """Seconds until all messages have arrived, as `exchange` has them.
+
+        Parameters
+        ----------
+        out, into : bytes that leave and reach each device.
+        """
+        busiest = sum(out) if self.cluster.medium == "shared" else max(*out, *into)
+        return self.cluster.between.seconds(busiest) if busiest else 0.0
 
     def reduction(self, size: float, ranks: int) -> float:
         """Seconds to add up `size` bytes over the first `ranks` ranks, on all of them.
@@ -189,23 +203,18 @@ class Cost:
 
     def _sliced_sum(self, size: int, ranks: int) -> float:
         devices = first_devices(self.cluster, ranks)
-        shares = [share(devices, rank, (0, size)) for rank in range(ranks)]
         inside = outside = 0.0
-        for rank, part in enumerate(shares):
+        out, into = [0] * len(devices), [0] * len(devices)
+        for rank, load in enumerate(loads(devices, size)):
             number, _ = devices.place(rank)
             speed = self._speed(self.cluster.device_of(rank))
             rate = speed.sum * speed.share
-            inside = max(inside, (len(devices.ranks[number]) - 1) * covered(part.added) / rate)
-            received = sum(covered([parcel.span]) for parcel in part.receives)
-            outside = max(outside, received / rate)
-        messages = [
-            (rank, parcel.rank, covered([parcel.span]))
-            for rank, part in enumerate(shares)
-            for parcel in part.sends
-        ]
-        back = [(target, source, length) for source, target, length in messages]
-        ways = sum(max(self.exchange(way).values(), default=0.0) for way in (messages, back))
-        return inside + outside + ways
+            inside = max(inside, (len(devices.ranks[number]) - 1) * load.added / rate)
+            outside = max(outside, load.received / rate)
+            out[number] += load.sent
+            into[number] += load.received
+        # The values come back the way that the sums went.
+        return inside + outside + 2 * self.between_devices(out, into)
 
     def trained(self, ranks: int, optimizer: str) -> float:
         """Seconds that each further trained number adds to a step: its sum and its update."""

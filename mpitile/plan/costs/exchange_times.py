@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import permutations
 from types import MappingProxyType
 from typing import NamedTuple
 
 from mpitile.network.spec import Network
 from mpitile.plan.clusters.wires import EAGER_BYTES
+from mpitile.plan.costs.alike import alike_devices
 from mpitile.plan.costs.cost import Cost
 from mpitile.plan.costs.reach import Interval, Intervals, Reach
 from mpitile.plan.plan import Plan
@@ -35,13 +37,49 @@ class Exchange(NamedTuple):
 
 
 class _Load:
-    """Bytes that a rank receives and sends, in all and on its device, and how many messages."""
+    """Bytes that a tile receives and sends, of how many messages, and of the largest of them."""
 
-    __slots__ = ("into", "largest", "out", "own_into", "own_out", "peers")
+    __slots__ = ("into", "largest", "out", "peers")
 
     def __init__(self) -> None:
-        self.into = self.out = self.own_into = self.own_out = self.largest = 0.0
-        self.peers = 0
+        self.into = self.out = self.peers = self.largest = 0
+
+
+class _Inside:
+    """Bytes that the tiles of a crew send to each other."""
+
+    def __init__(self, tiles: Sequence[int]) -> None:
+        self.into = dict.fromkeys(tiles, 0)
+        self.out = dict.fromkeys(tiles, 0)
+
+    def add(self, target: int, source: int, size: int) -> None:
+        self.into[target] += size
+        self.out[source] += size
+
+
+class _Line(NamedTuple):
+    """A row or column of the grid: what it fetches of a tensor, and what others fetch of its own.
+
+    Attributes
+    ----------
+    fetched, asked : along the axis, its own among it.
+    own : what it fetches of its own.
+    sources, targets, itself : of how many lines each of these is.
+    largest, elsewhere : the most that it fetches of one line, and of another one.
+    """
+
+    fetched: int
+    asked: int
+    own: int
+    sources: int
+    targets: int
+    itself: int
+    largest: int
+    elsewhere: int
+
+
+# For each line of an axis that fetches, how much of which lines.
+_Overlaps = Sequence[Mapping[int, int]]
 
 
 class ExchangeTimes:
@@ -65,15 +103,10 @@ class ExchangeTimes:
         self._channels = [shape.channels for shape in network.shapes]
         self._cell_bytes = images * cost.itemsize
         self._places = [plan.grid.position(tile) for tile in range(plan.grid.tiles)]
-        self._tiles = {place: tile for tile, place in enumerate(self._places)}
-        device_of = cost.cluster.device_of
-        tiles = plan.grid.tiles
-        # For each rank its tile, its device, and the places of its team's others there.
-        self._ranks = []
-        for rank in range(plan.ranks):
-            team, device = rank - rank % tiles, device_of(rank)
-            mates = [t for t in range(tiles) if device_of(team + t) == device and team + t != rank]
-            self._ranks.append((rank % tiles, device, [self._places[mate] for mate in mates]))
+        self._alike = alike_devices(cost, plan)
+        self._crews = list({crew.tiles for alike in self._alike for crew in alike.crews})
+        # Which tile computes on a device of which speed.
+        self._pairs = {(alike.device, tile) for alike in self._alike for tile in alike.tiles()}
 
     def seconds(
         self,
@@ -87,108 +120,136 @@ class ExchangeTimes:
         ----------
         sliced : how many channels each tile's rank owns of tensors that are divided by them.
         """
-        loads = [_Load() for _ in self._ranks]
+        loads = [_Load() for _ in self._places]
+        insides = {tiles: _Inside(tiles) for tiles in self._crews}
         for tensor, fetched in rows.items():
             # Tiles read the image themselves.
             if tensor in sliced:
-                self._add_sliced(sliced[tensor], fetched, columns[tensor], loads)
+                self._add_sliced(sliced[tensor], fetched, columns[tensor], loads, insides)
             elif tensor:
-                self._add(tensor, fetched, columns[tensor], loads)
+                self._add(tensor, fetched, columns[tensor], loads, insides)
         if not any(load.peers for load in loads):
             return Exchange(0.0, 0.0, False)
-        cluster = self._cost.cluster
-        links_in, links_out = [0.0] * len(cluster.devices), [0.0] * len(cluster.devices)
-        copying = inside = largest = 0.0
-        for (_, device, _), load in zip(self._ranks, loads, strict=True):
-            links_in[device] += load.into - load.own_into
-            links_out[device] += load.out - load.own_out
-            size = load.into + load.out
-            copying = max(copying, self._cost.pack(device, size, load.peers))
-            inside = max(inside, load.own_into, load.own_out)
-            largest = max(largest, load.largest)
-        seconds = 0.0
-        busiest = max(*links_in, *links_out)
-        if busiest:
-            shared = cluster.medium == "shared"
-            seconds = cluster.between.seconds(sum(links_out) if shared else busiest)
+        out, into = self._between_devices(loads, insides)
+        seconds = self._cost.between_devices(out, into)
+        inside = max(max(*of.into.values(), *of.out.values()) for of in insides.values())
         if inside:
-            seconds = max(seconds, cluster.inside.seconds(inside))
-        return Exchange(seconds, copying, largest <= EAGER_BYTES)
+            seconds = max(seconds, self._cost.cluster.inside.seconds(inside))
+        copying = max(
+            self._cost.pack(device, load.into + load.out, load.peers)
+            for device, load in ((device, loads[tile]) for device, tile in self._pairs)
+        )
+        return Exchange(seconds, copying, max(load.largest for load in loads) <= EAGER_BYTES)
+
+    def _between_devices(
+        self, loads: Sequence[_Load], insides: Mapping[tuple[int, ...], _Inside]
+    ) -> tuple[list[int], list[int]]:
+        """Bytes that leave each device, and that reach it."""
+        outer = {
+            tiles: (
+                sum(loads[tile].out for tile in tiles) - sum(of.out.values()),
+                sum(loads[tile].into for tile in tiles) - sum(of.into.values()),
+            )
+            for tiles, of in insides.items()
+        }
+        out: list[int] = []
+        into: list[int] = []
+        for alike in self._alike:
+            out += [sum(outer[crew.tiles][0] for crew in alike.crews)] * alike.count
+            into += [sum(outer[crew.tiles][1] for crew in alike.crews)] * alike.count
+        return out, into
 
     def _add(
-        self, tensor: int, rows: Intervals, columns: Intervals, loads: Sequence[_Load]
+        self,
+        tensor: int,
+        rows: Intervals,
+        columns: Intervals,
+        loads: Sequence[_Load],
+        insides: Mapping[tuple[int, ...], _Inside],
     ) -> None:
-        """Add what each rank receives and sends of a tensor."""
+        """Add what each tile receives and sends of a tensor."""
         over_rows = self._rows.overlaps(tensor, rows)
         over_columns = self._columns.overlaps(tensor, columns)
+        down, across = _lines(over_rows), _lines(over_columns)
         factor = self._channels[tensor] * self._cell_bytes
-        moved = self._moved(over_rows, over_columns)
-        peers = self._moved(_flags(over_rows), _flags(over_columns))
-        for (tile, _, mates), load in zip(self._ranks, loads, strict=True):
-            y, x = place = self._places[tile]
-            received, sent = moved[place]
+        for (y, x), load in zip(self._places, loads, strict=True):
+            row, column = down[y], across[x]
+            received, sent = _moved(row, column)
             load.into += factor * received
             load.out += factor * sent
-            load.peers = max(load.peers, sum(peers[place]))
-            load.largest += factor * _largest(over_rows[y], y, over_columns[x], x)
-            for v, u in mates:
-                load.own_into += factor * over_rows[y][v] * over_columns[x][u]
-                load.own_out += factor * over_rows[v][y] * over_columns[u][x]
+            peers = row.sources * column.sources + row.targets * column.targets
+            load.peers = max(load.peers, peers - 2 * row.itself * column.itself)
+            largest = max(row.elsewhere * column.largest, row.largest * column.elsewhere)
+            load.largest += factor * largest
+        for tiles, of in insides.items():
+            for target, source in permutations(tiles, 2):
+                (y, x), (v, u) = self._places[target], self._places[source]
+                if v in over_rows[y] and u in over_columns[x]:
+                    of.add(target, source, factor * over_rows[y][v] * over_columns[x][u])
 
     def _add_sliced(
-        self, channels: Sequence[int], rows: Intervals, columns: Intervals, loads: Sequence[_Load]
+        self,
+        channels: Sequence[int],
+        rows: Intervals,
+        columns: Intervals,
+        loads: Sequence[_Load],
+        insides: Mapping[tuple[int, ...], _Inside],
     ) -> None:
         """The same of one divided by channels: each tile needs its box from all others."""
         boxes = [_length(rows[y]) * _length(columns[x]) for y, x in self._places]
         cells, every = sum(boxes), sum(channels)
         needing, having = sum(map(bool, boxes)), sum(map(bool, channels))
-        for (tile, _, mates), load in zip(self._ranks, loads, strict=True):
+        widest, most = max(boxes), max(channels)
+        for tile, load in enumerate(loads):
             box, own = self._cell_bytes * boxes[tile], self._cell_bytes * channels[tile]
             load.into += box * (every - channels[tile])
             load.out += own * (cells - boxes[tile])
             peers = (having - (own > 0)) * (box > 0) + (needing - (box > 0)) * (own > 0)
             load.peers = max(load.peers, peers)
-            load.largest += max(box * max(channels), own * max(boxes))
-            for place in mates:
-                mate = self._tiles[place]
-                load.own_into += box * channels[mate]
-                load.own_out += own * boxes[mate]
+            load.largest += max(box * most, own * widest)
+        for tiles, of in insides.items():
+            for target, source in permutations(tiles, 2):
+                of.add(target, source, self._cell_bytes * boxes[target] * channels[source])
 
     def cells(
-        self, tensor: int, rows: Intervals, columns: Intervals
-    ) -> dict[tuple[int, int], tuple[int, int]]:
-        """Cells of a tensor that each place of the grid receives and sends."""
-        return self._moved(
-            self._rows.overlaps(tensor, rows), self._columns.overlaps(tensor, columns)
-        )
+        self,
+        tensor: int,
+        rows: Intervals,
+        columns: Intervals,
+        places: Iterable[tuple[int, int]],
+    ) -> list[int]:
+        """Cells of a tensor that tiles at these places of the grid receive and send."""
+        down = _lines(self._rows.overlaps(tensor, rows))
+        across = _lines(self._columns.overlaps(tensor, columns))
+        return [sum(_moved(down[y], across[x])) for y, x in places]
 
-    def _moved(
-        self, over_rows: list[list[int]], over_columns: list[list[int]]
-    ) -> dict[tuple[int, int], tuple[int, int]]:
-        asked_rows = [sum(column) for column in zip(*over_rows, strict=True)]
-        asked_columns = [sum(column) for column in zip(*over_columns, strict=True)]
-        held_rows = [sum(row) for row in over_rows]
-        held_columns = [sum(row) for row in over_columns]
-        found = {}
-        for y, x in self._places:
-            own = over_rows[y][y] * over_columns[x][x]
-            found[y, x] = (
-                held_rows[y] * held_columns[x] - own,
-                asked_rows[y] * asked_columns[x] - own,
-            )
-        return found
+
+def _lines(overlaps: _Overlaps) -> list[_Line]:
+    asked, targets = [0] * len(overlaps), [0] * len(overlaps)
+    for row in overlaps:
+        for line, cells in row.items():
+            asked[line] += cells
+            targets[line] += 1
+    return [
+        _Line(
+            sum(row.values()),
+            asked[line],
+            row.get(line, 0),
+            len(row),
+            targets[line],
+            int(line in row),
+            max(row.values(), default=0),
+            max((cells for other, cells in row.items() if other != line), default=0),
+        )
+        for line, row in enumerate(overlaps)
+    ]
+
+
+def _moved(row: _Line, column: _Line) -> tuple[int, int]:
+    """Cells that the tile in a row and column receives and sends."""
+    own = row.own * column.own
+    return row.fetched * column.fetched - own, row.asked * column.asked - own
 
 
 def _length(interval: Interval) -> int:
     return max(0, interval[1] - interval[0])
-
-
-def _flags(overlaps: list[list[int]]) -> list[list[int]]:
-    return [[int(cells > 0) for cells in row] for row in overlaps]
-
-
-def _largest(row: list[int], y: int, column: list[int], x: int) -> int:
-    """Cells of the largest message to the tile in row y and column x."""
-    elsewhere_y = max((cells for part, cells in enumerate(row) if part != y), default=0)
-    elsewhere_x = max((cells for part, cells in enumerate(column) if part != x), default=0)
-    return max(elsewhere_y * max(column), max(row) * elsewhere_x)

@@ -8,6 +8,7 @@ from mpitile.network.merging import merged_pools
 from mpitile.network.spec import Network
 from mpitile.plan.clusters.cluster import OPERATIONS
 from mpitile.plan.clusters.wires import EAGER_BYTES
+from mpitile.plan.costs.alike import alike_devices
 from mpitile.plan.costs.cost import Cost
 from mpitile.plan.costs.gather_times import GatherTimes, Parts
 from mpitile.plan.costs.group_times import GroupSeconds
@@ -59,12 +60,9 @@ class FilterTimes:
         self._bytes = images * cost.itemsize
         self._known: dict[tuple[int, bool], tuple[float, float, float, bool]] = {}
         self._weights: dict[tuple[int, int], float] = {}
-        places = cost.cluster.device_of
-        speeds = {id(device.speed): number for number, device in enumerate(cost.cluster.devices)}
         # A device of each speed for each tile's slice.
         self._tiles = {
-            (rank % plan.grid.tiles, speeds[id(cost.cluster.devices[places(rank)].speed)])
-            for rank in range(plan.ranks)
+            (tile, alike.device) for alike in alike_devices(cost, plan) for tile in alike.tiles()
         }
         shares = tile_shares(plan)
         self.slices: dict[int, Slices] = {}
@@ -105,15 +103,14 @@ class FilterTimes:
         key = (tensor, sliced)
         if key not in self._known:
             parts = self.parts(tensor, sliced)
-            forward, backward = self._gathers.forward(parts), self._gathers.backward(parts)
+            forward, backward = self._gathers.both_ways(parts)
             eager = max(parts) <= EAGER_BYTES
             self._known[key] = forward.seconds, backward.seconds, backward.link, eager
         return self._known[key]
 
     def _group(self, first: int, stop: int) -> GroupSeconds:
         forward, backward, weights, again = 0.0, 0.0, 0.0, []
-        for tile, device in self._tiles:
-            channels = self.slices[stop][tile]
+        for channels, device in {(self.slices[stop][tile], device) for tile, device in self._tiles}:
             times = list(self._layers(first, stop, device, channels))
             forward = max(forward, sum(own[0] for own in times))
             backward = max(backward, sum(own[1] + own[2] for own in times))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from mpitile.plan.clusters.devices import first_devices, team_devices
+from mpitile.plan.costs.alike import alike_devices
 from mpitile.plan.costs.cost import Cost, Message
 from mpitile.plan.gathers import messages
 from mpitile.plan.plan import Plan
-from mpitile.plan.recording import ADJOINT, FORWARD
+from mpitile.plan.recording import FORWARD
 
 # Bytes of a tensor that each tile's rank owns, all images of a pass.
 Parts = Sequence[int]
@@ -33,6 +34,24 @@ class Gather(NamedTuple):
         return self.before + self.link + self.after
 
 
+class _Share(NamedTuple):
+    """What a rank has to do with a gather.
+
+    Attributes
+    ----------
+    device : one of its speed.
+    own, crew : bytes of its own part, and of those of its team's ranks on the device.
+    mates : how many these are, itself among them.
+    devices : how many its team is on.
+    """
+
+    device: int
+    own: int
+    crew: int
+    mates: int
+    devices: int
+
+
 class GatherTimes:
     """Gathers among the ranks of each team.
 
@@ -47,6 +66,7 @@ class GatherTimes:
 
     def __init__(self, cost: Cost, plan: Plan) -> None:
         self._cost, self._plan = cost, plan
+        self._alike = alike_devices(cost, plan)
         tiles, place = plan.grid.tiles, cost.cluster.device_of
         # For each team, its tiles by device.
         self._teams: list[dict[int, list[int]]] = []
@@ -61,38 +81,55 @@ class GatherTimes:
             for members in team.values()
         ]
 
-    def forward(self, parts: Parts) -> Gather:
-        """Owners to all: the slowest rank's seconds."""
-        return self._slowest(FORWARD, parts)
+    def both_ways(self, parts: Parts) -> tuple[Gather, Gather]:
+        """Owners to all, and partial gradients of the whole to their owners.
 
-    def backward(self, parts: Parts) -> Gather:
-        """Partial gradients of the whole to their owners."""
-        return self._slowest(ADJOINT, parts)
+        Both with the slowest rank's seconds.
+        """
+        total, link = sum(parts), self._link(parts)
+        crews = {
+            (alike.device, tuple(parts[tile] for tile in crew.tiles), crew.devices)
+            for alike in self._alike
+            for crew in alike.crews
+        }
+        shares = {
+            _Share(device, own, sum(crew), len(crew), devices)
+            for device, crew, devices in crews
+            for own in crew
+        }
+        found = []
+        for times in (self._copies, self._sums):
+            of_ranks = [times(share, total, len(parts)) for share in shares]
+            before, after = map(max, zip(*of_ranks, strict=True))
+            found.append(Gather(link, before, after))
+        return found[0], found[1]
 
-    def of(self, direction: str) -> Callable[[int, Parts], tuple[float, float]]:
-        """Seconds of a rank before it sends, and when it has received."""
-        return self.copies if direction == FORWARD else self.sums
+    def copying(self, direction: str, parts: Parts) -> list[tuple[float, float]]:
+        """Seconds of each rank before it sends, and when it has received."""
+        times, total = self._copies if direction == FORWARD else self._sums, sum(parts)
+        found = []
+        for rank in range(self._plan.ranks):
+            device, tile = self._place(rank)
+            team = self._teams[rank // len(parts)]
+            crew = sum(parts[mate] for mate in team[device])
+            share = _Share(device, parts[tile], crew, len(team[device]), len(team))
+            found.append(times(share, total, len(parts)))
+        return found
 
-    def copies(self, rank: int, parts: Parts) -> tuple[float, float]:
-        """Seconds of a rank: packing its own part, also into the copy; then what it receives."""
-        device, tile = self._place(rank)
-        mates = self._teams[rank // len(parts)][device]
-        own = self._cost.pack(device, 2 * parts[tile], 2)
-        received = sum(parts) - sum(parts[mate] for mate in mates)
-        distant = len(parts) - len(mates)
+    def _copies(self, share: _Share, total: int, parts: int) -> tuple[float, float]:
+        """Forward: packing its own part, also into the copy; then what the rank receives."""
+        own = self._cost.pack(share.device, 2 * share.own, 2)
         # The device's ranks share in receiving.
-        return own, self._cost.pack(device, received / len(mates), -(-distant // len(mates)))
+        received, distant = (total - share.crew) / share.mates, parts - share.mates
+        return own, self._cost.pack(share.device, received, -(-distant // share.mates))
 
-    def sums(self, rank: int, parts: Parts) -> tuple[float, float]:
-        """Seconds of a rank: adding up inside its device; then what other devices send."""
-        device, tile = self._place(rank)
-        team = self._teams[rank // len(parts)]
-        mates, others = len(team[device]), len(team) - 1
-        speed = self._cost.cluster.devices[device].speed
+    def _sums(self, share: _Share, total: int, parts: int) -> tuple[float, float]:
+        """Backward: adding up inside its device; then what other devices send."""
+        speed = self._cost.cluster.devices[share.device].speed
         rate = speed.sum * speed.share
-        inside = (mates - 1) * sum(parts) / mates / rate
-        published = self._cost.pack(device, sum(parts), len(parts))
-        return published + inside, (others + 1) * parts[tile] / rate
+        inside = (share.mates - 1) * total / share.mates / rate
+        published = self._cost.pack(share.device, total, parts)
+        return published + inside, share.devices * share.own / rate
 
     def messages(self, parts: Parts) -> list[Message]:
         """Forward, between ranks of the world, those of all teams."""
@@ -109,22 +146,20 @@ class GatherTimes:
         """How many devices a rank's team is on."""
         return len(self._teams[rank // self._plan.grid.tiles])
 
-    def _slowest(self, direction: str, parts: Parts) -> Gather:
-        times = [self.of(direction)(rank, parts) for rank in range(self._plan.ranks)]
-        before, after = map(max, zip(*times, strict=True))
-        return Gather(self._link(parts), before, after)
-
     def _place(self, rank: int) -> tuple[int, int]:
         return self._cost.cluster.device_of(rank), rank % self._plan.grid.tiles
 
     def _link(self, parts: Parts) -> float:
         """As `mpitile.plan.costs.cost.Cost.exchange` says of the messages, without listing them."""
-        cluster = self._cost.cluster
-        out, into = [0] * len(cluster.devices), [0] * len(cluster.devices)
-        for team in self._teams:
-            for device, members in team.items():
-                own = sum(parts[tile] for tile in members)
-                out[device] += own * (len(team) - 1)
-                into[device] += (sum(parts) - own) * (len(team) > 1)
-        busiest = sum(out) if cluster.medium == "shared" else max(*out, *into)
-        return cluster.between.seconds(busiest) if busiest else 0.0
+        total = sum(parts)
+        out: list[int] = []
+        into: list[int] = []
+        for alike in self._alike:
+            sent = received = 0
+            for crew in alike.crews:
+                own = sum(parts[tile] for tile in crew.tiles)
+                sent += own * (crew.devices - 1)
+                received += (total - own) * (crew.devices > 1)
+            out += [sent] * alike.count
+            into += [received] * alike.count
+        return self._cost.between_devices(out, into)

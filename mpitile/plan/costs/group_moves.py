@@ -23,11 +23,19 @@ class GroupMoves:
     def __init__(self, partition: Partition, cost: Cost, images: int) -> None:
         self._partition, self._bytes = partition, images * cost.itemsize
         self.gathers = GatherTimes(cost, partition.plan)
+        self._copying: dict[tuple[int, str], list[tuple[float, float]]] = {}
         self._parts = [self._group_parts(group) for group in range(len(partition.ranges))]
 
     def parts(self, group: int) -> Parts | None:
         """Of a filter-parallel group that gathers its input, what each tile's rank owns of it."""
         return self._parts[group]
+
+    def copying(self, group: int, direction: str) -> list[tuple[float, float]]:
+        """Seconds of each rank for such a gather: before it sends, and when it has received."""
+        key = (group, direction)
+        if key not in self._copying:
+            self._copying[key] = self.gathers.copying(direction, self._parts[group] or ())
+        return self._copying[key]
 
     def messages(self, group: int) -> list[Message]:
         """Between ranks of the world."""

@@ -10,6 +10,7 @@ from mpitile.network.merging import merged_pools
 from mpitile.network.receptive import needs_whole_input
 from mpitile.network.spec import Network
 from mpitile.plan.clusters.cluster import OPERATIONS
+from mpitile.plan.costs.alike import alike_devices
 from mpitile.plan.costs.cost import Cost
 from mpitile.plan.costs.exchange_times import ExchangeTimes
 from mpitile.plan.costs.reach import Intervals, Reach, Reached
@@ -236,12 +237,10 @@ class _Sum:
 
 def _tiles(cost: Cost, plan: Plan) -> tuple[_Tile, ...]:
     """Each tile with one device for every speed at which a replica computes it."""
-    first: dict[int, int] = {}
     found: dict[_Tile, None] = {}
-    for rank in range(plan.ranks):
-        device = cost.cluster.device_of(rank)
-        device = first.setdefault(id(cost.cluster.devices[device].speed), device)
-        found[_Tile(*plan.grid.position(rank % plan.grid.tiles), device)] = None
+    for alike in alike_devices(cost, plan):
+        for tile in alike.tiles():
+            found[_Tile(*plan.grid.position(tile), alike.device)] = None
     return tuple(found)
 
 
@@ -252,9 +251,11 @@ def _candidates(
 
     `rows` and `columns` hold for each layer the parts' lengths.
     """
-    below_rows, below_columns = _dominance(rows), _dominance(columns)
+    # Tiles of the same lengths count once.
+    down, across = _firsts(rows), _firsts(columns)
+    below_rows, below_columns = _dominance(rows, set(down)), _dominance(columns, set(across))
     left: list[_Tile] = []
-    for tile in tiles:
+    for tile in {_Tile(down[tile.row], across[tile.column], tile.device): None for tile in tiles}:
         covered = any(
             other.device == tile.device
             and other.row in below_rows[tile.row]
@@ -275,20 +276,25 @@ def _candidates(
     return left
 
 
-def _dominance(lengths: Sequence[Sequence[int]]) -> list[frozenset[int]]:
-    """For each part, the parts that are nowhere shorter."""
-    profiles = list(zip(*lengths, strict=True))
-    distinct = set(profiles)
-    longer = {
-        profile: {
-            other for other in distinct if all(b >= a for a, b in zip(profile, other, strict=True))
-        }
-        for profile in distinct
+def _firsts(lengths: Sequence[Sequence[int]]) -> list[int]:
+    """For each part, the first one with the same lengths."""
+    first: dict[tuple[int, ...], int] = {}
+    return [first.setdefault(own, part) for part, own in enumerate(zip(*lengths, strict=True))]
+
+
+def _dominance(
+    lengths: Sequence[Sequence[int]], parts: Collection[int]
+) -> dict[int, frozenset[int]]:
+    """For each of these parts, those that are nowhere shorter."""
+    profiles = {part: [line[part] for line in lengths] for part in parts}
+    return {
+        part: frozenset(
+            other
+            for other, longer in profiles.items()
+            if all(b >= a for a, b in zip(profile, longer, strict=True))
+        )
+        for part, profile in profiles.items()
     }
-    return [
-        frozenset(part for part, other in enumerate(profiles) if other in longer[profile])
-        for profile in profiles
-    ]
 
 
 def _length(interval: tuple[int, int]) -> int:

@@ -8,12 +8,12 @@ from itertools import accumulate
 from mpitile.network.parameters import divided_specs, parameter_specs
 from mpitile.plan.clusters.devices import first_devices
 from mpitile.plan.costs.cost import Cost
-from mpitile.plan.costs.sum_times import peer_sum, trained_elements
+from mpitile.plan.costs.sum_times import PeerSums, trained_elements
 from mpitile.plan.filters import tile_spans
 from mpitile.plan.partition import Partition
 from mpitile.plan.sums.buckets import early_count, layer_buckets
 from mpitile.plan.sums.completion import Awaiting, Completion, value_bytes
-from mpitile.plan.sums.slices import covered, share
+from mpitile.plan.sums.slices import loads
 from mpitile.plan.tasks import Task
 
 
@@ -30,6 +30,7 @@ class _Links:
         alike = [spec for spec in specs if spec.layer not in partition.plan.filters]
         self._buckets = layer_buckets(alike, cost.itemsize)
         self._early = _early_slices(partition, cost.itemsize)
+        self._peers = PeerSums(cost, partition.plan)
         self._free = 0.0
 
     def halo(self, start: float, seconds: float) -> float:
@@ -55,7 +56,7 @@ class _Links:
         channels = described.output_shape.channels
         spans = self._partition.spans[layer]
         sizes = [each * (stop - start) // channels for start, stop in spans]
-        return peer_sum(self._cost, plan, sizes) / 2 if any(sizes) else 0.0
+        return self._peers.seconds(sizes) / 2 if any(sizes) else 0.0
 
 
 class BesideBackward(_Links):
@@ -116,15 +117,15 @@ def _early_slices(partition: Partition, itemsize: int) -> set[int]:
     return {bucket.layer for bucket in buckets[:count]} - {b.layer for b in buckets[count:]}
 
 
-def adding_seconds(cost: Cost, rank: int, ranks: int, elements: int) -> float:
-    """CPU seconds in which a rank adds up its parts of so many gradients.
+def adding_seconds(cost: Cost, ranks: int, elements: int) -> list[float]:
+    """CPU seconds in which each rank adds up its parts of so many gradients.
 
     Inside its device and from others; beside backward they are taken from its kernels.
     """
-    devices = first_devices(cost.cluster, ranks)
-    part = share(devices, rank, (0, elements))
-    device, _ = devices.place(rank)
-    summands = (len(devices.ranks[device]) - 1) * covered(part.added)
-    summands += covered([parcel.span for parcel in part.receives])
-    speed = cost.cluster.devices[cost.cluster.device_of(rank)].speed
-    return summands * cost.itemsize / (speed.sum * speed.share)
+    devices, found = first_devices(cost.cluster, ranks), []
+    for rank, load in enumerate(loads(devices, elements)):
+        device, _ = devices.place(rank)
+        summands = (len(devices.ranks[device]) - 1) * load.added + load.received
+        speed = cost.cluster.devices[cost.cluster.device_of(rank)].speed
+        found.append(summands * cost.itemsize / (speed.sum * speed.share))
+    return found

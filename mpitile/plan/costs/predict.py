@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from mpitile.network.spec import Network
-from mpitile.plan.clusters.wires import EAGER_BYTES
 from mpitile.plan.costs.cost import Cost, Message
 from mpitile.plan.costs.group_moves import GroupMoves
 from mpitile.plan.costs.overlap import BesideBackward, BesideForward, adding_seconds
-from mpitile.plan.costs.sum_times import STATISTIC_BYTES, peer_adding, peer_sum
+from mpitile.plan.costs.planned_exchange import PlannedExchange
+from mpitile.plan.costs.sum_times import STATISTIC_BYTES, PeerSums
 from mpitile.plan.memory.bytes import tile_elements
 from mpitile.plan.partition import Partition
 from mpitile.plan.plan import Plan
@@ -76,11 +76,21 @@ class _Step:
         self._sliced = [sliced for _, (sliced, _) in elements]
         self._devices = [cost.cluster.device_of(rank) for rank in range(ranks)]
         self._moves = GroupMoves(partition, cost, self._images)
-        self._messages = [self._moves.messages(group) for group in range(len(partition.ranges))]
+        self._exchanges = [self._both_ways(group) for group in range(len(partition.ranges))]
+        self._computing: dict[tuple[int, str], list[float]] = {}
         self._beside: BesideBackward | BesideForward | None = None
         self._clock, self._compute, self._halo, self._reduce = ([0.0] * ranks for _ in range(4))
         self._everyone = [range(ranks)]
         self._peers = [range(tile, ranks, tiles) for tile in range(tiles)]
+
+    def _both_ways(self, group: int) -> dict[str, PlannedExchange]:
+        messages = self._moves.messages(group)
+        back = [Message(message.target, message.source, message.size) for message in messages]
+        seconds = self._cost.exchange(messages)
+        return {
+            FORWARD: PlannedExchange(self._cost, messages, seconds),
+            ADJOINT: PlannedExchange(self._cost, back, seconds),
+        }
 
     def run(self, optimizer: str, subdivisions: int, overlap: bool) -> Prediction:
         ranks = len(self._clock)
@@ -107,16 +117,17 @@ class _Step:
     def _sum_gradients(self) -> None:
         size, elements, ranks = self._cost.itemsize, self._elements, len(self._clock)
         sizes = [size * elements for elements in self._sliced]
+        peers = PeerSums(self._cost, self._plan)
         if self._beside:
-            for rank in range(ranks):
-                self._work(rank, adding_seconds(self._cost, rank, ranks, elements))
-                self._work(rank, peer_adding(self._cost, self._plan, rank, sizes))
+            for adding in (adding_seconds(self._cost, ranks, elements), peers.adding(sizes)):
+                for rank, seconds in enumerate(adding):
+                    self._work(rank, seconds)
             self._meet(self._everyone, self._beside.left(self._clock))
             return
         if elements:
             self._meet(self._everyone, self._cost.gradient_sum(elements * size, ranks))
         if self._plan.replicas > 1 and any(sizes):
-            self._meet(self._peers, peer_sum(self._cost, self._plan, sizes))
+            self._meet(self._peers, peers.seconds(sizes))
 
     def _pass(self, values: bool, sums: bool) -> None:
         """One pass, with new values beside forward or sums beside backward."""
@@ -158,6 +169,14 @@ class _Step:
         self._finish(group, ADJOINT, begun)
 
     def _task(self, group: int, task: Task, operation: str) -> None:
+        key = (task.layer.index, operation)
+        if key not in self._computing:
+            self._computing[key] = list(self._times(group, task, operation))
+        for rank, seconds in enumerate(self._computing[key]):
+            self._work(rank, seconds)
+
+    def _times(self, group: int, task: Task, operation: str) -> Iterator[float]:
+        """Of each rank."""
         layer, first = task.layer, self._partition.ranges[group][0]
         spans = self._partition.spans.get(layer.index)
         for rank, device in enumerate(self._devices):
@@ -165,10 +184,7 @@ class _Step:
             box = self._partition.needs[tile][group].computed[layer.index - first]
             channels = spans[tile][1] - spans[tile][0] if spans else None
             size = (self._images, box.height, box.width)
-            self._work(
-                rank,
-                self._cost.compute(device, layer.index, operation, *size, task.merged, channels),
-            )
+            yield self._cost.compute(device, layer.index, operation, *size, task.merged, channels)
 
     def _work(self, rank: int, seconds: float) -> None:
         self._clock[rank] += seconds
@@ -187,29 +203,21 @@ class _Step:
 
     def _begin(self, group: int, direction: str) -> None:
         """Pack what is sent."""
-        parts = self._moves.parts(group)
-        if parts is None:
-            for message in _directed(self._messages[group], direction):
-                pack = self._cost.pack(self._devices[message.source], message.size)
-                self._copy(message.source, pack)
+        if self._moves.parts(group) is None:
+            for rank, seconds in self._exchanges[group][direction].packing:
+                self._copy(rank, seconds)
             return
-        for rank in range(len(self._clock)):
-            self._copy(rank, self._moves.gathers.of(direction)(rank, parts)[0])
+        for rank, (before, _) in enumerate(self._moves.copying(group, direction)):
+            self._copy(rank, before)
         # What its ranks have put together, a device sends once.
         self._meet(self._moves.gathers.devices, 0.0)
 
     def _finish(self, group: int, direction: str, begun: list[float]) -> None:
         """End an exchange that ranks began at these times, and unpack."""
-        messages, parts = _directed(self._messages[group], direction), self._moves.parts(group)
-        starts: dict[int, float] = {}
-        for source, target, size in messages:
-            eager = size <= EAGER_BYTES
-            times = (begun if eager else self._clock)[source], self._clock[target]
-            start = times[0] if eager else max(times)
-            for rank in (source, target):
-                starts[rank] = max(starts.get(rank, 0.0), start)
+        exchange = self._exchanges[group][direction]
+        starts = exchange.starts(begun, self._clock)
         before = list(self._clock)
-        found = self._cost.exchange(messages)
+        found = exchange.seconds
         if found and self._beside:
             # What the slowest waits longer, all do: they go on together soon.
             slowest = max(found.values())
@@ -219,15 +227,14 @@ class _Step:
             end = max(before[rank], starts[rank] + seconds)
             self._halo[rank] += min(seconds, end - before[rank])
             self._clock[rank] = end
-        if parts is None:
-            for message in messages:
-                unpack = self._cost.pack(self._devices[message.target], message.size)
-                self._copy(message.target, unpack)
+        if self._moves.parts(group) is None:
+            for rank, seconds in exchange.unpacking:
+                self._copy(rank, seconds)
             return
         if direction == FORWARD:
             self._meet(self._moves.gathers.devices, 0.0)
-        for rank in range(len(self._clock)):
-            self._copy(rank, self._moves.gathers.of(direction)(rank, parts)[1])
+        for rank, (_, after) in enumerate(self._moves.copying(group, direction)):
+            self._copy(rank, after)
 
     def _statistics(self, task: Task, vectors: int) -> None:
         """Batch norm's sums, of a filter-parallel layer's channels over replicas alone."""
@@ -246,10 +253,3 @@ class _Step:
             for rank in team:
                 self._clock[rank] = end
                 self._reduce[rank] += seconds
-
-
-def _directed(messages: list[Message], direction: str) -> list[Message]:
-    """Messages of a forward exchange as they travel in a direction."""
-    if direction == FORWARD:
-        return messages
-    return [Message(message.target, message.source, message.size) for message in messages]

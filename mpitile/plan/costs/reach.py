@@ -82,17 +82,19 @@ class Reach:
                 pending[tensor] = _hulls(pending[tensor], needs) if tensor in pending else needs
             yield layer, Reached(computed, dict(pending))
 
-    def overlaps(self, tensor: int, fetched: Intervals) -> list[list[int]]:
-        """For each part that fetches, how much of it each part owns."""
+    def overlaps(self, tensor: int, fetched: Intervals) -> list[dict[int, int]]:
+        """For each part that fetches, how much of it parts own that own any."""
         cuts = self._cuts[tensor]
         parts = len(cuts) - 1
         found = []
         for low, high in fetched:
-            row = [0] * parts
+            row = {}
             if low < high:
                 start = bisect_right(cuts, low) - 1
                 for part in range(start, min(parts, bisect_left(cuts, high))):
-                    row[part] = max(0, min(high, cuts[part + 1]) - max(low, cuts[part]))
+                    cells = min(high, cuts[part + 1]) - max(low, cuts[part])
+                    if cells > 0:
+                        row[part] = cells
             found.append(row)
         return found
 

@@ -7,10 +7,11 @@ from math import prod
 
 from mpitile.network.parameters import layer_parameters
 from mpitile.network.spec import Layer, Network
-from mpitile.plan.clusters.devices import first_devices, peer_devices
-from mpitile.plan.costs.cost import Cost, Message
+from mpitile.plan.clusters.devices import Devices, first_devices, peer_devices
+from mpitile.plan.costs.alike import alike_devices
+from mpitile.plan.costs.cost import Cost
 from mpitile.plan.plan import Plan
-from mpitile.plan.sums.slices import covered, share
+from mpitile.plan.sums.slices import Load, loads
 
 # Batch norm adds up float64: one vector twice in forward, two at once in backward.
 STATISTIC_BYTES = 8
@@ -39,7 +40,8 @@ class SumTimes:
     ) -> None:
         self._layers, self._cost, self._plan = network.layers, cost, plan
         self._passes, self._optimizer = passes, optimizer
-        self._devices = [cost.cluster.device_of(rank) for rank in range(plan.ranks)]
+        self._alike = alike_devices(cost, plan)
+        self._peers = PeerSums(cost, plan)
         self._peer_rates: dict[tuple[int, ...], float] = {}
         self._each = cost.trained(plan.ranks, optimizer)
 
@@ -54,10 +56,10 @@ class SumTimes:
         if not elements:
             return 0.0
         every, replicas = described.output_shape.channels, self._plan.replicas
-        own = [elements // every * part for part in channels]
+        slices = {(alike.device, channels[tile]) for alike in self._alike for tile in alike.tiles()}
         update = max(
-            self._cost.update(device, own[rank % len(own)] / replicas, self._optimizer)
-            for rank, device in enumerate(self._devices)
+            self._cost.update(device, elements // every * part / replicas, self._optimizer)
+            for device, part in slices
         )
         added = elements // every * self._peer_rate(tuple(channels)) if replicas > 1 else 0.0
         return (added + update) / self._passes
@@ -67,8 +69,7 @@ class SumTimes:
         if channels not in self._peer_rates:
             each = _MANY * self._cost.itemsize
             once, twice = (
-                peer_sum(self._cost, self._plan, [times * each * part for part in channels])
-                for times in (1, 2)
+                self._peers.seconds([times * each * part for part in channels]) for times in (1, 2)
             )
             self._peer_rates[channels] = (twice - once) / _MANY
         return self._peer_rates[channels]
@@ -81,44 +82,51 @@ class SumTimes:
         return 2 * self._cost.reduction(size, ranks) + self._cost.reduction(2 * size, ranks)
 
 
-def peer_sum(cost: Cost, plan: Plan, sizes: Sequence[float]) -> float:
-    """Seconds to add up so many bytes of each tile over all replicas and hand out the values.
+class PeerSums:
+    """Sums over replicas, of each tile by the ranks that have it, all tiles at the same time.
 
-    As gradients are summed over all ranks, but by all tiles' peers at the same time.
+    Parameters
+    ----------
+    plan : grid and number of replicas.
     """
-    messages = peer_messages(cost, plan, sizes)
-    if not messages:
-        return 0.0
-    back = [Message(m.target, m.source, m.size) for m in messages]
-    ways = sum(max(cost.exchange(way).values(), default=0.0) for way in (messages, back))
-    adding = max(peer_adding(cost, plan, rank, sizes) for rank in range(plan.ranks))
-    return ways + adding
 
+    def __init__(self, cost: Cost, plan: Plan) -> None:
+        self._cost, self._plan = cost, plan
+        self._places = [cost.cluster.device_of(rank) for rank in range(plan.ranks)]
+        everything, tiles = first_devices(cost.cluster, plan.ranks), plan.grid.tiles
+        self._peers = [peer_devices(everything, tiles, tile) for tile in range(tiles)]
 
-def peer_messages(cost: Cost, plan: Plan, sizes: Sequence[float]) -> list[Message]:
-    """What ranks of the world send of such a sum; the values come back the same way."""
-    tiles, found = plan.grid.tiles, []
-    if plan.replicas < 2:
+    def seconds(self, sizes: Sequence[float]) -> float:
+        """To add up so many bytes of each tile and hand out the values."""
+        out, into = ([0] * len(self._cost.cluster.devices) for _ in range(2))
+        for place, load in zip(self._places, self._loads(sizes), strict=True):
+            out[place] += load.sent
+            into[place] += load.received
+        if not any(out):
+            return 0.0
+        # The values come back the way that the sums went.
+        return 2 * self._cost.between_devices(out, into) + max(self.adding(sizes))
+
+    def adding(self, sizes: Sequence[float]) -> list[float]:
+        """In which each rank adds up its part, inside its device and from others."""
+        tiles, found = self._plan.grid.tiles, []
+        for rank, load in enumerate(self._loads(sizes)):
+            replica, tile = divmod(rank, tiles)
+            peers = self._peers[tile]
+            mates = peers.ranks[peers.place(replica)[0]]
+            speed = self._cost.cluster.devices[self._places[rank]].speed
+            summands = (len(mates) - 1) * load.added + load.received
+            found.append(summands / (speed.sum * speed.share))
         return found
-    everything = first_devices(cost.cluster, plan.ranks)
-    for tile, size in enumerate(sizes):
-        devices = peer_devices(everything, tiles, tile)
-        for replica in range(plan.replicas):
-            found += [
-                Message(replica * tiles + tile, parcel.rank * tiles + tile, covered([parcel.span]))
-                for parcel in share(devices, replica, (0, int(size))).sends
-            ]
-    return found
 
-
-def peer_adding(cost: Cost, plan: Plan, rank: int, sizes: Sequence[float]) -> float:
-    """Seconds in which a rank adds up its part, inside its device and from others."""
-    if plan.replicas < 2:
-        return 0.0
-    replica, tile = divmod(rank, plan.grid.tiles)
-    devices = peer_devices(first_devices(cost.cluster, plan.ranks), plan.grid.tiles, tile)
-    part = share(devices, replica, (0, int(sizes[tile])))
-    mates = devices.ranks[devices.place(replica)[0]]
-    received = sum(covered([parcel.span]) for parcel in part.receives)
-    speed = cost.cluster.devices[cost.cluster.device_of(rank)].speed
-    return ((len(mates) - 1) * covered(part.added) + received) / (speed.sum * speed.share)
+    def _loads(self, sizes: Sequence[float]) -> list[Load]:
+        """Of each rank of the world, in bytes."""
+        # Tiles whose ranks lie alike on devices share what is as large.
+        known: dict[tuple[Devices, int], list[Load]] = {}
+        of_tiles = []
+        for peers, size in zip(self._peers, sizes, strict=True):
+            key = (peers, int(size))
+            if key not in known:
+                known[key] = loads(*key)
+            of_tiles.append(known[key])
+        return [own for replica in zip(*of_tiles, strict=True) for own in replica]

@@ -187,9 +187,9 @@ class GroupBytes:
         """Numbers of a tensor that each of the device's tiles receives and sends."""
         columns = start.columns[tensor]
         if not sliced:
-            moved = self._times.exchanges.cells(tensor, rows, columns)
             channels = self._network.shape(tensor).channels
-            return [sum(moved[place]) * channels for place in self._places]
+            moved = self._times.exchanges.cells(tensor, rows, columns, self._places)
+            return [cells * channels for cells in moved]
         boxes = [_length(rows[y]) * _length(columns[x]) for y, x in self._every]
         slices = self._divided.slices[tensor]
         return [

@@ -112,9 +112,17 @@ class Rank:
 
 def match(own: Sum, source: int, target: int, size: int, side: str) -> Message:
     """The first message of a sum between two ranks that lacks this side."""
-    waiting = own.messages.setdefault((source, target), deque())
+    pair = (source, target)
+    waiting = own.messages.get(pair)
     if waiting and getattr(waiting[0], side) is None:
-        return waiting.popleft()
+        message = waiting.popleft()
+        if not waiting:
+            # There are as many as pairs of devices: an empty queue for each would fill memory.
+            del own.messages[pair]
+        return message
     message = Message(source, target, size)
-    waiting.append(message)
+    if waiting is None:
+        own.messages[pair] = deque((message,))
+    else:
+        waiting.append(message)
     return message

@@ -11,7 +11,7 @@ from mpitile.plan.clusters.devices import first_devices
 from mpitile.plan.costs.cost import Cost, Message
 from mpitile.plan.costs.group_moves import GroupMoves
 from mpitile.plan.costs.overlap import adding_seconds
-from mpitile.plan.costs.sum_times import STATISTIC_BYTES, peer_adding
+from mpitile.plan.costs.sum_times import STATISTIC_BYTES, PeerSums
 from mpitile.plan.filters import tile_spans
 from mpitile.plan.memory.bytes import tile_elements
 from mpitile.plan.partition import Partition
@@ -116,6 +116,13 @@ class _Step:
         own = [specs[0][0], *(sliced for _, sliced in specs)]
         return [layer_buckets(each, self._cost.itemsize) for each in own]
 
+    @cached_property
+    def _adding(self) -> tuple[list[float], list[float]]:
+        """Seconds in which each rank adds up gradients: those that all have, and slices."""
+        sizes = [self._cost.itemsize * elements for elements in self._sliced]
+        everything = adding_seconds(self._cost, self._plan.ranks, self._elements)
+        return everything, PeerSums(self._cost, self._plan).adding(sizes)
+
     def _peers(self, rank: int) -> Members:
         """The ranks of this one's tile in all replicas."""
         tiles = self._plan.grid.tiles
@@ -191,23 +198,22 @@ class _Step:
                 yield self._copy(rank, "pack", group, sends)
                 yield BeginExchange(group, direction, sends, receives)
             return
-        yield Compute(self._moves.gathers.of(direction)(rank, parts)[0], "pack", group)
+        yield Compute(self._moves.copying(group, direction)[rank][0], "pack", group)
         yield BeginGather(group, direction, rank - rank % len(parts), parts)
 
     def _end(self, rank: int, group: int, direction: str) -> Iterator[Event]:
         """Wait for what is received, and unpack it."""
         sends, receives = self._parcels(rank, group, direction)
-        parts = self._moves.parts(group)
-        if parts is None:
+        if self._moves.parts(group) is None:
             if sends or receives:
                 yield EndExchange(group, direction)
                 yield self._copy(rank, "unpack", group, receives)
             return
         yield EndExchange(group, direction)
-        yield Compute(self._moves.gathers.of(direction)(rank, parts)[1], "unpack", group)
+        yield Compute(self._moves.copying(group, direction)[rank][1], "unpack", group)
 
     def _update(self, rank: int) -> Iterator[Event]:
-        device, itemsize = self._cost.cluster.device_of(rank), self._cost.itemsize
+        device = self._cost.cluster.device_of(rank)
         sliced = self._sliced[rank % len(self._sliced)]
         if not self._overlap:
             yield from _sums(self._gradients(rank), GRADIENTS)
@@ -215,9 +221,8 @@ class _Step:
         seconds = self._cost.update(device, own, self._size.optimizer)
         seconds += self._cost.overhead(device)
         if self._overlap:
-            seconds += adding_seconds(self._cost, rank, self._plan.ranks, self._elements)
-            sizes = [itemsize * elements for elements in self._sliced]
-            seconds += peer_adding(self._cost, self._plan, rank, sizes)
+            for adding in self._adding:
+                seconds += adding[rank]
         yield Compute(seconds, "update")
         if self._overlap:
             yield EndBuckets()

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from mpitile.plan.clusters.cluster import Cluster
 from mpitile.plan.clusters.devices import Devices, first_devices
@@ -56,6 +57,29 @@ class Share:
     receives: tuple[Parcel, ...]
 
 
+class Load(NamedTuple):
+    """Elements of a bucket that a rank has to do with.
+
+    Attributes
+    ----------
+    added : what it adds up inside its device.
+    own : what it completes.
+    others : how many other devices there are.
+    """
+
+    added: int
+    own: int
+    others: int
+
+    @property
+    def sent(self) -> int:
+        return self.added - self.own
+
+    @property
+    def received(self) -> int:
+        return self.others * self.own
+
+
 def equal_buckets(size: int, itemsize: int, bucket_bytes: int = BUCKET_BYTES) -> list[Span]:
     """For an array whose parts are all complete at once."""
     return cut(size, bucket_elements(itemsize, bucket_bytes))
@@ -68,17 +92,11 @@ def cut(size: int, step: int) -> list[Span]:
 
 def share(devices: Devices, rank: int, bucket: Span) -> Share:
     """A rank's part in a bucket."""
-    device, position = devices.place(rank)
+    device, mine = _lanes(devices, rank)
     lanes = devices.lanes
-    each = lanes // len(devices.ranks[device])
-    mine = range(position * each, (position + 1) * each)
 
     def span(chunk: int, part: range) -> Span:
-        start, stop = bucket
-        pieces = len(devices) * lanes
-        first, last = (chunk * lanes + lane for lane in (part.start, part.stop))
-        size = stop - start
-        return start + size * first // pieces, start + size * last // pieces
+        return _span(devices, bucket, chunk, part)
 
     sends, receives = [], []
     for distance in range(1, len(devices)):
@@ -96,11 +114,49 @@ def share(devices: Devices, rank: int, bucket: Span) -> Share:
     )
 
 
+def own_span(devices: Devices, rank: int, bucket: Span) -> Span:
+    """What a rank completes of a bucket."""
+    return _span(devices, bucket, *_lanes(devices, rank))
+
+
+def loads(devices: Devices, size: int) -> list[Load]:
+    """What `share` says of a bucket of so many elements, in elements: by rank of all devices."""
+    bucket, count = (0, size), len(devices)
+    # Ranks with the same lanes add up as much.
+    added: dict[range, int] = {}
+    found = []
+    for rank in range(devices.rank_count):
+        device, mine = _lanes(devices, rank)
+        if mine not in added:
+            added[mine] = covered([_span(devices, bucket, chunk, mine) for chunk in range(count)])
+        own = covered([_span(devices, bucket, device, mine)])
+        found.append(Load(added[mine], own, count - 1))
+    return found
+
+
+def _lanes(devices: Devices, rank: int) -> tuple[int, range]:
+    """A rank's device, and its lanes of every chunk."""
+    device, position = devices.place(rank)
+    each = devices.lanes // len(devices.ranks[device])
+    return device, range(position * each, (position + 1) * each)
+
+
+def _span(devices: Devices, bucket: Span, chunk: int, lanes: range) -> Span:
+    """These lanes of a chunk."""
+    start, stop = bucket
+    size, first = stop - start, chunk * devices.lanes
+    pieces = len(devices) * devices.lanes
+    return (
+        start + size * (first + lanes.start) // pieces,
+        start + size * (first + lanes.stop) // pieces,
+    )
+
+
 def own_spans(devices: Devices, rank: int, buckets: Sequence[Span]) -> tuple[Span, ...]:
     """All that a rank completes, in ascending order; adjacent spans are joined."""
     found: list[Span] = []
     for bucket in sorted(buckets):
-        start, stop = share(devices, rank, bucket).own
+        start, stop = own_span(devices, rank, bucket)
         if start == stop:
             continue
         if found and found[-1][1] == start:
@@ -116,19 +172,19 @@ def covered(spans: Sequence[Span]) -> int:
 
 def bytes_in_flight(devices: Devices, rank: int, buckets: Sequence[Span], itemsize: int) -> int:
     """What a rank holds for what others send."""
-    places = places_in_flight([share(devices, rank, bucket) for bucket in buckets])
+    places = places_in_flight([own_span(devices, rank, bucket) for bucket in buckets])
     return (len(devices) - 1) * sum(places) * itemsize
 
 
-def places_in_flight(shares: Sequence[Share]) -> list[int]:
-    """Elements of the places where buckets under way receive, which they take in turn."""
-    sizes = [received(part) for part in shares]
+def places_in_flight(own: Sequence[Span]) -> list[int]:
+    """Elements of the places where buckets under way receive, which they take in turn.
+
+    Parameters
+    ----------
+    own : what the rank completes of each bucket, and one other device sends.
+    """
+    sizes = [covered([span]) for span in own]
     return [max(sizes[place::IN_FLIGHT]) for place in range(min(IN_FLIGHT, len(sizes)))]
-
-
-def received(part: Share) -> int:
-    """Elements that one other device sends."""
-    return covered([part.own])
 
 
 def bucket_elements(itemsize: int, bucket_bytes: int = BUCKET_BYTES) -> int:
@@ -139,7 +195,7 @@ def bucket_elements(itemsize: int, bucket_bytes: int = BUCKET_BYTES) -> int:
 def own_elements(cluster: Cluster, ranks: int, size: int) -> tuple[int, ...]:
     """How many elements each of the first `ranks` ranks of a cluster completes."""
     devices = first_devices(cluster, ranks)
-    return tuple(covered([share(devices, rank, (0, size)).own]) for rank in range(ranks))
+    return tuple(covered([own_span(devices, rank, (0, size))]) for rank in range(ranks))
 
 
 def _partners(ranks: Sequence[int], lanes: int, mine: range) -> list[tuple[int, range]]:

@@ -1,0 +1,68 @@
+"""One direction of a group's exchange in a plan: what does not change from pass to pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+
+from mpitile.plan.clusters.wires import EAGER_BYTES
+from mpitile.plan.costs.cost import Cost, Message
+
+# Seconds of copying, in order, each with the rank that does it.
+Copying = Sequence[tuple[int, float]]
+
+
+class PlannedExchange:
+    """Messages between ranks of the world that all begin at once.
+
+    Parameters
+    ----------
+    messages : as they travel.
+    seconds : `Cost.exchange` of them, which is the same in both directions.
+
+    Attributes
+    ----------
+    seconds : until each rank has sent and received its part.
+    """
+
+    def __init__(
+        self, cost: Cost, messages: Sequence[Message], seconds: Mapping[int, float]
+    ) -> None:
+        self._cost, self._messages, self.seconds = cost, messages, seconds
+        # For each rank, whose coming it waits for: to begin, or inside the exchange.
+        self._begun: dict[int, set[int]] = {rank: set() for rank in seconds}
+        self._there: dict[int, set[int]] = {rank: set() for rank in seconds}
+        for source, target, size in messages:
+            for rank in (source, target):
+                if size <= EAGER_BYTES:
+                    self._begun[rank].add(source)
+                else:
+                    self._there[rank].update((source, target))
+
+    def starts(self, begun: Sequence[float], there: Sequence[float]) -> dict[int, float]:
+        """When the last message of each rank sets out.
+
+        Parameters
+        ----------
+        begun, there : when each rank has begun the exchange, and when it begins to wait.
+        """
+        return {
+            rank: max(
+                max((begun[other] for other in self._begun[rank]), default=0.0),
+                max((there[other] for other in self._there[rank]), default=0.0),
+            )
+            for rank in self.seconds
+        }
+
+    @cached_property
+    def packing(self) -> Copying:
+        """Into the buffers of what is sent."""
+        return [(source, self._pack(source, size)) for source, _, size in self._messages]
+
+    @cached_property
+    def unpacking(self) -> Copying:
+        """Out of those of what is received."""
+        return [(target, self._pack(target, size)) for _, target, size in self._messages]
+
+    def _pack(self, rank: int, size: float) -> float:
+        return self._cost.pack(self._cost.cluster.device_of(rank), size)

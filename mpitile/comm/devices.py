@@ -128,3 +128,37 @@ def own_arrays(
     """A flat array of zeros of every rank of the device, for all of them to see. Collective."""
     memory = group.share(size * dtype.itemsize)
     return memory, [segment.view(dtype) for segment in memory.segments]
+
+
+class Counts:
+    """How far each rank of a device is, for all of them to see. Making one is collective."""
+
+    def __init__(self, group: DeviceGroup) -> None:
+        self._memory, self._counts = own_arrays(group, 1, np.dtype(np.int64))
+        self._own = self._counts[group.inside.rank]
+
+    @property
+    def own(self) -> int:
+        return int(self._own[0])
+
+    def tell(self, count: int) -> None:
+        """This rank is so far, with all that it has written until now."""
+        self._memory.order()
+        self._own[0] = count
+
+    def reached(self, count: int) -> bool:
+        """Whether all are; what they had written by then can be read."""
+        return self._seen(min(int(other[0]) for other in self._counts), count)
+
+    def first_reached(self, count: int) -> bool:
+        """The same of the device's first rank alone."""
+        return self._seen(int(self._counts[0][0]), count)
+
+    def _seen(self, told: int, count: int) -> bool:
+        if told < count:
+            return False
+        self._memory.order()
+        return True
+
+    def close(self) -> None:
+        self._memory.close()

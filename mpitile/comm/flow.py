@@ -22,39 +22,10 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
 from mpitile.comm.communicator import Channel
-from mpitile.comm.devices import DeviceGroup, own_arrays
+from mpitile.comm.devices import Counts, DeviceGroup
 from mpitile.comm.reduce import SlicedSum
 from mpitile.plan.sums.slices import IN_FLIGHT, Span
-
-
-class _Counts:
-    """How far each rank of a device is, for all of them to see. Making one is collective."""
-
-    def __init__(self, group: DeviceGroup) -> None:
-        self._memory, self._counts = own_arrays(group, 1, np.dtype(np.int64))
-        self._own = self._counts[group.inside.rank]
-
-    @property
-    def own(self) -> int:
-        return int(self._own[0])
-
-    def tell(self, count: int) -> None:
-        """This rank is so far, with all that it has written until now."""
-        self._memory.order()
-        self._own[0] = count
-
-    def reached(self, count: int) -> bool:
-        """Whether all are; what they had written by then can be read."""
-        if min(int(other[0]) for other in self._counts) < count:
-            return False
-        self._memory.order()
-        return True
-
-    def close(self) -> None:
-        self._memory.close()
 
 
 class SumFlow:
@@ -70,7 +41,7 @@ class SumFlow:
 
     def __init__(self, group: DeviceGroup, sums: SlicedSum) -> None:
         self._sums = sums.buckets
-        self._counts = _Counts(group)
+        self._counts = Counts(group)
         self._lock = threading.Lock()
         self._update: Callable[[Span], None] = lambda span: None
         # Buckets that all ranks had completed before this step, and of this one those that
@@ -169,7 +140,7 @@ class ValueFlow:
         self._world = group.world
         self._channels = channels
         self._ready = ready or (lambda: len(channels))
-        self._counts = _Counts(group)
+        self._counts = Counts(group)
         self._lock = threading.Lock()
         # Buckets handed out before this time, and of this one those that have been begun,
         # that are here, and that are known to be on the whole device.

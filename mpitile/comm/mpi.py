@@ -114,9 +114,9 @@ class MpiCommunicator:
     def wait_until(self, done: Callable[[], bool]) -> None:
         pause = _FIRST_SLEEP
         while not done():
-            if self._wait is wait_by_sleeping:
-                time.sleep(pause)
-                pause = min(2 * pause, _LONGEST_SLEEP)
+            # Also where it spins, the thread beside the kernels gets its turn.
+            time.sleep(pause if self._wait is wait_by_sleeping else 0)
+            pause = min(2 * pause, _LONGEST_SLEEP)
 
     def begin_sum(self, array: np.ndarray) -> MpiPending:
         return MpiPending(self._comm.Iallreduce(MPI.IN_PLACE, array, MPI.SUM), self._wait)

@@ -11,6 +11,8 @@ GRADIENTS = "gradients"
 FORWARD, ADJOINT = "forward", "adjoint"
 # Of what rank 0 hands out where it reads for all.
 IMAGES = "images"
+# Of what all ranks tell each other at the end of a step.
+METRICS = "metrics"
 DIRECTIONS = (FORWARD, ADJOINT, IMAGES)
 # Copying into and out of message buffers counts as part of the exchange.
 COPIES = ("pack", "unpack")

@@ -11,6 +11,7 @@ import numpy as np
 
 from mpitile.checkpoint.shards import Progress, Sliced
 from mpitile.checkpoint.weights_file import write_weights
+from mpitile.comm.device_sums import DeviceSums
 from mpitile.comm.recorder import Unrecorded
 from mpitile.comm.topology import Topology
 from mpitile.errors import InputError, MpitileError
@@ -18,7 +19,8 @@ from mpitile.layers.base import Step
 from mpitile.network.spec import Network
 from mpitile.plan.memory.bytes import Shared, most_shared
 from mpitile.plan.partition import Partition
-from mpitile.plan.recording import GRADIENTS, IMAGES
+from mpitile.plan.recording import EVERYONE, GRADIENTS, IMAGES, METRICS
+from mpitile.plan.sums.reduction import direct
 from mpitile.runtime.calibrate import choose_kernels
 from mpitile.runtime.parameters import Parameters
 from mpitile.runtime.program import Program
@@ -73,6 +75,10 @@ class Trainer:
         )
         self._state.draw(train.seed)
         self.group = self._state.group
+        longest = _longest_sum(job.network)
+        self._sums = None
+        if longest and direct(len(self.group.devices)):
+            self._sums = DeviceSums(self.group, longest)
         self._choices = choose_kernels(
             train.kernels,
             job.network,
@@ -127,6 +133,8 @@ class Trainer:
         """Give back what devices share; the trainer is of no use afterwards. Collective."""
         self.settle()
         self.program.close()
+        if self._sums:
+            self._sums.close()
         self._state.close()
 
     @property
@@ -220,7 +228,7 @@ class Trainer:
         try:
             loss = self._overlapped(feeder, rate) if self._overlap else self._apart(feeder, rate)
             self.done += 1
-            self._recorder.mark("metrics")
+            self._recorder.mark(METRICS)
             metrics = self._metrics(loss, rate, start, stop_wanted())
         except MpitileError:
             # All ranks have met it, and end: no message may be left under way.
@@ -285,7 +293,7 @@ class Trainer:
         seed = np.random.SeedSequence([_DROPOUT_STREAM, self.job.settings.train.seed, number])
         return Step(
             training=True,
-            reduce=self.topology.world.sum,
+            reduce=self._sum,
             images=self.passes.images,
             first_image=self.passes.positions(number, self.topology.replica).start,
             seen=(number + 1) * self.passes.images,
@@ -293,6 +301,14 @@ class Trainer:
             key=int(seed.generate_state(1, np.uint64)[0]),
             truths=truths,
         )
+
+    def _sum(self, array: np.ndarray) -> None:
+        """Add up batch norm's sums over all ranks."""
+        if self._sums is None:
+            self.topology.world.sum(array)
+            return
+        with self._recorder.reductions([(array.nbytes, EVERYONE)]):
+            self._sums.sum(array)
 
     def _metrics(
         self, loss: float, rate: float, start: float, stop: bool
@@ -339,6 +355,16 @@ class Trainer:
         """Bytes that this rank has sent to other devices since it was last asked."""
         before, self._sent = self._sent, self.group.sent()[0]
         return self._sent - before
+
+
+def _longest_sum(network: Network) -> int:
+    """Elements of the longest vector that ranks add up within a pass: batch norm's, in backward."""
+    channels = (
+        layer.output_shape.channels
+        for layer in network.layers
+        if getattr(layer.operation, "batch_normalize", False)
+    )
+    return 2 * max(channels, default=0)
 
 
 def _shared(job: Job) -> Shared:

@@ -7,6 +7,7 @@ import pytest
 import runs
 from device_cases import summand, total
 
+from mpitile.comm.device_sums import DeviceSums
 from mpitile.comm.devices import make_devices, own_arrays
 from mpitile.comm.reduce import SlicedGather, SlicedSum
 from mpitile.comm.topology import make_topology
@@ -47,6 +48,19 @@ def test_ranks_of_this_host_share_memory(comm):
         memory.fence()
         memory.close()
     assert mapped() == before
+
+
+@pytest.mark.mpi(ranks=RANKS)
+@pytest.mark.parametrize("per_device", ["auto", 1, 2])
+def test_small_sums_follow_each_other_without_a_fence(comm, per_device):
+    group = make_devices(comm, per_device)
+    sums = DeviceSums(group, 64)
+    wanted = {size: total(group.devices, size, np.float64) for size in (1, 5, 64)}
+    for size in [5, 64, 1] * 30:
+        own = summand(comm.rank, size, np.float64)
+        sums.sum(own)
+        np.testing.assert_array_equal(own, wanted[size])
+    sums.close()
 
 
 @pytest.mark.mpi(ranks=[2, 3])

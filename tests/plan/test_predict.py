@@ -134,7 +134,7 @@ def test_batch_norm_adds_three_sums():
     plain, normalized = (
         step(text, Plan(Grid(1, 2), (0,)), cluster(1, 1)) for text in (PLAIN, NORMALIZED)
     )
-    sums = 2 * (3 * LINK.latency + (1 + 1 + 2) * 16 / LINK.bandwidth)
+    sums = 3 * LINK.latency + (1 + 1 + 2) * 16 / LINK.bandwidth
     gradients = 2 * 2 * 4 / LINK.bandwidth / 2  # half of the scales, each way
     assert normalized.ranks[0].reduce - plain.ranks[0].reduce == pytest.approx(sums + gradients)
 

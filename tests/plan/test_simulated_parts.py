@@ -86,7 +86,7 @@ def test_sums_of_some_and_of_all_do_not_mix():
     first = (BeginSum(8, "x"), BeginSum(100, "x", (0, 1)), EndSum(), EndSum())
     other = (BeginSum(100, "x", (0, 1)), BeginSum(8, "x"), EndSum(), EndSum())
     timeline = simulate([first, other, (BeginSum(8, "x"), EndSum())], cluster(1, 1, 1))
-    assert [rank.sent for rank in timeline.ranks] == [108 + 8, 108, 8]
+    assert [rank.sent for rank in timeline.ranks] == [100 + 16, 100 + 16, 16]
 
 
 def test_images_are_waited_for_like_halos():

@@ -10,6 +10,7 @@ from mpitile.plan.costs.cost import Cost, Message
 from mpitile.plan.costs.group_moves import GroupMoves
 from mpitile.plan.costs.overlap import BesideBackward, BesideForward, adding_seconds
 from mpitile.plan.costs.planned_exchange import PlannedExchange
+from mpitile.plan.costs.small_sums import SmallSums
 from mpitile.plan.costs.sum_times import STATISTIC_BYTES, PeerSums
 from mpitile.plan.memory.bytes import tile_elements
 from mpitile.plan.partition import Partition
@@ -81,6 +82,7 @@ class _Step:
         self._beside: BesideBackward | BesideForward | None = None
         self._clock, self._compute, self._halo, self._reduce = ([0.0] * ranks for _ in range(4))
         self._everyone = [range(ranks)]
+        self._small_sums = SmallSums(cost, ranks)
         self._peers = [range(tile, ranks, tiles) for tile in range(tiles)]
 
     def _both_ways(self, group: int) -> dict[str, PlannedExchange]:
@@ -241,7 +243,7 @@ class _Step:
         spans = self._partition.spans.get(task.first.index)
         if not spans:
             size = vectors * STATISTIC_BYTES * task.layer.output_shape.channels
-            self._meet(self._everyone, self._cost.reduction(size, len(self._clock)))
+            self._meet(self._everyone, self._small_sums.seconds(size))
         elif self._plan.replicas > 1:
             size = vectors * STATISTIC_BYTES * max(stop - start for start, stop in spans)
             self._meet(self._peers, self._cost.reduction(size, self._plan.replicas))

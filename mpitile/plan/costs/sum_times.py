@@ -10,6 +10,7 @@ from mpitile.network.spec import Layer, Network
 from mpitile.plan.clusters.devices import Devices, first_devices, peer_devices
 from mpitile.plan.costs.alike import alike_devices
 from mpitile.plan.costs.cost import Cost
+from mpitile.plan.costs.small_sums import SmallSums
 from mpitile.plan.plan import Plan
 from mpitile.plan.sums.slices import Load, loads
 
@@ -40,6 +41,7 @@ class SumTimes:
     ) -> None:
         self._layers, self._cost, self._plan = network.layers, cost, plan
         self._passes, self._optimizer = passes, optimizer
+        self._small_sums = SmallSums(cost, plan.ranks)
         self._alike = alike_devices(cost, plan)
         self._peers = PeerSums(cost, plan)
         self._peer_rates: dict[tuple[int, ...], float] = {}
@@ -78,8 +80,10 @@ class SumTimes:
         """Of batch norm's sums over so many ranks, all if left out."""
         if not getattr(self._layers[layer].operation, "batch_normalize", False):
             return 0.0
-        ranks, size = ranks or self._plan.ranks, STATISTIC_BYTES * channels
-        return 2 * self._cost.reduction(size, ranks) + self._cost.reduction(2 * size, ranks)
+        size = STATISTIC_BYTES * channels
+        if ranks is not None:
+            return 2 * self._cost.reduction(size, ranks) + self._cost.reduction(2 * size, ranks)
+        return 2 * self._small_sums.seconds(size) + self._small_sums.seconds(2 * size)
 
 
 class PeerSums:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from mpitile.plan.clusters.devices import Devices, team_devices
 from mpitile.plan.recording import Members, Parcels
+from mpitile.plan.sums import reduction
 from mpitile.plan.sums.reduction import broadcast_rounds, reduce_rounds
 from mpitile.plan.sums.slices import covered, share
 
@@ -73,6 +74,30 @@ def binomial(devices: Devices, size: int) -> Schedule:
             own[last : answer + 1] = [Stage(own[last].sends, own[answer].receives)]
         stages.append(tuple(own))
     return tuple(stages)
+
+
+def direct(devices: Devices, size: int) -> Schedule:
+    """Inside each device to its first rank, from that to all others at once, and back inside.
+
+    Source: `mpitile.comm.device_sums`.
+    """
+    stages: dict[int, list[Stage]] = {rank: [] for rank in range(devices.rank_count)}
+    leaders = [team[0] for team in devices.ranks]
+    for first, *others in devices.ranks:
+        received = _parcels(others, size)
+        stages[first].append(Stage(receives=received, adds=len(others) * size))
+        for other in others:
+            answer = ((first, size),)
+            stages[other].append(Stage(answer, answer))
+        peers = _parcels([leader for leader in leaders if leader != first], size)
+        stages[first].append(Stage(peers, peers, len(peers) * size))
+        stages[first].append(Stage(sends=received))
+    return tuple(_busy(own) for own in stages.values())
+
+
+def small_sums(devices: Devices) -> Algorithm:
+    """What runs for sums over all ranks within passes."""
+    return direct if reduction.direct(len(devices)) else binomial
 
 
 def ring(devices: Devices, size: int) -> Schedule:

@@ -20,6 +20,7 @@ from mpitile.plan.recording import (
     EVERYONE,
     FORWARD,
     GRADIENTS,
+    METRICS,
     BeginBucket,
     BeginExchange,
     BeginGather,
@@ -227,7 +228,7 @@ class _Step:
         if self._overlap:
             yield EndBuckets()
         for figures in (1 + self._devices, _FIGURES):
-            yield from _sums([(_FIGURE_BYTES * figures, EVERYONE)], "metrics")
+            yield from _sums([(_FIGURE_BYTES * figures, EVERYONE)], METRICS)
 
     def _gradients(self, rank: int) -> Iterator[tuple[int, Members]]:
         """The bytes of all gradients that the rank adds up with others."""

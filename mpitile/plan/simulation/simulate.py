@@ -9,7 +9,7 @@ from mpitile.errors import InputError
 from mpitile.plan.clusters.cluster import Cluster
 from mpitile.plan.clusters.devices import cluster_devices
 from mpitile.plan.clusters.wires import EAGER_BYTES
-from mpitile.plan.recording import GRADIENTS, Members, Program
+from mpitile.plan.recording import GRADIENTS, IMAGES, METRICS, Members, Program
 from mpitile.plan.simulation.clockwork import Clockwork
 from mpitile.plan.simulation.collectives import (
     ALGORITHMS,
@@ -17,6 +17,7 @@ from mpitile.plan.simulation.collectives import (
     binomial,
     halves,
     schedule_among,
+    small_sums,
 )
 from mpitile.plan.simulation.gather_messages import with_messages
 from mpitile.plan.simulation.intervals import Timeline
@@ -57,7 +58,9 @@ def simulate(
 
     @cache
     def schedule(size: int, purpose: str, ranks: Members) -> Schedules:
-        return schedule_among(ways.get(purpose, binomial), devices, size, ranks)
+        # What ranks tell each other between passes, and sums of some, are MPI's own.
+        small = binomial if ranks or purpose in (IMAGES, METRICS) else small_sums(devices)
+        return schedule_among(ways.get(purpose, small), devices, size, ranks)
 
     def adding(rank: int, size: int) -> float:
         speed = cluster.devices[cluster.device_of(rank)].speed

@@ -4,6 +4,15 @@ from __future__ import annotations
 
 Pairs = tuple[tuple[int, int], ...]
 
+# Up to so many devices small sums go directly between all of them; from there on a tree's rounds
+# take less than as many messages for each device.
+_DIRECT_DEVICES = 16
+
+
+def direct(devices: int) -> bool:
+    """Whether small sums over all ranks go inside each device first, then directly between them."""
+    return 1 < devices <= _DIRECT_DEVICES
+
 
 def reduce_rounds(ranks: int) -> tuple[Pairs, ...]:
     """Up a binomial tree: in round r, ranks at odd multiples of 2^r send to the one before."""

@@ -199,9 +199,9 @@ def _derivative(
         return (), None
     if dy.array.dtype == np.float32 and activation in SLOPES:
         return (), Derivative(output, box, SLOPES[activation], bias_gradient)
-    before: tuple[Run, ...] = (partial(activations.backward, dy, output, box, activation),)
+    before: tuple[Run, ...] = (activations.prepare_backward(dy, output, box, activation),)
     if bias_gradient is not None:
-        before += (partial(activations.bias_gradient, dy, box, bias_gradient),)
+        before += (activations.prepare_bias_gradient(dy, box, bias_gradient),)
     return before, None
 
 

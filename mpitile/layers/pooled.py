@@ -83,16 +83,22 @@ class PooledConvolution:
         )
 
     def backward_input(self, step: Step) -> None:
-        site, pooled = self.site, self._pool
-        activation.backward(
-            pooled.output_delta, pooled.output, pooled.box, self._convolution.activation
-        )
+        self._differentiate()
         if self._normalized:
             self._sum(self._normalized, step)
-        else:
-            activation.bias_gradient(pooled.output_delta, pooled.box, site.gradients["biases"])
-        if site.input_deltas[0] is not None:
+        if self.site.input_deltas[0] is not None:
             self._backward_input()
+
+    @cached_property
+    def _differentiate(self) -> Run:
+        """Multiplies the activation's derivative into the pooled gradient; sums of biases' too."""
+        pooled, kind = self._pool, self._convolution.activation
+        delta, box = pooled.output_delta, pooled.box
+        runs = [activation.prepare_backward(delta, pooled.output, box, kind)]
+        if not self._normalized:
+            biases = self.site.gradients["biases"]
+            runs.append(activation.prepare_bias_gradient(delta, box, biases))
+        return in_turn(*runs)
 
     @cached_property
     def _backward_input(self) -> Run:

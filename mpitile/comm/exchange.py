@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
 from mpitile.comm.communicator import Channel, Communicator
 from mpitile.geometry.transfers import Message, Piece, Transfers
-from mpitile.kernels import boxes
+from mpitile.kernels.boxes import BufferedCells
 from mpitile.kernels.tile import Tile
 
+Tiles = Mapping[int, Tile]
 # A message and the memory that it is packed in.
 _Packed = tuple[Message, np.ndarray]
-# A piece, its message's memory, and its place there.
-_Place = tuple[Piece, np.ndarray, int]
+# What is called in turn.
+_Moves = Sequence[Callable[[], None]]
 
 
 class Exchange:
@@ -38,19 +40,37 @@ class Exchange:
         self,
         team: Communicator,
         transfers: Transfers,
-        values: Mapping[int, Tile],
-        deltas: Mapping[int, Tile],
-        copies: Mapping[int, Tile] | None = None,
-        copy_deltas: Mapping[int, Tile] | None = None,
+        values: Tiles,
+        deltas: Tiles,
+        copies: Tiles | None = None,
+        copy_deltas: Tiles | None = None,
     ) -> None:
-        self._values, self._deltas = values, deltas
-        self._copies, self._copy_deltas = copies or {}, copy_deltas or {}
-        self._local = transfers.local
-        targets = {**values, **self._copies}
-        outgoing = _buffers(transfers.sends, values)
-        incoming = _buffers(transfers.receives, targets)
-        self._sent, self._received = _places(outgoing, values), _places(incoming, targets)
-        self._before = sum(len(m.pieces) for m in transfers.sends if m.peer < team.rank)
+        copies, copy_deltas = copies or {}, copy_deltas or {}
+        targets = {**values, **copies}
+        outgoing, incoming = (
+            _buffers(transfers.sends, values),
+            _buffers(transfers.receives, targets),
+        )
+        self._pack = [cells.pack for _, _, cells in _cells(outgoing, values)]
+        self._unpack = [cells.unpack for _, _, cells in _cells(incoming, targets)]
+        self._copy = [
+            partial(np.copyto, copy, home) for copy, home in _local(transfers, copies, values)
+        ]
+        self._pack_back: list[Callable[[], None]] = []
+        for _, piece, cells in _cells(incoming, {**deltas, **copy_deltas}):
+            copied = piece.tensor in copy_deltas
+            self._pack_back += [cells.pack] if copied else [cells.pack, cells.clear]
+        sums = [(peer, cells.add) for peer, _, cells in _cells(outgoing, deltas)]
+        own = [
+            partial(np.add, home, copy, home)
+            for home, copy in _local(transfers, deltas, copy_deltas)
+        ]
+        # In the order of ranks: the sum is reproducible.
+        self._add = [
+            *(add for peer, add in sums if peer < team.rank),
+            *own,
+            *(add for peer, add in sums if peer > team.rank),
+        ]
         sends = [(message.peer, buffer) for message, buffer in outgoing]
         receives = [(message.peer, buffer) for message, buffer in incoming]
         self._bytes = sum(buffer.nbytes for _, buffer in [*sends, *receives])
@@ -69,60 +89,55 @@ class Exchange:
 
     def begin_forward(self) -> None:
         """Pack and send owned cells."""
-        for piece, buffer, offset in self._sent:
-            boxes.pack(self._values[piece.tensor], piece.box, buffer, offset, piece.channels)
+        _move(self._pack)
         self._forward.begin()
-        for piece in self._local:
-            copy, home = self._copies[piece.tensor], self._values[piece.tensor]
-            copy.view(piece.box, piece.channels)[...] = home.view(piece.box, piece.channels)
+        _move(self._copy)
 
     def end_forward(self) -> None:
         """Receive, and fill the halos and copies."""
         self._forward.end()
-        targets = {**self._values, **self._copies}
-        for piece, buffer, offset in self._received:
-            boxes.unpack(targets[piece.tensor], piece.box, buffer, offset, piece.channels)
+        _move(self._unpack)
 
     def begin_adjoint(self) -> None:
         """Pack and send partial deltas of halos and copies to their owners; clear the halos."""
-        sources = {**self._deltas, **self._copy_deltas}
-        for piece, buffer, offset in self._received:
-            boxes.pack(sources[piece.tensor], piece.box, buffer, offset, piece.channels)
-            if piece.tensor not in self._copy_deltas:
-                boxes.clear(sources[piece.tensor], piece.box)
+        _move(self._pack_back)
         self._backward.begin()
 
     def end_adjoint(self) -> None:
-        """Receive partial deltas and add them, in the order of ranks: the sum is reproducible."""
+        """Receive partial deltas and add them."""
         self._backward.end()
-        self._add(self._sent[: self._before])
-        for piece in self._local:
-            home, copy = self._deltas[piece.tensor], self._copy_deltas[piece.tensor]
-            home.view(piece.box, piece.channels)[...] += copy.view(piece.box, piece.channels)
-        self._add(self._sent[self._before :])
-
-    def _add(self, places: Sequence[_Place]) -> None:
-        for piece, buffer, offset in places:
-            boxes.unpack_add(self._deltas[piece.tensor], piece.box, buffer, offset, piece.channels)
+        _move(self._add)
 
 
-def _buffers(messages: tuple[Message, ...], values: Mapping[int, Tile]) -> list[_Packed]:
+def _move(moves: _Moves) -> None:
+    for move in moves:
+        move()
+
+
+def _buffers(messages: tuple[Message, ...], tiles: Tiles) -> list[_Packed]:
     """One flat buffer for each message."""
     buffers = []
     for message in messages:
-        first = values[message.pieces[0].tensor].array
-        size = len(first) * message.elements(lambda tensor: values[tensor].array.shape[3])
+        first = tiles[message.pieces[0].tensor].array
+        size = len(first) * message.elements(lambda tensor: tiles[tensor].array.shape[3])
         buffers.append((message, np.empty(size, first.dtype)))
     return buffers
 
 
-def _places(messages: Sequence[_Packed], tiles: Mapping[int, Tile]) -> list[_Place]:
-    """All messages' pieces in order."""
-    places = []
-    for message, buffer in messages:
-        offset = 0
+def _cells(messages: Sequence[_Packed], tiles: Tiles) -> Iterator[tuple[int, Piece, BufferedCells]]:
+    """The peer and cells of all messages' pieces in order; none where there are no tiles."""
+    for message, buffer in messages if tiles else ():
+        end = 0
         for piece in message.pieces:
-            array = tiles[piece.tensor].array
-            places.append((piece, buffer, offset))
-            offset += len(array) * piece.elements(array.shape[3])
-    return places
+            cells = BufferedCells(tiles[piece.tensor], piece.box, buffer, end, piece.channels)
+            end = cells.end
+            yield message.peer, piece, cells
+
+
+def _local(
+    transfers: Transfers, first: Tiles, second: Tiles
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Both views of the cells that the tile itself reads from a copy; none without tiles."""
+    for piece in transfers.local if first and second else ():
+        cells = piece.box, piece.channels
+        yield first[piece.tensor].view(*cells), second[piece.tensor].view(*cells)

@@ -6,6 +6,8 @@ Derivatives are taken from the activation's output, as Darknet does, but for tho
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from mpitile.geometry.box import Box
@@ -16,7 +18,9 @@ from mpitile.kernels.checks import (
     check_inside,
     check_tile,
     local,
+    part,
 )
+from mpitile.kernels.prepared import Run, at_once, in_turn
 from mpitile.kernels.tile import Tile
 
 # Of activations that are linear on both sides of zero: the slope below it.
@@ -63,8 +67,8 @@ def forward(y: Tile, box: Box, biases: np.ndarray | None, kind: str) -> None:
         _activation.forward(y.array, biases, number, *local(y, box), box.height, box.width)
 
 
-def backward(dy: Tile, y: Tile, box: Box, kind: str) -> None:
-    """Multiply the cells `box` of `dy` by the derivative where the output was `y`."""
+def prepare_backward(dy: Tile, y: Tile, box: Box, kind: str) -> Run:
+    """What multiplies the cells `box` of `dy` by the derivative where the output was `y`."""
     number = _number(kind)
     if kind in BEFORE:
         raise ValueError(f"activation: the output of {kind} does not tell its derivative")
@@ -74,10 +78,9 @@ def backward(dy: Tile, y: Tile, box: Box, kind: str) -> None:
     check_inside("activation output", y, box)
     check_inside("activation gradient", dy, box)
     if kind == "linear" or box.empty:
-        return
-    _activation.backward(
-        dy.array, y.array, number, *local(dy, box), *local(y, box), box.height, box.width
-    )
+        return in_turn()
+    places = (*local(dy, box), *local(y, box), box.height, box.width)
+    return partial(_activation.backward, dy.array, y.array, number, *places)
 
 
 def backward_before(
@@ -113,8 +116,8 @@ def backward_before(
         )
 
 
-def bias_gradient(dy: Tile, box: Box, out: np.ndarray) -> None:
-    """Add to `out` (K,) the sums of `dy` over the images and the cells `box`.
+def prepare_bias_gradient(dy: Tile, box: Box, out: np.ndarray) -> Run:
+    """What adds to `out` (K,) the sums of `dy` over the images and the cells `box`.
 
     The sums are taken in float64; `out` is of the tile's dtype or float64.
     """
@@ -122,7 +125,17 @@ def bias_gradient(dy: Tile, box: Box, out: np.ndarray) -> None:
     check_inside("bias gradient", dy, box)
     check_bias_gradient(dy, out)
     if box.empty:
-        return
-    totals = np.zeros(dy.array.shape[3])
-    _activation.channel_sums(dy.array, totals, *local(dy, box), box.height, box.width)
-    out += totals
+        return in_turn()
+    totals = np.empty(dy.array.shape[3])
+    cells = part(dy, box)
+
+    def run() -> None:
+        totals[...] = 0
+        _activation.channel_sums(dy.array, totals, *cells)
+        np.add(out, totals, out=out, casting="same_kind")
+
+    return run
+
+
+backward = at_once(prepare_backward)
+bias_gradient = at_once(prepare_bias_gradient)

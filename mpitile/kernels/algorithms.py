@@ -21,14 +21,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
-from typing import TYPE_CHECKING
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mpitile.geometry.box import Box
 from mpitile.kernels import _conv, _fast, depthwise
 from mpitile.kernels.checks import first_window, local, part
+from mpitile.kernels.prepared import Run, clear, in_turn
 from mpitile.kernels.tile import Tile
 
 if TYPE_CHECKING:
@@ -142,22 +143,58 @@ def _whole(tile: Tile) -> tuple[int, int, int, int]:
 class Derivative:
     """The activation's derivative, to be multiplied into a box of dy as it is first read.
 
-    `slope` is that of outputs not above zero. `sums`, float64 (K,) or None, gets the
-    products' sums over images and cells added.
+    `slope` is that of outputs not above zero. `total`, (K,) or None, gets the products' sums
+    over images and cells added; they are taken in float64.
     """
 
-    def __init__(self, y: Tile, box: Box, slope: float, sums: np.ndarray | None) -> None:
-        self._box = box
-        row = None if sums is None else np.empty(len(sums), np.float32)
-        self.work = _fast.Derivative(y.array, part(y, box), slope, row, sums)
+    def __init__(self, y: Tile, box: Box, slope: float, total: np.ndarray | None) -> None:
+        self._box, self._total = box, total
+        self._sums = row = None
+        if total is not None:
+            self._sums, row = np.empty(len(total)), np.empty(len(total), np.float32)
+        self._arguments = (y.array, part(y, box), slope, row, self._sums)
 
-    def apply(self, dy: Tile) -> None:
-        """Multiply it in at once."""
-        self.work.apply(dy.array, part(dy, self._box))
+    def begin(self) -> _fast.Derivative:
+        """What one reader of dy is given; `end` follows."""
+        if self._sums is not None:
+            self._sums[...] = 0
+        return _fast.Derivative(*self._arguments)
+
+    def end(self) -> None:
+        """The reader is done."""
+        if self._total is not None:
+            self._total += self._sums
+
+    def prepare(self, dy: Tile) -> Run:
+        """Multiply it in, where nobody else reads dy meanwhile."""
+        cells = part(dy, self._box)
+
+        def run() -> None:
+            self.begin().apply(dy.array, cells)
+            self.end()
+
+        return run
 
 
-def _work(derivative: Derivative | None) -> _fast.Derivative | None:
-    return derivative.work if derivative else None
+def _before(derivative: Derivative | None, dy: Tile) -> tuple[Run, ...]:
+    return (derivative.prepare(dy),) if derivative else ()
+
+
+def _reading(
+    call: Callable[..., None],
+    before: tuple[Any, ...],
+    derivative: Derivative | None,
+    after: tuple[Any, ...],
+) -> Run:
+    """A call that takes a derivative between its other arguments."""
+    if not derivative:
+        return partial(call, *before, None, *after)
+
+    def run() -> None:
+        call(*before, derivative.begin(), *after)
+        derivative.end()
+
+    return run
 
 
 def forward(
@@ -171,14 +208,14 @@ def forward(
     workspace: np.ndarray,
     biases: np.ndarray | None,
     slope: float,
-) -> None:
-    """Write the cells `box` of `y`; im2row and float64 know neither biases nor slope."""
+) -> Run:
+    """Writes the cells `box` of `y`; im2row and float64 know neither biases nor slope."""
     if algorithm == DEPTHWISE:
-        depthwise.forward(x, weights, y, box, stride, padding, biases, slope)
-        return
+        return partial(depthwise.forward, x, weights, y, box, stride, padding, biases, slope)
     window = first_window(x, box, stride, padding)
     if algorithm == "im2row":
-        _conv.forward(
+        return partial(
+            _conv.forward,
             x.array,
             weights,
             y.array,
@@ -190,8 +227,9 @@ def forward(
             stride,
             padding,
         )
-    elif algorithm == "direct":
-        _fast.direct_forward_box(
+    if algorithm == "direct":
+        return partial(
+            _fast.direct_forward_box,
             x.array,
             _whole(x),
             weights,
@@ -203,23 +241,23 @@ def forward(
             slope,
             workspace,
         )
-    else:
-        tiles = _tiles(algorithm, len(y.array), box.height, box.width)
-        w = _winograd(algorithm, *weights.shape[2:], tiles)
-        _fast.winograd_forward_box(
-            x.array,
-            _whole(x),
-            weights,
-            y.array,
-            part(y, box),
-            window,
-            biases,
-            slope,
-            workspace,
-            w.cells,
-            w.block,
-            w.chunk,
-        )
+    tiles = _tiles(algorithm, len(y.array), box.height, box.width)
+    w = _winograd(algorithm, *weights.shape[2:], tiles)
+    return partial(
+        _fast.winograd_forward_box,
+        x.array,
+        _whole(x),
+        weights,
+        y.array,
+        part(y, box),
+        window,
+        biases,
+        slope,
+        workspace,
+        w.cells,
+        w.block,
+        w.chunk,
+    )
 
 
 def reach(tile: Box, box: Box, kernel: tuple[int, int], padding: int) -> Box:
@@ -243,19 +281,16 @@ def backward_input(
     workspace: np.ndarray,
     derivative: Derivative | None,
     accumulate: bool,
-) -> None:
-    """Add to `dx` or overwrite it: at stride 1 the product of dy with the weights backwards."""
+) -> Run:
+    """Adds to `dx` or overwrites it: at stride 1 the product of dy with the weights backwards."""
     if algorithm == DEPTHWISE:
-        if derivative:
-            derivative.apply(dy)
-        depthwise.backward_input(dy, box, weights, dx, stride, padding, accumulate)
-        return
+        rest = (stride, padding, accumulate)
+        call = partial(depthwise.backward_input, dy, box, weights, dx, *rest)
+        return in_turn(*_before(derivative, dy), call)
     if algorithm == "im2row":
-        if derivative:
-            derivative.apply(dy)
-        if not accumulate:
-            dx.array[...] = 0
-        _conv.backward_input(
+        cleared = () if accumulate else (clear(dx.array),)
+        call = partial(
+            _conv.backward_input,
             dy.array,
             weights,
             dx.array,
@@ -267,37 +302,25 @@ def backward_input(
             stride,
             padding,
         )
-        return
+        return in_turn(*_before(derivative, dy), *cleared, call)
     height, width, channels, filters = weights.shape
     covered = reach(dx.box, box, (height, width), padding)
-    if not accumulate:
-        dx.clear_around(covered)
+    cleared = () if accumulate else (clear(*dx.around(covered)),)
     if covered.empty:
-        if derivative:
-            derivative.apply(dy)
-        return
+        return in_turn(*cleared, *_before(derivative, dy))
     window = (
         covered.y0 + padding - height + 1 - box.y0,
         covered.x0 + padding - width + 1 - box.x0,
     )
-    call: Callable[..., None] = _fast.direct_backward_input_box
+    loops: Callable[..., None] = _fast.direct_backward_input_box
     cut: tuple[int, ...] = ()
     if algorithm != "direct":
         tiles = _tiles(algorithm, len(dx.array), covered.height, covered.width)
         w = _winograd(algorithm, filters, channels, tiles)
-        call, cut = _fast.winograd_backward_input_box, (w.cells, w.block, w.chunk)
-    call(
-        dy.array,
-        part(dy, box),
-        weights,
-        dx.array,
-        part(dx, covered),
-        window,
-        accumulate,
-        _work(derivative),
-        workspace,
-        *cut,
-    )
+        loops, cut = _fast.winograd_backward_input_box, (w.cells, w.block, w.chunk)
+    written = (dx.array, part(dx, covered), window, accumulate)
+    before = (dy.array, part(dy, box), weights, *written)
+    return in_turn(*cleared, _reading(loops, before, derivative, (workspace, *cut)))
 
 
 def backward_weights(
@@ -311,20 +334,17 @@ def backward_weights(
     workspace: np.ndarray,
     derivative: Derivative | None,
     accumulate: bool,
-) -> None:
-    """Add to `dweights` or overwrite it."""
+) -> Run:
+    """Adds to `dweights` or overwrites it."""
     if algorithm == DEPTHWISE:
-        if derivative:
-            derivative.apply(dy)
-        depthwise.backward_weights(x, dy, box, dweights, stride, padding, accumulate)
-        return
+        rest = (stride, padding, accumulate)
+        call = partial(depthwise.backward_weights, x, dy, box, dweights, *rest)
+        return in_turn(*_before(derivative, dy), call)
     window = first_window(x, box, stride, padding)
     if algorithm == "im2row":
-        if derivative:
-            derivative.apply(dy)
-        if not accumulate:
-            dweights[...] = 0
-        _conv.backward_weights(
+        cleared = () if accumulate else (clear(dweights),)
+        call = partial(
+            _conv.backward_weights,
             x.array,
             dy.array,
             dweights,
@@ -336,33 +356,12 @@ def backward_weights(
             stride,
             padding,
         )
-    elif algorithm == "direct":
-        _fast.direct_backward_weights_box(
-            x.array,
-            _whole(x),
-            dy.array,
-            part(dy, box),
-            dweights,
-            accumulate,
-            window,
-            stride,
-            _work(derivative),
-            workspace,
-        )
-    else:
-        tiles = _tiles(algorithm, len(dy.array), box.height, box.width)
-        w = _winograd(algorithm, *dweights.shape[2:], tiles)
-        _fast.winograd_backward_weights_box(
-            x.array,
-            _whole(x),
-            dy.array,
-            part(dy, box),
-            dweights,
-            accumulate,
-            window,
-            _work(derivative),
-            workspace,
-            w.cells,
-            w.block,
-            w.chunk,
-        )
+        return in_turn(*_before(derivative, dy), *cleared, call)
+    before = (x.array, _whole(x), dy.array, part(dy, box), dweights, accumulate, window)
+    if algorithm == "direct":
+        loops = _fast.direct_backward_weights_box
+        return _reading(loops, (*before, stride), derivative, (workspace,))
+    tiles = _tiles(algorithm, len(dy.array), box.height, box.width)
+    w = _winograd(algorithm, *dweights.shape[2:], tiles)
+    after = (workspace, w.cells, w.block, w.chunk)
+    return _reading(_fast.winograd_backward_weights_box, before, derivative, after)

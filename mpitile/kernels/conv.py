@@ -8,12 +8,16 @@ workspace is a 1-D array of the tiles' dtype, at least one patch (of one group) 
 `mpitile.kernels.algorithms`, or None for the default of `mpitile.kernels.choice`; where it
 cannot do the operation or the workspace is too short for it, im2row takes its place; groups
 have their own (`mpitile.kernels.depthwise`, im2row). The same call gives the same bits.
+
+Those named `prepare_` return what does the work, at once or as often as it is called; the
+arrays' contents at that time count, and all checks are made before.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -30,6 +34,7 @@ from mpitile.kernels.checks import (
     window,
 )
 from mpitile.kernels.choice import Shape, choose
+from mpitile.kernels.prepared import Run, at_once, clear, in_turn
 from mpitile.kernels.tile import Tile
 
 
@@ -131,7 +136,7 @@ def _algorithm(
     return wanted
 
 
-def forward(
+def prepare_forward(
     x: Tile,
     weights: np.ndarray,
     y: Tile,
@@ -144,8 +149,8 @@ def forward(
     activation: str = "linear",
     algorithm: str | None = None,
     groups: int = 1,
-) -> None:
-    """Overwrite the cells `box` of `y` with ``f(cross-correlation of x + biases)``.
+) -> Run:
+    """What overwrites the cells `box` of `y` with ``f(cross-correlation of x + biases)``.
 
     `biases` is (K,) of the tiles' dtype, or None for none; `activation` as in
     `mpitile.kernels.activation`. Both are applied to blocks that are still in cache.
@@ -155,11 +160,11 @@ def forward(
     if biases is not None:
         check_array("biases", biases, (weights.shape[3],), weights.dtype)
     if box.empty or not len(y.array):
-        return
+        return in_turn()
     call = (x, weights, box, stride, padding, workspace, groups)
     name = _algorithm(algorithm, "forward", *call)
     fused = name != "im2row" and activation in SLOPES and y.array.dtype == np.float32
-    algorithms.forward(
+    run = algorithms.forward(
         name,
         x,
         weights,
@@ -171,14 +176,15 @@ def forward(
         biases if fused else None,
         SLOPES[activation] if fused else 1.0,
     )
-    if not fused:
-        activations.forward(y, box, biases, activation)
+    if fused:
+        return run
+    return in_turn(run, partial(activations.forward, y, box, biases, activation))
 
 
 def _derivative(
     dy: Tile, box: Box, output: Tile | None, activation: str, bias_gradient: np.ndarray | None
-) -> tuple[Derivative | None, np.ndarray | None]:
-    """What is left to be done to `dy` in float32, and the sums it will leave."""
+) -> tuple[tuple[Run, ...], Derivative | None]:
+    """What is to be done to `dy` before it is read, and in float32 while it is."""
     activations.check_kind(activation)
     if output is None:
         if activation != "linear":
@@ -187,21 +193,19 @@ def _derivative(
     check_tile("activation output", output, like=dy)
     check_channels("activation output", output, dy.array.shape[3])
     check_inside("activation output", output, box)
-    if dy.array.dtype != np.float32 or activation not in SLOPES:
-        activations.backward(dy, output, box, activation)
-        if bias_gradient is not None:
-            activations.bias_gradient(dy, box, bias_gradient)
-        return None, None
-    if activation == "linear" and bias_gradient is None:
-        return None, None
-    sums = None
     if bias_gradient is not None:
         activations.check_bias_gradient(dy, bias_gradient)
-        sums = np.zeros(dy.array.shape[3])
-    return Derivative(output, box, SLOPES[activation], sums), sums
+    if activation == "linear" and bias_gradient is None:
+        return (), None
+    if dy.array.dtype == np.float32 and activation in SLOPES:
+        return (), Derivative(output, box, SLOPES[activation], bias_gradient)
+    before: tuple[Run, ...] = (activations.prepare_backward(dy, output, box, activation),)
+    if bias_gradient is not None:
+        before += (activations.prepare_bias_gradient(dy, box, bias_gradient),)
+    return before, None
 
 
-def backward_input(
+def prepare_backward_input(
     dy: Tile,
     box: Box,
     weights: np.ndarray,
@@ -216,30 +220,27 @@ def backward_input(
     accumulate: bool = True,
     algorithm: str | None = None,
     groups: int = 1,
-) -> None:
-    """Add to `dx` what the cells `box` of `dy` give back; none of it falls outside the tensor.
+) -> Run:
+    """What adds to `dx` what the cells `box` of `dy` give back.
 
-    With an `activation` and its `output`, `dy` is first multiplied by the derivative, in
-    place, and with `bias_gradient` (K,) its sums are added there: both while `dy` is read
-    anyway. Ask for this in one of the two backward operations only. Without `accumulate`
-    the result takes the place of all that `dx` held.
+    None of it falls outside the tensor. With an `activation` and its `output`, `dy` is first
+    multiplied by the derivative, in place, and with `bias_gradient` (K,) its sums are added
+    there: both while `dy` is read anyway. Ask for this in one of the two backward operations
+    only. Without `accumulate` the result takes the place of all that `dx` held.
     """
     _check(dx, weights, dy, box, stride, padding, workspace, groups)
     if box.empty or not len(dy.array):
-        if not accumulate:
-            dx.array[...] = 0
-        return
-    derivative, sums = _derivative(dy, box, output, activation, bias_gradient)
+        return in_turn() if accumulate else clear(dx.array)
+    before, derivative = _derivative(dy, box, output, activation, bias_gradient)
     call = (dx, weights, box, stride, padding, workspace, groups)
     name = _algorithm(algorithm, "backward_input", *call)
-    algorithms.backward_input(
+    run = algorithms.backward_input(
         name, dy, box, weights, dx, stride, padding, workspace, derivative, accumulate
     )
-    if sums is not None:
-        bias_gradient += sums
+    return in_turn(*before, run)
 
 
-def backward_weights(
+def prepare_backward_weights(
     x: Tile,
     dy: Tile,
     box: Box,
@@ -254,8 +255,8 @@ def backward_weights(
     accumulate: bool = True,
     algorithm: str | None = None,
     groups: int = 1,
-) -> None:
-    """Add to `dweights` the gradient that the cells `box` of `dy` cause.
+) -> Run:
+    """What adds to `dweights` the gradient that the cells `box` of `dy` cause.
 
     `output`, `activation` and `bias_gradient` are as in `backward_input`, for layers that
     have no use for that. Without `accumulate` the gradient takes the place of what
@@ -263,14 +264,16 @@ def backward_weights(
     """
     _check(x, dweights, dy, box, stride, padding, workspace, groups)
     if box.empty or not len(dy.array):
-        if not accumulate:
-            dweights[...] = 0
-        return
-    derivative, sums = _derivative(dy, box, output, activation, bias_gradient)
+        return in_turn() if accumulate else clear(dweights)
+    before, derivative = _derivative(dy, box, output, activation, bias_gradient)
     call = (x, dweights, box, stride, padding, workspace, groups)
     name = _algorithm(algorithm, "backward_weights", *call)
-    algorithms.backward_weights(
+    run = algorithms.backward_weights(
         name, x, dy, box, dweights, stride, padding, workspace, derivative, accumulate
     )
-    if sums is not None:
-        bias_gradient += sums
+    return in_turn(*before, run)
+
+
+forward = at_once(prepare_forward)
+backward_input = at_once(prepare_backward_input)
+backward_weights = at_once(prepare_backward_weights)

@@ -6,6 +6,8 @@ starts at ``cell * stride - padding // 2``. Cells outside the tensor do not coun
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from mpitile.geometry.box import EMPTY, Box
@@ -20,6 +22,7 @@ from mpitile.kernels.checks import (
     local,
     window,
 )
+from mpitile.kernels.prepared import Run, at_once, clear, in_turn
 from mpitile.kernels.tile import Tile
 
 
@@ -50,19 +53,20 @@ def _check_max(
         )
 
 
-def max_forward(
+def prepare_max_forward(
     x: Tile, y: Tile, box: Box, size: int, stride: int, padding: int, argmax: np.ndarray
-) -> None:
-    """Overwrite the cells `box` of `y` with each window's largest value.
+) -> Run:
+    """What overwrites the cells `box` of `y` with each window's largest value.
 
     `argmax`, uint8 in the shape of `y`'s array, gets ``ky * size + kx`` of the first such
     cell in row-major order; it always names a cell of the tensor. `size` is at most 15.
     """
     _check_max(x, y, box, size, stride, padding, argmax)
     if box.empty or not len(y.array):
-        return
+        return in_turn()
     work = _fast.max_forward_box if x.array.dtype == np.float32 else _pool.max_forward
-    work(
+    return partial(
+        work,
         x.array,
         y.array,
         argmax,
@@ -75,7 +79,7 @@ def max_forward(
     )
 
 
-def max_backward(
+def prepare_max_backward(
     dy: Tile,
     box: Box,
     dx: Tile,
@@ -84,19 +88,20 @@ def max_backward(
     padding: int,
     argmax: np.ndarray,
     accumulate: bool = True,
-) -> None:
-    """Add the cells `box` of `dy` to the cells of `dx` that `argmax` names.
+) -> Run:
+    """What adds the cells `box` of `dy` to the cells of `dx` that `argmax` names.
 
     Without `accumulate` they take the place of all that `dx` held.
     """
     _check_max(dx, dy, box, size, stride, padding, argmax)
     fast = dx.array.dtype == np.float32
     side_by_side = fast and stride == size
+    cleared: tuple[Run, ...] = ()
     if not accumulate:
         covered = window(dx, box, (size, size), stride, padding // 2)
-        dx.clear_around(covered if side_by_side else EMPTY)
+        cleared = (clear(*dx.around(covered if side_by_side else EMPTY)),)
     if box.empty or not len(dy.array):
-        return
+        return in_turn(*cleared)
     geometry = (
         *local(dy, box),
         box.height,
@@ -105,12 +110,15 @@ def max_backward(
         size,
         stride,
     )
-    if fast:
-        _fast.max_backward_box(
-            dy.array, dx.array, argmax, *geometry, accumulate or not side_by_side
-        )
-    else:
-        _pool.max_backward(dy.array, dx.array, argmax, *geometry)
+    arrays = (dy.array, dx.array, argmax)
+    if not fast:
+        return in_turn(*cleared, partial(_pool.max_backward, *arrays, *geometry))
+    adds = accumulate or not side_by_side
+    return in_turn(*cleared, partial(_fast.max_backward_box, *arrays, *geometry, adds))
+
+
+max_forward = at_once(prepare_max_forward)
+max_backward = at_once(prepare_max_backward)
 
 
 def average_forward(x: Tile, y: Tile, box: Box) -> None:

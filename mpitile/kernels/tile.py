@@ -42,14 +42,16 @@ class Tile:
         first, stop = (channel - self.first_channel for channel in channels)
         return self.array[:, rows, columns, first:stop]
 
-    def clear_around(self, box: Box) -> None:
-        """Set the cells outside `box` to zero."""
+    def around(self, box: Box) -> tuple[np.ndarray, ...]:
+        """The cells outside `box`, as views that have some."""
         kept = box.intersect(self.box)
         if kept.empty:
-            self.array[...] = 0
-            return
+            return (self.array,)
         rows, columns = kept.slices(self.box.y0, self.box.x0)
-        self.array[:, : rows.start] = 0
-        self.array[:, rows.stop :] = 0
-        self.array[:, rows, : columns.start] = 0
-        self.array[:, rows, columns.stop :] = 0
+        views = (
+            self.array[:, : rows.start],
+            self.array[:, rows.stop :],
+            self.array[:, rows, : columns.start],
+            self.array[:, rows, columns.stop :],
+        )
+        return tuple(view for view in views if view.size)

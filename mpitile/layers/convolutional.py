@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 from mpitile.kernels import activation, conv
+from mpitile.kernels.prepared import Run
 from mpitile.layers.bands import images_of
 from mpitile.layers.base import Site, Step, kept_tile
 from mpitile.layers.normalized import NormalizedProduct
@@ -36,7 +38,15 @@ class Convolution:
             for band in normalized.bands:
                 normalized.apply(band, images_of(site.output, band))
             return
-        conv.forward(
+        self._forward()
+        if self._before:
+            site.output.view(site.box)[...] = self._before.view(site.box)
+            activation.forward(site.output, site.box, None, self._activation)
+
+    @cached_property
+    def _forward(self) -> Run:
+        site = self.site
+        return conv.prepare_forward(
             site.inputs[0],
             site.parameters["weights"],
             self._before or site.output,
@@ -49,9 +59,6 @@ class Convolution:
             algorithm=site.algorithms.get("forward"),
             groups=self._groups,
         )
-        if self._before:
-            site.output.view(site.box)[...] = self._before.view(site.box)
-            activation.forward(site.output, site.box, None, self._activation)
 
     def backward_input(self, step: Step) -> None:
         site = self.site
@@ -60,19 +67,24 @@ class Convolution:
         if self._before:
             activation.backward_before(site.output_delta, self._before, site.box, self._activation)
         if site.input_deltas[0] is not None:
-            conv.backward_input(
-                site.output_delta,
-                site.box,
-                site.parameters["weights"],
-                site.input_deltas[0],
-                self._stride,
-                self._padding,
-                site.workspace,
-                accumulate=not site.fresh,
-                algorithm=site.algorithms.get("backward_input"),
-                groups=self._groups,
-                **self._derivative(),
-            )
+            self._backward_input()
+
+    @cached_property
+    def _backward_input(self) -> Run:
+        site = self.site
+        return conv.prepare_backward_input(
+            site.output_delta,
+            site.box,
+            site.parameters["weights"],
+            site.input_deltas[0],
+            self._stride,
+            self._padding,
+            site.workspace,
+            accumulate=not site.fresh,
+            algorithm=site.algorithms.get("backward_input"),
+            groups=self._groups,
+            **self._derivative(),
+        )
 
     def _normalized_backward(self, normalized: NormalizedProduct, step: Step) -> None:
         """Turn the output delta into that of the product, in place."""
@@ -89,8 +101,17 @@ class Convolution:
             normalized.differentiate(band, images_of(self.site.output_delta, band))
 
     def backward_weights(self, step: Step) -> None:
+        self._backward_weights[step.overwrite]()
+
+    @cached_property
+    def _backward_weights(self) -> tuple[Run, Run]:
+        """What adds to the gradient, and what overwrites it."""
+        adds, overwrites = (self._prepare_weights(accumulate) for accumulate in (True, False))
+        return adds, overwrites
+
+    def _prepare_weights(self, accumulate: bool) -> Run:
         site = self.site
-        conv.backward_weights(
+        return conv.prepare_backward_weights(
             site.inputs[0],
             site.output_delta,
             site.box,
@@ -98,7 +119,7 @@ class Convolution:
             self._stride,
             self._padding,
             site.workspace,
-            accumulate=not step.overwrite,
+            accumulate=accumulate,
             algorithm=site.algorithms.get("backward_weights"),
             groups=self._groups,
             **(self._derivative() if site.input_deltas[0] is None else {}),

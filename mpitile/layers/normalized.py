@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 from mpitile.kernels import activation, conv
+from mpitile.kernels.prepared import Run
 from mpitile.kernels.tile import Tile
 from mpitile.layers.bands import images_of
 from mpitile.layers.base import Site, Step, kept_tile
@@ -36,12 +39,23 @@ class NormalizedProduct:
 
     def forward(self, step: Step) -> None:
         """The product, and its statistics over all ranks unless they are known."""
-        site, normalization = self._site, self.normalization
+        normalization = self.normalization
         measured = step.training and not step.again
         if measured:
             normalization.begin()
-        for call, parts in self._calls:
-            conv.forward(
+        for multiply, (_, parts) in zip(self._multiply, self._calls, strict=True):
+            multiply()
+            for band in parts if measured else ():
+                normalization.measure(images_of(self._product, band), band.box)
+        if not step.again:
+            normalization.agree(step)
+
+    @cached_property
+    def _multiply(self) -> tuple[Run, ...]:
+        """The product, call by call."""
+        site = self._site
+        return tuple(
+            conv.prepare_forward(
                 images_of(site.inputs[0], call),
                 site.parameters["weights"],
                 images_of(self._product, call),
@@ -52,10 +66,8 @@ class NormalizedProduct:
                 algorithm=site.algorithms.get("forward"),
                 groups=self._groups,
             )
-            for band in parts if measured else ():
-                normalization.measure(images_of(self._product, band), band.box)
-        if not step.again:
-            normalization.agree(step)
+            for call, _ in self._calls
+        )
 
     def apply(self, band: Band, output: Tile) -> None:
         """Normalise a band of the product into `output`, a tile of its images, and activate it."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from functools import cached_property, partial
 
 import numpy as np
 
 from mpitile.kernels import activation, conv, pool
+from mpitile.kernels.prepared import Run, clear, in_turn
 from mpitile.kernels.tile import Tile
 from mpitile.layers.bands import images_of
 from mpitile.layers.base import Site, Step
@@ -48,18 +49,26 @@ class PooledConvolution:
     def forward(self, step: Step) -> None:
         if self._normalized:
             self._normalized.forward(step)
-        for band, inner in self._bands:
-            tile = self._inner(inner)
-            if self._normalized:
-                self._normalized.apply(inner, tile)
-            else:
-                self._convolve(inner, tile)
-            output = images_of(self._pool.output, band)
-            pool.max_forward(tile, output, band.box, *self._window, self._argmax(band))
+        self._forward()
 
-    def _convolve(self, inner: Band, tile: Tile) -> None:
+    @cached_property
+    def _forward(self) -> Run:
+        return in_turn(*(self._pool_band(band, inner) for band, inner in self._bands))
+
+    def _pool_band(self, band: Band, inner: Band) -> Run:
+        tile = self._inner(inner)
+        if self._normalized:
+            before: Run = partial(self._normalized.apply, inner, tile)
+        else:
+            before = self._convolve(inner, tile)
+        output = images_of(self._pool.output, band)
+        argmax = self._argmax(band)
+        pooled = pool.prepare_max_forward(tile, output, band.box, *self._window, argmax)
+        return in_turn(before, pooled)
+
+    def _convolve(self, inner: Band, tile: Tile) -> Run:
         site, operation = self.site, self._convolution
-        conv.forward(
+        return conv.prepare_forward(
             images_of(site.inputs[0], inner),
             site.parameters["weights"],
             tile,
@@ -74,25 +83,35 @@ class PooledConvolution:
         )
 
     def backward_input(self, step: Step) -> None:
-        site, pooled = self.site, self._pool
-        activation.backward(
-            pooled.output_delta, pooled.output, pooled.box, self._convolution.activation
-        )
+        self._differentiate()
         if self._normalized:
             self._sum(self._normalized, step)
-        else:
-            activation.bias_gradient(pooled.output_delta, pooled.box, site.gradients["biases"])
-        if site.input_deltas[0] is None:
-            return
-        if site.fresh and not self._bands:
-            site.input_deltas[0].array[...] = 0
-        written = 0 if site.fresh else len(site.inputs[0].array)
-        for inner, delta in self._deltas():
-            conv.backward_input(
+        if self.site.input_deltas[0] is not None:
+            self._backward_input()
+
+    @cached_property
+    def _differentiate(self) -> Run:
+        """Multiplies the activation's derivative into the pooled gradient; sums of biases' too."""
+        pooled, kind = self._pool, self._convolution.activation
+        delta, box = pooled.output_delta, pooled.box
+        runs = [activation.prepare_backward(delta, pooled.output, box, kind)]
+        if not self._normalized:
+            biases = self.site.gradients["biases"]
+            runs.append(activation.prepare_bias_gradient(delta, box, biases))
+        return in_turn(*runs)
+
+    @cached_property
+    def _backward_input(self) -> Run:
+        site = self.site
+        target = site.input_deltas[0]
+        runs = [clear(target.array)] if site.fresh and not self._bands else []
+        written = 0 if site.fresh else len(target.array)
+        for inner, delta, find in self._deltas:
+            back = conv.prepare_backward_input(
                 delta,
                 delta.box,
                 site.parameters["weights"],
-                images_of(site.input_deltas[0], inner),
+                images_of(target, inner),
                 self._convolution.stride,
                 self._convolution.padding,
                 site.workspace,
@@ -100,21 +119,32 @@ class PooledConvolution:
                 algorithm=site.algorithms.get("backward_input"),
                 groups=self._convolution.groups,
             )
+            runs += [find, back]
             # What it does not overwrite, the first of an image's bands sets to zero.
             written = max(written, inner.stop)
+        return in_turn(*runs)
 
     def _sum(self, normalized: NormalizedProduct, step: Step) -> None:
         normalized.normalization.begin_backward()
-        for band, inner in self._bands:
-            normalized.sum(inner, self._scattered(band, inner))
+        for (_, inner), scatter in zip(self._bands, self._scatter, strict=True):
+            scatter()
+            normalized.sum(inner, self._inner(inner))
         normalized.normalization.agree_backward(step)
 
     def backward_weights(self, step: Step) -> None:
-        site, accumulate = self.site, not step.overwrite
-        if step.overwrite and not self._bands:
-            site.gradients["weights"][...] = 0
-        for inner, delta in self._deltas():
-            conv.backward_weights(
+        self._backward_weights[step.overwrite]()
+
+    @cached_property
+    def _backward_weights(self) -> tuple[Run, Run]:
+        """What adds to the gradient, and what overwrites it."""
+        adds, overwrites = (self._prepare_weights(accumulate) for accumulate in (True, False))
+        return adds, overwrites
+
+    def _prepare_weights(self, accumulate: bool) -> Run:
+        site = self.site
+        runs = [] if accumulate or self._bands else [clear(site.gradients["weights"])]
+        for inner, delta, find in self._deltas:
+            back = conv.prepare_backward_weights(
                 images_of(site.inputs[0], inner),
                 delta,
                 delta.box,
@@ -126,15 +156,20 @@ class PooledConvolution:
                 algorithm=site.algorithms.get("backward_weights"),
                 groups=self._convolution.groups,
             )
+            runs += [find, back]
             accumulate = True
+        return in_turn(*runs)
 
-    def _deltas(self) -> Iterator[tuple[Band, Tile]]:
-        """Band by band, the gradient of the convolution's product."""
-        for band, inner in self._bands:
-            delta = self._scattered(band, inner)
+    @cached_property
+    def _deltas(self) -> tuple[tuple[Band, Tile, Run], ...]:
+        """For each band the gradient of the convolution's product, and what puts it there."""
+        found = []
+        for (_, inner), scatter in zip(self._bands, self._scatter, strict=True):
+            delta, find = self._inner(inner), scatter
             if self._normalized:
-                self._normalized.differentiate(inner, delta)
-            yield inner, delta
+                find = in_turn(scatter, partial(self._normalized.differentiate, inner, delta))
+            found.append((inner, delta, find))
+        return tuple(found)
 
     def _inner(self, inner: Band) -> Tile:
         """The scratch memory as a band's tile of the convolution's output."""
@@ -144,13 +179,20 @@ class PooledConvolution:
         array = cells.reshape(images, box.height, box.width, shape.channels)
         return Tile(array, box, shape.height, shape.width)
 
-    def _scattered(self, band: Band, inner: Band) -> Tile:
-        """The gradient of the activated output in a band."""
-        tile = self._inner(inner)
-        delta = images_of(self._pool.output_delta, band)
-        argmax = self._argmax(band)
-        pool.max_backward(delta, band.box, tile, *self._window, argmax, accumulate=False)
-        return tile
+    @cached_property
+    def _scatter(self) -> tuple[Run, ...]:
+        """For each band what puts the gradient of the activated output there."""
+        return tuple(
+            pool.prepare_max_backward(
+                images_of(self._pool.output_delta, band),
+                band.box,
+                self._inner(inner),
+                *self._window,
+                self._argmax(band),
+                accumulate=False,
+            )
+            for band, inner in self._bands
+        )
 
     def _argmax(self, band: Band) -> np.ndarray:
         return self._pool.kept[ARGMAX][band.first : band.stop]

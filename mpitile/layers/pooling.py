@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 from mpitile.kernels import pool
+from mpitile.kernels.prepared import Run
 from mpitile.layers.base import Plain, Site, Step
 from mpitile.network.kept import ARGMAX
 
@@ -17,20 +20,30 @@ class MaxPooling(Plain):
         self._argmax = site.kept[ARGMAX]
 
     def forward(self, step: Step) -> None:
+        self._forward()
+
+    @cached_property
+    def _forward(self) -> Run:
         site = self.site
-        pool.max_forward(site.inputs[0], site.output, site.box, *self._window, self._argmax)
+        return pool.prepare_max_forward(
+            site.inputs[0], site.output, site.box, *self._window, self._argmax
+        )
 
     def backward_input(self, step: Step) -> None:
+        if self.site.input_deltas[0] is not None:
+            self._backward_input()
+
+    @cached_property
+    def _backward_input(self) -> Run:
         site = self.site
-        if site.input_deltas[0] is not None:
-            pool.max_backward(
-                site.output_delta,
-                site.box,
-                site.input_deltas[0],
-                *self._window,
-                self._argmax,
-                accumulate=not site.fresh,
-            )
+        return pool.prepare_max_backward(
+            site.output_delta,
+            site.box,
+            site.input_deltas[0],
+            *self._window,
+            self._argmax,
+            accumulate=not site.fresh,
+        )
 
 
 class AveragePooling(Plain):

@@ -1,10 +1,13 @@
 """Batch normalisation, cut where sums cross ranks (Ioffe and Szegedy 2015).
 
 Sums, means and inverse deviations are float64; scales and biases have the tiles' dtype.
-With ``xhat = (x - mean) * inverse_deviation`` the output is ``scale * xhat + bias``.
+With ``xhat = (x - mean) * inverse_deviation`` the output is ``scale * xhat + bias``. What is
+named `prepare_` returns the work, to be run with what the arrays hold then.
 """
 
 from __future__ import annotations
+
+from functools import partial
 
 import numpy as np
 
@@ -19,6 +22,7 @@ from mpitile.kernels.checks import (
     check_tile,
     part,
 )
+from mpitile.kernels.prepared import Run, at_once, in_turn
 from mpitile.kernels.tile import Tile
 
 FLOAT64 = np.dtype(np.float64)
@@ -39,25 +43,27 @@ def _check_statistics(x: Tile, **arrays: np.ndarray) -> None:
         check_array(f"batch norm {name}", array, (x.array.shape[3],), FLOAT64)
 
 
-def sums(x: Tile, box: Box, out: np.ndarray) -> None:
-    """Add to `out` (C,), float64, the sums of x over the cells `box`."""
+def prepare_sums(x: Tile, box: Box, out: np.ndarray) -> Run:
+    """What adds to `out` (C,), float64, the sums of x over the cells `box`."""
     check_tile("batch norm input", x)
     check_inside("batch norm input", x, box)
     _check_statistics(x, sums=out)
-    if not box.empty:
-        _LOOPS[x.array.dtype].sums_box(x.array, part(x, box), out)
+    if box.empty:
+        return in_turn()
+    return partial(_LOOPS[x.array.dtype].sums_box, x.array, part(x, box), out)
 
 
-def squares(x: Tile, box: Box, mean: np.ndarray, out: np.ndarray) -> None:
-    """Add to `out` (C,), float64, the sums of ``(x - mean)**2`` over the cells `box`."""
+def prepare_squares(x: Tile, box: Box, mean: np.ndarray, out: np.ndarray) -> Run:
+    """What adds to `out` (C,), float64, the sums of ``(x - mean)**2`` over the cells `box`."""
     check_tile("batch norm input", x)
     check_inside("batch norm input", x, box)
     _check_statistics(x, mean=mean, squares=out)
-    if not box.empty:
-        _LOOPS[x.array.dtype].squares_box(x.array, part(x, box), mean, out)
+    if box.empty:
+        return in_turn()
+    return partial(_LOOPS[x.array.dtype].squares_box, x.array, part(x, box), mean, out)
 
 
-def normalize(
+def prepare_normalize(
     x: Tile,
     y: Tile,
     box: Box,
@@ -66,8 +72,8 @@ def normalize(
     scales: np.ndarray,
     biases: np.ndarray,
     activation: str = "linear",
-) -> None:
-    """Overwrite the cells `box` of `y`, which may be `x` itself, with the normalised `x`.
+) -> Run:
+    """What overwrites the cells `box` of `y`, which may be `x` itself, with the normalised `x`.
 
     The `activation`, as in `mpitile.kernels.activation`, comes behind.
     """
@@ -78,22 +84,31 @@ def normalize(
     check_array("batch norm biases", biases, mean.shape, dtype)
     activations.check_kind(activation)
     if box.empty:
-        return
-    _LOOPS[dtype].normalize_box(
+        return in_turn()
+    middle, factor = np.empty_like(biases), np.empty_like(biases)
+    call = partial(
+        _LOOPS[dtype].normalize_box,
         x.array,
         part(x, box),
         y.array,
         part(y, box),
-        mean.astype(dtype),
-        (scales * inverse_deviation).astype(dtype),
+        middle,
+        factor,
         biases,
         SLOPES.get(activation, 1.0),
     )
-    if activation not in SLOPES:
-        activations.forward(y, box, None, activation)
+
+    def run() -> None:
+        middle[...] = mean
+        factor[...] = scales * inverse_deviation
+        call()
+
+    if activation in SLOPES:
+        return run
+    return in_turn(run, partial(activations.forward, y, box, None, activation))
 
 
-def activation_backward(
+def prepare_activation_backward(
     dy: Tile,
     x: Tile,
     box: Box,
@@ -102,26 +117,30 @@ def activation_backward(
     scales: np.ndarray,
     biases: np.ndarray,
     activation: str,
-) -> None:
-    """Multiply the cells `box` of `dy` by the derivative of what `normalize` did last to `x`.
+) -> Run:
+    """What multiplies the cells `box` of `dy` by the derivative of what `normalize` did to `x`.
 
     The `activation` is one of `mpitile.kernels.activation.BEFORE`.
     """
     dtype = x.array.dtype
     _check_statistics(x, mean=mean, inverse_deviation=inverse_deviation)
-    factor = (scales * inverse_deviation).astype(dtype)
-    activations.backward_before(dy, x, box, activation, mean.astype(dtype), factor, biases)
+
+    def run() -> None:
+        factor = (scales * inverse_deviation).astype(dtype)
+        activations.backward_before(dy, x, box, activation, mean.astype(dtype), factor, biases)
+
+    return run
 
 
-def backward_sums(
+def prepare_backward_sums(
     dy: Tile,
     x: Tile,
     box: Box,
     mean: np.ndarray,
     inverse_deviation: np.ndarray,
     out: np.ndarray,
-) -> None:
-    """Add to `out` (2, C), float64, the sums of dy and of dy times xhat over the cells `box`.
+) -> Run:
+    """What adds to `out` (2, C), float64, the sums of dy and of dy times xhat over the cells `box`.
 
     They are the gradients of the biases and of the scales.
     """
@@ -129,14 +148,21 @@ def backward_sums(
     _check_statistics(x, mean=mean, inverse_deviation=inverse_deviation)
     check_array("batch norm sums", out, (2, mean.size), FLOAT64)
     if box.empty:
-        return
-    totals = np.zeros_like(out)
-    _LOOPS[x.array.dtype].products_box(dy.array, part(dy, box), x.array, part(x, box), mean, totals)
-    totals[1] *= inverse_deviation
-    out += totals
+        return in_turn()
+    totals = np.empty_like(out)
+    cells = (dy.array, part(dy, box), x.array, part(x, box))
+    call = partial(_LOOPS[x.array.dtype].products_box, *cells, mean, totals)
+
+    def run() -> None:
+        totals[...] = 0
+        call()
+        np.multiply(totals[1], inverse_deviation, out=totals[1])
+        np.add(out, totals, out=out)
+
+    return run
 
 
-def backward(
+def prepare_backward(
     dy: Tile,
     x: Tile,
     box: Box,
@@ -146,8 +172,8 @@ def backward(
     scales: np.ndarray,
     mean_dy: np.ndarray,
     mean_dy_xhat: np.ndarray,
-) -> None:
-    """Replace the cells `box` of `dy` by the gradient of the input `x`.
+) -> Run:
+    """What replaces the cells `box` of `dy` by the gradient of the input `x`.
 
     In `owned` cells that is ``scale * inverse_deviation * (dy - mean_dy - xhat *
     mean_dy_xhat)`` with the means over the whole batch. Elsewhere the two means are left
@@ -164,18 +190,35 @@ def backward(
     )
     check_array("batch norm scales", scales, mean.shape, dtype)
     if box.empty:
-        return
+        return in_turn()
     centred = box.intersect(owned)
-    factor = (scales * inverse_deviation).astype(dtype)
-    middle = mean.astype(dtype)
-    shift, tilt = mean_dy.astype(dtype), (inverse_deviation * mean_dy_xhat).astype(dtype)
+    middle, factor, shift, tilt = np.empty((4, mean.size), dtype)
     none = np.zeros_like(shift)
     parts = [(centred, shift, tilt)] + [(rest, none, none) for rest in _around(box, centred)]
-    for cells, *correction in parts:
-        if not cells.empty:
-            _LOOPS[dtype].centre_box(
-                dy.array, part(dy, cells), x.array, part(x, cells), middle, factor, *correction
+    calls = in_turn(
+        *(
+            partial(
+                _LOOPS[dtype].centre_box,
+                dy.array,
+                part(dy, cells),
+                x.array,
+                part(x, cells),
+                middle,
+                factor,
+                *correction,
             )
+            for cells, *correction in parts
+            if not cells.empty
+        )
+    )
+
+    def run() -> None:
+        middle[...], shift[...] = mean, mean_dy
+        factor[...] = scales * inverse_deviation
+        tilt[...] = inverse_deviation * mean_dy_xhat
+        calls()
+
+    return run
 
 
 def _around(box: Box, inner: Box) -> list[Box]:
@@ -189,3 +232,11 @@ def _around(box: Box, inner: Box) -> list[Box]:
         Box(inner.y0, inner.y1, inner.x1, box.x1),
     )
     return [part for part in parts if not part.empty]
+
+
+sums = at_once(prepare_sums)
+squares = at_once(prepare_squares)
+normalize = at_once(prepare_normalize)
+activation_backward = at_once(prepare_activation_backward)
+backward_sums = at_once(prepare_backward_sums)
+backward = at_once(prepare_backward)

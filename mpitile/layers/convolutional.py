@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from mpitile.kernels import activation, conv
-from mpitile.kernels.prepared import Run
+from mpitile.kernels.prepared import Run, in_turn
 from mpitile.layers.bands import images_of
 from mpitile.layers.base import Site, Step, kept_tile
 from mpitile.layers.normalized import NormalizedProduct
@@ -35,8 +35,7 @@ class Convolution:
         site, normalized = self.site, self._normalized
         if normalized:
             normalized.forward(step)
-            for band in normalized.bands:
-                normalized.apply(band, images_of(site.output, band))
+            self._apply()
             return
         self._forward()
         if self._before:
@@ -86,19 +85,38 @@ class Convolution:
             **self._derivative(),
         )
 
+    @cached_property
+    def _apply(self) -> Run:
+        """Normalises the product, and activates it."""
+        normalized, output = self._normalized, self.site.output
+        return in_turn(
+            *(normalized.prepare_apply(band, images_of(output, band)) for band in normalized.bands)
+        )
+
     def _normalized_backward(self, normalized: NormalizedProduct, step: Step) -> None:
         """Turn the output delta into that of the product, in place."""
         normalized.normalization.begin_backward()
-        for band in normalized.bands:
-            delta, output = (
-                images_of(self.site.output_delta, band),
-                images_of(self.site.output, band),
-            )
-            normalized.activation_backward(band, delta, output)
-            normalized.sum(band, delta)
+        self._sum()
         normalized.normalization.agree_backward(step)
+        self._differentiate()
+
+    @cached_property
+    def _sum(self) -> Run:
+        """Turns the delta into that of the normalised product, and adds it up."""
+        normalized, site = self._normalized, self.site
+        runs = []
         for band in normalized.bands:
-            normalized.differentiate(band, images_of(self.site.output_delta, band))
+            delta, output = images_of(site.output_delta, band), images_of(site.output, band)
+            runs.append(normalized.prepare_activation_backward(band, delta, output))
+            runs.append(normalized.prepare_sum(band, delta))
+        return in_turn(*runs)
+
+    @cached_property
+    def _differentiate(self) -> Run:
+        """Turns it into that of the product."""
+        normalized, delta = self._normalized, self.site.output_delta
+        prepare = normalized.prepare_differentiate
+        return in_turn(*(prepare(band, images_of(delta, band)) for band in normalized.bands))
 
     def backward_weights(self, step: Step) -> None:
         self._backward_weights[step.overwrite]()

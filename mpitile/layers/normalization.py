@@ -6,6 +6,7 @@ import numpy as np
 
 from mpitile.geometry.box import Box
 from mpitile.kernels import batchnorm
+from mpitile.kernels.prepared import Run, in_turn
 from mpitile.kernels.tile import Tile
 from mpitile.layers.base import Site, Step
 
@@ -19,8 +20,9 @@ class Normalization:
     Biased variance with `EPSILON` inside the root, the true gradient; running mean
     and unbiased variance with `MOMENTUM`, as PyTorch's ``BatchNorm2d(momentum=0.01)``.
     Work comes in bands, so that each can be in cache for all that is done to it: in
-    forward `begin`, `measure` each band in training, `agree`, `apply` to each band; in
-    backward `begin_backward`, `sum` each band, `agree_backward`, `differentiate` each band.
+    forward `begin`, measure each band in training, `agree`, apply to each band; in backward
+    `begin_backward`, sum each band, `agree_backward`, differentiate each band. What is done to
+    a band is prepared once.
 
     Parameters
     ----------
@@ -43,8 +45,8 @@ class Normalization:
         self._mean[:] = 0
         self._sums[...] = 0
 
-    def measure(self, x: Tile, box: Box) -> None:
-        """Take the owned cells of a band into the mean and the squares about it.
+    def prepare_measure(self, x: Tile, box: Box) -> Run:
+        """What takes the owned cells of a band into the mean and the squares about it.
 
         Source: Chan, Golub and LeVeque 1979, "Updating formulae and a pairwise algorithm
         for computing sample variances", equation 2.1. Squares about zero would lose the
@@ -53,17 +55,24 @@ class Normalization:
         owned = box.intersect(self._site.owned)
         count = len(x.array) * owned.cells
         if not count:
-            return
+            return in_turn()
         total, squares = self._band_sums
-        self._band_sums[...] = 0
-        batchnorm.sums(x, owned, total)
-        mean = total / count
-        batchnorm.squares(x, owned, mean, squares)
-        both = self._count + count
-        difference = mean - self._mean
-        self._sums[1] += squares + difference**2 * (self._count * count / both)
-        self._mean += difference * (count / both)
-        self._count = both
+        mean = np.empty_like(total)
+        add = batchnorm.prepare_sums(x, owned, total)
+        add_squares = batchnorm.prepare_squares(x, owned, mean, squares)
+
+        def run() -> None:
+            self._band_sums[...] = 0
+            add()
+            mean[...] = total / count
+            add_squares()
+            both = self._count + count
+            difference = mean - self._mean
+            self._sums[1] += squares + difference**2 * (self._count * count / both)
+            self._mean += difference * (count / both)
+            self._count = both
+
+        return run
 
     def agree(self, step: Step) -> None:
         """Settle the statistics; in training over all ranks. Reduces twice."""
@@ -87,9 +96,9 @@ class Normalization:
             running = parameters[name]
             running[:] = (1 - MOMENTUM) * running + MOMENTUM * value
 
-    def apply(self, x: Tile, y: Tile, box: Box) -> None:
-        """Normalise a band of `x` into `y`, and activate it."""
-        batchnorm.normalize(
+    def prepare_apply(self, x: Tile, y: Tile, box: Box) -> Run:
+        """What normalises a band of `x` into `y`, and activates it."""
+        return batchnorm.prepare_normalize(
             x,
             y,
             box,
@@ -104,9 +113,9 @@ class Normalization:
         """Forget the last pass's sums."""
         self._sums[...] = 0
 
-    def activation_backward(self, dy: Tile, x: Tile, box: Box) -> None:
-        """Turn a band of the output delta into that before an activation of `OUTPUT_HIDES`."""
-        batchnorm.activation_backward(
+    def prepare_activation_backward(self, dy: Tile, x: Tile, box: Box) -> Run:
+        """What turns a band of the output delta into that before one of `OUTPUT_HIDES`."""
+        return batchnorm.prepare_activation_backward(
             dy,
             x,
             box,
@@ -117,12 +126,12 @@ class Normalization:
             self._site.layer.operation.activation,
         )
 
-    def sum(self, dy: Tile, x: Tile, box: Box) -> None:
-        """Take a band of the output delta into the sums.
+    def prepare_sum(self, dy: Tile, x: Tile, box: Box) -> Run:
+        """What takes a band of the output delta into the sums.
 
         They run over all local cells, because partial deltas add up to the true ones.
         """
-        batchnorm.backward_sums(dy, x, box, self._mean, self._inverse, self._sums)
+        return batchnorm.prepare_backward_sums(dy, x, box, self._mean, self._inverse, self._sums)
 
     def agree_backward(self, step: Step) -> None:
         """Add to the gradients and settle the correction over all ranks. Reduces once."""
@@ -132,12 +141,12 @@ class Normalization:
         step.reduce(self._sums)
         self._sums /= step.images * self._cells
 
-    def differentiate(self, dy: Tile, x: Tile, box: Box) -> None:
-        """Turn a band of the output delta into that of `x`, in place.
+    def prepare_differentiate(self, dy: Tile, x: Tile, box: Box) -> Run:
+        """What turns a band of the output delta into that of `x`, in place.
 
         The correction is applied where a cell is owned, hence once.
         """
-        batchnorm.backward(
+        return batchnorm.prepare_backward(
             dy,
             x,
             box,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 
 from mpitile.kernels import activation, conv
-from mpitile.kernels.prepared import Run
+from mpitile.kernels.prepared import Run, in_turn
 from mpitile.kernels.tile import Tile
 from mpitile.layers.bands import images_of
 from mpitile.layers.base import Site, Step, kept_tile
@@ -43,10 +43,10 @@ class NormalizedProduct:
         measured = step.training and not step.again
         if measured:
             normalization.begin()
-        for multiply, (_, parts) in zip(self._multiply, self._calls, strict=True):
+        for multiply, measure in zip(self._multiply, self._measure, strict=True):
             multiply()
-            for band in parts if measured else ():
-                normalization.measure(images_of(self._product, band), band.box)
+            if measured:
+                measure()
         if not step.again:
             normalization.agree(step)
 
@@ -69,22 +69,32 @@ class NormalizedProduct:
             for call, _ in self._calls
         )
 
-    def apply(self, band: Band, output: Tile) -> None:
-        """Normalise a band of the product into `output`, a tile of its images, and activate it."""
-        self.normalization.apply(images_of(self._product, band), output, band.box)
+    @cached_property
+    def _measure(self) -> tuple[Run, ...]:
+        """The statistics of each call's product."""
+        prepare = self.normalization.prepare_measure
+        return tuple(
+            in_turn(*(prepare(images_of(self._product, band), band.box) for band in parts))
+            for _, parts in self._calls
+        )
 
-    def activation_backward(self, band: Band, delta: Tile, output: Tile) -> None:
-        """Turn a band's delta, of the activated output, into that in front of the activation."""
+    def prepare_apply(self, band: Band, output: Tile) -> Run:
+        """What normalises a band of the product into `output`, and activates it."""
+        return self.normalization.prepare_apply(images_of(self._product, band), output, band.box)
+
+    def prepare_activation_backward(self, band: Band, delta: Tile, output: Tile) -> Run:
+        """What turns a band's delta, of the activated output, into that before the activation."""
         kind = self._site.layer.operation.activation
-        if kind in OUTPUT_HIDES:
-            self.normalization.activation_backward(delta, images_of(self._product, band), band.box)
-        else:
-            activation.backward(delta, output, band.box, kind)
+        if kind not in OUTPUT_HIDES:
+            return activation.prepare_backward(delta, output, band.box, kind)
+        product = images_of(self._product, band)
+        return self.normalization.prepare_activation_backward(delta, product, band.box)
 
-    def sum(self, band: Band, delta: Tile) -> None:
-        """Take a band's delta behind the normalisation into the backward sums."""
-        self.normalization.sum(delta, images_of(self._product, band), band.box)
+    def prepare_sum(self, band: Band, delta: Tile) -> Run:
+        """What takes a band's delta behind the normalisation into the backward sums."""
+        return self.normalization.prepare_sum(delta, images_of(self._product, band), band.box)
 
-    def differentiate(self, band: Band, delta: Tile) -> None:
-        """Turn a band's delta into that of the product, in place."""
-        self.normalization.differentiate(delta, images_of(self._product, band), band.box)
+    def prepare_differentiate(self, band: Band, delta: Tile) -> Run:
+        """What turns a band's delta into that of the product, in place."""
+        product = images_of(self._product, band)
+        return self.normalization.prepare_differentiate(delta, product, band.box)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cached_property, partial
+from functools import cached_property
 
 import numpy as np
 
@@ -58,7 +58,7 @@ class PooledConvolution:
     def _pool_band(self, band: Band, inner: Band) -> Run:
         tile = self._inner(inner)
         if self._normalized:
-            before: Run = partial(self._normalized.apply, inner, tile)
+            before = self._normalized.prepare_apply(inner, tile)
         else:
             before = self._convolve(inner, tile)
         output = images_of(self._pool.output, band)
@@ -126,10 +126,15 @@ class PooledConvolution:
 
     def _sum(self, normalized: NormalizedProduct, step: Step) -> None:
         normalized.normalization.begin_backward()
-        for (_, inner), scatter in zip(self._bands, self._scatter, strict=True):
-            scatter()
-            normalized.sum(inner, self._inner(inner))
+        self._add_up()
         normalized.normalization.agree_backward(step)
+
+    @cached_property
+    def _add_up(self) -> Run:
+        runs = []
+        for (_, inner), scatter in zip(self._bands, self._scatter, strict=True):
+            runs += [scatter, self._normalized.prepare_sum(inner, self._inner(inner))]
+        return in_turn(*runs)
 
     def backward_weights(self, step: Step) -> None:
         self._backward_weights[step.overwrite]()
@@ -167,7 +172,7 @@ class PooledConvolution:
         for (_, inner), scatter in zip(self._bands, self._scatter, strict=True):
             delta, find = self._inner(inner), scatter
             if self._normalized:
-                find = in_turn(scatter, partial(self._normalized.differentiate, inner, delta))
+                find = in_turn(scatter, self._normalized.prepare_differentiate(inner, delta))
             found.append((inner, delta, find))
         return tuple(found)
 

@@ -21,13 +21,13 @@ PLACES = [
     (3, "1x1", 3, 1),
     (4, "2x2", 1, 2),
     (4, "1x2", 2, 1),
-    (6, "3x2", 1, "auto"),
+    (6, "3x2", 1, 3),
     (6, "1x3", 2, 4),
 ]
 
 
 # Filter-parallel layers; the first of these places' ranks sum nothing of them.
-SLICED_PLACES = [(2, "1x2", 1, "auto"), (4, "1x2", 2, 1), (6, "1x3", 2, 4), (6, "1x3", 2, 3)]
+SLICED_PLACES = [(2, "1x2", 1, 1), (4, "1x2", 2, 1), (6, "1x3", 2, 4), (6, "1x3", 2, 3)]
 FILTERS = [2, 4]
 
 

@@ -21,6 +21,7 @@ from mpitile.plan.memory.bytes import NOTHING_SHARED, Shared, parameter_elements
 from mpitile.plan.plan import Plan
 from mpitile.plan.recording import EVERYONE, BeginBucket, Members
 from mpitile.plan.sums.buckets import layer_buckets
+from mpitile.plan.sums.completion import goes_beside
 from mpitile.runtime.parameters import Parameters, trained_elements
 from mpitile.train.divided import DividedState
 
@@ -38,10 +39,12 @@ class TrainState:
     topology : this rank's place.
     ranks_per_device : see `mpitile.comm.devices.make_devices`.
     shared : what programs will share beside the state, the same on all ranks.
-    overlap : whether gradients are to be summed while others are still being computed.
+    overlap : whether gradients are to be summed while others are still being computed, where
+        something travels.
 
     Attributes
     ----------
+    overlap : whether they are.
     parameters : with the device's values and this rank's own gradients.
     group : this rank's place among devices.
     total : the sums of all ranks' gradients, in this rank's spans; see `gather_gradients`.
@@ -63,6 +66,7 @@ class TrainState:
         self.group = make_devices(
             topology.world, ranks_per_device, each + shared.each, once + shared.once
         )
+        self.overlap = overlap and goes_beside(len(self.group.devices))
         spans = tile_spans(network, plan, topology.tile)
         shared, slices = divided_specs(network, spans)
 
@@ -70,7 +74,7 @@ class TrainState:
             size, decaying = trained_elements(specs)
             buckets = layer_buckets(specs, np.dtype(dtype).itemsize)
             return DividedState(
-                group, size, decaying, dtype, optimizer, network.options, buckets, overlap
+                group, size, decaying, dtype, optimizer, network.options, buckets, self.overlap
             )
 
         whole = divided(self.group, shared)
@@ -86,8 +90,7 @@ class TrainState:
         # Whether there are new values that have not begun to be handed out.
         self._kept_back = False
         self._beside: Beside | None = None
-        # Inside a device nothing travels: what there is to do is done between layers.
-        if overlap and topology.world.threaded and len(self.group.devices) > 1:
+        if self.overlap and topology.world.threaded:
             self._beside = Beside(self._advance, self._done)
         self.total = whole.total
         self.parameters = Parameters(network, dtype, *flat)

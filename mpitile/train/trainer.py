@@ -62,7 +62,6 @@ class Trainer:
         self.topology = topology
         self.done = 0
         train, tiling = job.settings.train, job.settings.tiling
-        self._overlap = train.overlap and topology.world.size > 1
         self._state = TrainState(
             job.network,
             job.plan,
@@ -71,7 +70,7 @@ class Trainer:
             topology,
             tiling.ranks_per_device,
             _shared(job),
-            self._overlap,
+            train.overlap,
         )
         self._state.draw(train.seed)
         self.group = self._state.group
@@ -226,7 +225,8 @@ class Trainer:
         self._recorder.begin_step()
         rate = learning_rate(self.job.network.options, self.done + 1)
         try:
-            loss = self._overlapped(feeder, rate) if self._overlap else self._apart(feeder, rate)
+            take = self._overlapped if self._state.overlap else self._apart
+            loss = take(feeder, rate)
             self.done += 1
             self._recorder.mark(METRICS)
             metrics = self._metrics(loss, rate, start, stop_wanted())

@@ -183,6 +183,18 @@ def test_both_kinds_of_prediction_agree(problem, passes):
     assert exposed[1] < exposed[0]
 
 
+def test_inside_one_device_a_step_is_the_same():
+    network, plan = parse_network(NET, "net"), Plan(Grid(2, 2), (0, 2))
+    cost = Cost(network, first_ranks(read_cluster(PI3), 4))
+    partition = Partition(network, plan)
+    apart, beside = (
+        step_programs(partition, cost, StepSize(8, overlap=on)) for on in (False, True)
+    )
+    assert beside == apart
+    told = [predict(network, plan, cost, 8, overlap=on) for on in (False, True)]
+    assert told[0] == told[1]
+
+
 def test_buckets_follow_the_last_pass_alone(problem):
     network, plan, cost = problem
     for program in step_programs(Partition(network, plan), cost, StepSize(8, 3)):

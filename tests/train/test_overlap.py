@@ -110,6 +110,20 @@ def test_a_thread_of_its_own_does_not_change_a_bit(tmp_path, boxes, monkeypatch,
         assert_same_bits(overlapped, apart)
 
 
+@pytest.mark.parametrize("per_device", [1, 2])
+def test_nothing_goes_beside_inside_one_device(tmp_path, boxes, per_device):
+    tiling = tiling_of((2, "1x2", 1, per_device))
+    settings = small_settings(tmp_path, detector(), boxes, train={"batch": 12}, tiling=tiling)
+    beside = []
+
+    def note(trainer):
+        flows = [divided.sum_flow for divided in trainer._state._divided]
+        beside.append((trainer._state.overlap, any(flows)))
+
+    run_ranks(2, lambda comm: trained(settings, comm, prepare=note))
+    assert beside == [(per_device == 1,) * 2] * 2
+
+
 def test_buckets_are_under_way_before_backward_ends(tmp_path, boxes, monkeypatch):
     small_buckets(monkeypatch)
     settings = small_settings(

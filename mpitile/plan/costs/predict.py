@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from mpitile.network.spec import Network
+from mpitile.plan.clusters.devices import first_devices
 from mpitile.plan.costs.cost import Cost, Message
 from mpitile.plan.costs.group_moves import GroupMoves
 from mpitile.plan.costs.overlap import BesideBackward, BesideForward, adding_seconds
@@ -16,6 +17,7 @@ from mpitile.plan.memory.bytes import tile_elements
 from mpitile.plan.partition import Partition
 from mpitile.plan.plan import Plan
 from mpitile.plan.recording import ADJOINT, FORWARD
+from mpitile.plan.sums.completion import goes_beside
 from mpitile.plan.sums.slices import own_elements
 from mpitile.plan.tasks import Task, group_tasks
 
@@ -59,7 +61,8 @@ def predict(
     overlap : whether gradients are summed beside the last backward pass.
     """
     step = _Step(Partition(network, plan), cost, images // subdivisions)
-    return step.run(optimizer, subdivisions, overlap and plan.ranks > 1)
+    devices = len(first_devices(cost.cluster, plan.ranks))
+    return step.run(optimizer, subdivisions, overlap and goes_beside(devices))
 
 
 class _Step:

@@ -11,7 +11,7 @@ from mpitile.errors import InputError
 from mpitile.geometry.needs import group_ranges
 from mpitile.geometry.tiling import Grid, parse_grid
 from mpitile.plan.by_rule import split_at_whole_inputs, squarest_grid
-from mpitile.plan.clusters.devices import cluster_devices
+from mpitile.plan.clusters.devices import cluster_devices, first_devices
 from mpitile.plan.clusters.placement import placed
 from mpitile.plan.costs.cost import Cost
 from mpitile.plan.costs.predict import Prediction, predict
@@ -24,6 +24,7 @@ from mpitile.plan.search.group_lives import Lives
 from mpitile.plan.search.layout import Layout
 from mpitile.plan.search.request import AUTO, Measured, Planned, Request, first_ranks
 from mpitile.plan.search.tile_weights import tile_weights
+from mpitile.plan.sums.completion import goes_beside
 
 # Plans whose passes take longer by less than this are compared step by step.
 _NEAR = 1.03
@@ -80,7 +81,8 @@ class Planner:
         if not near:
             return None
         candidates = [planned for _, planned in near]
-        if self.request.overlap and self.request.ranks > 1:
+        devices = first_devices(self.request.cluster, self.request.ranks)
+        if self.request.overlap and goes_beside(len(devices)):
             # Sums that are hidden beside the passes leave other plans ahead.
             for exposed in _EXPOSED:
                 candidates += filter(None, (near[0][0].best_exposing(exposed),))

@@ -37,7 +37,7 @@ from mpitile.plan.recording import (
     Program,
 )
 from mpitile.plan.sums.buckets import Bucket, layer_buckets
-from mpitile.plan.sums.completion import Awaiting, Completion, value_bytes
+from mpitile.plan.sums.completion import Awaiting, Completion, goes_beside, value_bytes
 from mpitile.plan.sums.slices import own_elements
 from mpitile.plan.tasks import Task, group_tasks
 
@@ -89,8 +89,8 @@ class _Step:
         # Trained numbers that all ranks have alike, and those of each tile's slices.
         self._elements = elements[0][0][0]
         self._sliced = [sliced for _, (sliced, _) in elements]
-        self._overlap = size.overlap and self._plan.ranks > 1
         self._devices = len(first_devices(cost.cluster, self._plan.ranks))
+        self._overlap = size.overlap and goes_beside(self._devices)
         self._own = own_elements(cost.cluster, self._plan.ranks, self._elements)
         self._moves = GroupMoves(partition, cost, self._images)
 

@@ -8,6 +8,15 @@ from mpitile.plan.sums.buckets import Bucket, early_count, needed
 from mpitile.plan.tasks import Task
 
 
+def goes_beside(devices: int) -> bool:
+    """Whether sums and new values go beside the passes, where that is wanted.
+
+    Inside one device nothing travels. Its ranks would only add up at different times, each while
+    others wait for its halos.
+    """
+    return devices > 1
+
+
 class Completion:
     """Follows one backward pass, and tells each bucket that becomes complete.
 

@@ -186,14 +186,16 @@ class MpiChannel:
         self._requests += [comm.Send_init(buffer, peer, tag) for peer, buffer in sends]
 
     def begin(self) -> None:
-        self._tally.count()
-        MPI.Prequest.Startall(self._requests)
+        if self._requests:
+            self._tally.count()
+            MPI.Prequest.Startall(self._requests)
 
     def end(self) -> None:
-        self._wait(self._requests)
+        if self._requests:
+            self._wait(self._requests)
 
     def test(self) -> bool:
-        return MPI.Request.Testall(self._requests)
+        return not self._requests or MPI.Request.Testall(self._requests)
 
     def close(self) -> None:
         for request in self._requests:

@@ -129,20 +129,3 @@ def measure_links(world: Communicator, hosts: Sequence[range]) -> tuple[Link, Li
 def _ring(ranks: Sequence[int]) -> list[tuple[int, int]]:
     """Each sends to the next."""
     return list(zip(ranks, [*ranks[1:], ranks[0]], strict=True))
-
-
-def sum_seconds(world: Communicator, size: int) -> float:
-    """Of adding up `size` bytes of float32 over all ranks.
-
-    Collective; the result is the same on all ranks.
-    """
-    array = np.zeros(size // 4, np.float32)
-    times = []
-    for _ in range(_LARGE_REPEATS + 1):
-        _meet(world)
-        start = time.perf_counter()
-        world.sum(array)
-        slowest = np.array([time.perf_counter() - start])
-        world.maximum(slowest)
-        times.append(float(slowest[0]))
-    return statistics.median(times[1:])

@@ -46,15 +46,14 @@ class TileTimes:
 
     Attributes
     ----------
-    points : by layer class and operation.
+    points : by layer class and operation; what a pass takes outside layers and exchanges is
+        shared out among them.
     exchange : packing and unpacking.
-    rest : CPU seconds of a step outside layers and exchanges.
     wall, cpu : seconds of all passes, to tell how much of a core this rank had.
     """
 
     points: dict[tuple[str, str], list[Point]]
     exchange: Packing
-    rest: float
     wall: float
     cpu: float
 
@@ -159,9 +158,8 @@ def time_tile(
         wall[-1] += time.perf_counter()
         cpu[-1] += time.thread_time()
     times = TileTimes(
-        points=_points(program, images),
+        points=_points(program, images, _share_of_rest(program, cpu)),
         exchange=_packing(program, repeats + 1),
-        rest=_rest(program, cpu),
         wall=sum(wall[1:]),
         cpu=sum(cpu[1:]),
     )
@@ -185,7 +183,9 @@ def _step(network: Network, topology: Topology, images: int) -> Step:
     )
 
 
-def _points(program: _TimedProgram, images: int) -> dict[tuple[str, str], list[Point]]:
+def _points(
+    program: _TimedProgram, images: int, factor: float
+) -> dict[tuple[str, str], list[Point]]:
     layers = program.network.layers
     points: dict[tuple[str, str], list[Point]] = defaultdict(list)
     for numbers, work in program.works:
@@ -199,7 +199,7 @@ def _points(program: _TimedProgram, images: int) -> dict[tuple[str, str], list[P
             convolution = layers[numbers[0]] if len(numbers) > 1 else None
             name = box_class(layer, box.width, convolution)
         for operation in OPERATIONS:
-            seconds = statistics.median(work.seconds[operation][1:])
+            seconds = factor * statistics.median(work.seconds[operation][1:])
             if operation != "backward_weights" or _has_weights(program, numbers):
                 point = Point(images, box.height, box.width, max(seconds, 1e-9))
                 points[name, operation].append(point)
@@ -221,12 +221,12 @@ def _has_weights(program: _TimedProgram, numbers: Piece) -> bool:
     return any(program.parameters.of_layer(number) for number in numbers)
 
 
-def _rest(program: _TimedProgram, cpu: Sequence[float]) -> float:
-    """What the passes took beyond their works and exchanges."""
+def _share_of_rest(program: _TimedProgram, cpu: Sequence[float]) -> float:
+    """By how much a pass takes longer, without its exchanges, than its works together."""
     works = sum(
         statistics.median(seconds[1:])
         for _, work in program.works
         for seconds in work.seconds.values()
     )
     exchanges = sum(exchange.seconds for exchange in program.exchanges) / len(cpu)
-    return max(statistics.median(cpu[1:]) - works - exchanges, 0.0)
+    return max(1.0, (statistics.median(cpu[1:]) - exchanges) / max(works, 1e-9))

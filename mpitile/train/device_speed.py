@@ -23,6 +23,7 @@ from mpitile.plan.memory.arena import lay_out
 from mpitile.plan.memory.lifetimes import pass_buffers
 from mpitile.plan.partition import Partition
 from mpitile.plan.plan import Plan
+from mpitile.plan.sums.slices import bucket_elements
 from mpitile.runtime.parameters import Parameters
 from mpitile.runtime.profiling import TileTimes, middle_tile, time_tile
 from mpitile.train.optimizer import make_optimizer
@@ -50,7 +51,7 @@ class Measured:
     Attributes
     ----------
     points : by layer class and operation.
-    clear, copy : bytes a second, zeroed and packed.
+    clear, copy, add : bytes a second, zeroed, packed, and added to others.
     piece : seconds for each message packed.
     update : seconds for each weight by optimiser.
     share : the part of a core that the rank had.
@@ -59,6 +60,7 @@ class Measured:
     points: Points
     clear: float
     copy: float
+    add: float
     piece: float
     update: dict[str, float]
     share: float
@@ -100,6 +102,7 @@ def measure_device(
         points=merged(time.points for time in times),
         clear=_clearing(parameters),
         copy=copy,
+        add=_adding(parameters),
         piece=piece,
         update=_updates(parameters, room),
         share=min(1.0, sum(time.cpu for time in times) / sum(time.wall for time in times)),
@@ -199,6 +202,20 @@ def _clearing(parameters: Parameters) -> float:
     start = time.thread_time()
     parameters.gradients[...] = 0
     return parameters.gradients.nbytes / max(time.thread_time() - start, 1e-7)
+
+
+def _adding(parameters: Parameters) -> float:
+    """Bytes a second that are added to others, as those of gradients are bucket by bucket."""
+    into, summand = parameters.gradients, parameters.values
+    step = bucket_elements(into.itemsize)
+    times = []
+    for _ in range(_UPDATE_REPEATS + 1):
+        start = time.thread_time()
+        for first in range(0, into.size, step):
+            part = into[first : first + step]
+            np.add(part, summand[first : first + step], out=part)
+        times.append(time.thread_time() - start)
+    return into.nbytes / max(statistics.median(times[1:]), 1e-7)
 
 
 def _updates(parameters: Parameters, room: float) -> dict[str, float]:

@@ -5,28 +5,22 @@ from __future__ import annotations
 import socket
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from mpitile.comm.communicator import Communicator
-from mpitile.comm.pingpong import measure_links, sum_seconds
+from mpitile.comm.pingpong import measure_links
 from mpitile.errors import InputError
 from mpitile.kernels import tuning
 from mpitile.network.merging import merged_pools
 from mpitile.network.spec import Layer, Network
 from mpitile.plan.clusters.cluster import Cluster, Device, DeviceSpeed
-from mpitile.plan.costs.cost import Cost
 from mpitile.plan.costs.layer_class import WHOLE_ROWS, Work, layer_class, layer_work
-from mpitile.plan.sums.reduction import reduce_rounds
 from mpitile.runtime.fitting import Sample, fit_rates
 from mpitile.train.device_speed import Measured, device_memory, measure_device, merged
 
 # Devices of one model that differ by less are taken to be equal.
 _ALIKE = 1.15
-# Of a sum over ranks whose time tells how fast they add.
-_SUM_BYTES = 4 << 20
 _ITEMSIZE = 4
-# Bytes a second: nobody adds faster.
-_FASTEST_SUM = 1e11
 
 
 @dataclass(frozen=True)
@@ -90,8 +84,7 @@ def profile(
     found = [
         _Host(*every[ranks[0]][:3], tuple(every[rank][3] for rank in ranks)) for ranks in hosts
     ]
-    cluster = Cluster(_devices(found, networks), inside, between, medium, _ITEMSIZE)
-    return _with_sums(world, cluster, networks[0])
+    return Cluster(_devices(found, networks), inside, between, medium, _ITEMSIZE)
 
 
 def host_ranks(names: Sequence[str]) -> list[range]:
@@ -168,26 +161,8 @@ def _speed(ranks: Sequence[Measured], works: dict[str, tuple[Layer, Layer | None
         clear=middle([rank.clear for rank in ranks]),
         copy=middle([rank.copy for rank in ranks]),
         piece=middle([rank.piece for rank in ranks]),
-        sum=rates.bytes / 3,
+        sum=middle([rank.add for rank in ranks]),
         update={name: middle([rank.update[name] for rank in ranks]) for name in ranks[0].update},
         share=middle([rank.share for rank in ranks]),
         kernels=kernels,
     )
-
-
-def _with_sums(world: Communicator, cluster: Cluster, network: Network) -> Cluster:
-    """The cluster with the rate of adding that makes a measured sum's time come out. Collective."""
-    if world.size < 2:
-        return cluster
-    measured = sum_seconds(world, _SUM_BYTES)
-    fastest = _with_rate(cluster, _FASTEST_SUM)
-    rest = Cost(network, fastest, _ITEMSIZE).reduction(_SUM_BYTES, world.size)
-    rounds = len(reduce_rounds(world.size))
-    rate = rounds * _SUM_BYTES / max(measured - rest, rounds * _SUM_BYTES / _FASTEST_SUM)
-    return _with_rate(cluster, rate)
-
-
-def _with_rate(cluster: Cluster, rate: float) -> Cluster:
-    speeds = {id(d.speed): replace(d.speed, sum=rate / d.speed.share) for d in cluster.devices}
-    devices = tuple(replace(d, speed=speeds[id(d.speed)]) for d in cluster.devices)
-    return replace(cluster, devices=devices)

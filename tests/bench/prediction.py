@@ -1,10 +1,10 @@
 """Predicted against measured seconds of training steps that no profile has measured.
 
-python tests/bench/prediction.py [--steps 9] [--seconds 60] [--only y16]
+python tests/bench/prediction.py [--steps 9] [--seconds 30] [--only y16]
 
-Profiles this machine with one rank and with two, then runs steps of networks at other input
-sizes, batches, grids and groups under mpirun, and prints both times of each: of the whole step,
-and of the slowest rank's computing by CPU time, which other programs disturb less. Memory is
+Profiles this machine for one network after the other, with one rank and with two, runs steps at
+other input sizes, batches, grids and groups under mpirun right behind, and prints both times of
+each: of the whole step, and of the slowest rank's computing by CPU time. Memory is
 held against its prediction by tests/bench/memory.py, steps on several devices by
 tests/bench/live.py.
 """
@@ -123,7 +123,7 @@ RUNS = (
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=9, help="of each run, after one more (9)")
-    parser.add_argument("--seconds", type=float, default=60, help="of each profile's layers (60)")
+    parser.add_argument("--seconds", type=float, default=30, help="of each profile's layers (30)")
     parser.add_argument("--json", help="write what was found to this file")
     parser.add_argument("--only", choices=NETWORKS, help="runs of one network")
     parser.add_argument("--measure", type=int, help=argparse.SUPPRESS)
@@ -145,12 +145,10 @@ def compare(runs, options):
     )
     errors = {"step": [], "computing": []}
     rows = []
-    for ranks in sorted({run.ranks for run in runs}):
-        cluster = profile(ranks, options)
-        own = [run for run in runs if run.ranks == ranks]
-        arguments = ["--measure", str(ranks), "--steps", str(options.steps)]
-        if options.only:
-            arguments += ["--only", options.only]
+    for ranks, name in sorted({(run.ranks, run.network) for run in runs}):
+        cluster = profile(ranks, name, options.seconds)
+        own = [run for run in runs if (run.ranks, run.network) == (ranks, name)]
+        arguments = ["--measure", str(ranks), "--steps", str(options.steps), "--only", name]
         lines = start(ranks, [__file__, *arguments]).splitlines()
         for run, line in zip(own, lines, strict=True):
             measured = dict(zip(errors, json.loads(line), strict=True))
@@ -175,23 +173,21 @@ def compare(runs, options):
         Path(options.json).write_text(json.dumps(rows, indent=1) + "\n")
 
 
-def profile(ranks, options):
+def profile(ranks, name, seconds):
     """What `mpitile profile` finds with so many ranks."""
-    names = [options.only] if options.only else NETWORKS
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "cluster.toml"
-        cfgs = [str(CFGS / f"{name}.cfg") for name in names]
         start(
             ranks,
             [
                 "-m",
                 "mpitile",
                 "profile",
-                *cfgs,
+                str(CFGS / f"{name}.cfg"),
                 "--out",
                 str(path),
                 "--seconds",
-                str(options.seconds),
+                str(seconds),
             ],
         )
         return read_cluster(path)

@@ -10,15 +10,14 @@ from mpitile.comm.mute import MuteCommunicator
 def test_every_rank_is_told_the_same():
     def work(world):
         hosts = [range(2), range(2, 4), range(4, 5)]
-        return pingpong.measure_links(world, hosts), pingpong.sum_seconds(world, 4000)
+        return pingpong.measure_links(world, hosts)
 
     found = run_ranks(5, work)
     assert all(one == found[0] for one in found)
-    (inside, between, medium), seconds = found[0]
+    inside, between, medium = found[0]
     assert inside.latency > 0 < inside.bandwidth
     assert between.latency > 0 < between.bandwidth
     assert medium in ("switched", "shared")
-    assert seconds > 0
 
 
 @pytest.mark.parametrize(("devices", "together"), [(2, "switched"), (6, "switched"), (2, "shared")])

@@ -91,6 +91,13 @@ def test_every_class_of_a_tile_is_timed():
     assert found.exchange.bytes == 2 * 2 * 4 * 8 * (8 + 8 + 1)
 
 
+def test_points_share_what_a_pass_takes_beside_its_layers():
+    found = times(TEXT, Grid(1, 1), (0, 2))
+    points = sum(point.seconds for every in found.points.values() for point in every)
+    # Of two passes; nothing is exchanged, and three operations' worth is none.
+    assert found.cpu / 4 < points < found.cpu
+
+
 def test_losses_inside_a_network_are_timed():
     found = times(HEADS, Grid(2, 2), (0, 5))
     sizes = {

@@ -36,7 +36,7 @@ def test_points_of_equal_size_become_their_median():
 
 def host(name, seconds, model="m", ranks=1):
     points = {("maxpool 2/2 4", "forward"): [Point(1, 4, 4, seconds)]}
-    one = Measured(points, 1e9, 1e9, 1e-6, {"sgd": 1e-9, "adam": 2e-9}, 0.5)
+    one = Measured(points, 1e9, 1e9, 1e9, 1e-6, {"sgd": 1e-9, "adam": 2e-9}, 0.5)
     return profiling._Host(name, model, 10**9, (one,) * ranks)
 
 
@@ -58,7 +58,7 @@ def test_work_that_nobody_wants_does_not_tell_the_rate_of_bytes():
         ("maxpool 2/2 4", "forward"): pools,
         ("conv 3x3/1 3-4 leaky", "backward_input"): nothing,
     }
-    one = Measured(points, 1e9, 1e9, 1e-6, {"sgd": 1e-9, "adam": 2e-9}, 1.0)
+    one = Measured(points, 1e9, 1e9, 1e9, 1e-6, {"sgd": 1e-9, "adam": 2e-9}, 1.0)
     (device,) = profiling._devices([profiling._Host("a", "m", 10**9, (one,))], [NETWORK])
     assert device.speed.bytes == pytest.approx(1e9)
     assert device.speed.call == pytest.approx(1e-5)

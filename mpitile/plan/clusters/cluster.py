@@ -58,7 +58,7 @@ class DeviceSpeed:
     clear : bytes a second set to zero.
     copy : bytes a second packed into or out of message buffers.
     piece : seconds that packing or unpacking a message takes whatever its size.
-    sum : bytes a second that a rank adds to its own in a reduction, allocations included.
+    sum : bytes a second that a rank adds to its own in a reduction.
     update : seconds for each weight by optimiser.
     share : the part of a core that a rank has; all other figures are those of a whole one.
     kernels : measured times; whatever is not among them follows from the above.

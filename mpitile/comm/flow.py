@@ -37,6 +37,7 @@ class SumFlow:
     ----------
     flights : of each bucket since `begin`, when it was taken up and when its sum was there.
     seconds : of CPU time that adding up, updating and sending took since `begin`.
+    updating : what of them went into updates.
     """
 
     def __init__(self, group: DeviceGroup, sums: SlicedSum) -> None:
@@ -49,7 +50,7 @@ class SumFlow:
         self._before = 0
         self._taken = self._summed = len(self._sums)
         self.flights: list[tuple[float, float]] = []
-        self.seconds = 0.0
+        self.seconds = self.updating = 0.0
 
     def begin(self, update: Callable[[Span], None]) -> None:
         """Begin with the first bucket.
@@ -62,7 +63,7 @@ class SumFlow:
             self._update = update
             self._before = self._counts.own
             self._taken = self._summed = 0
-            self.flights, self.seconds = [], 0.0
+            self.flights, self.seconds, self.updating = [], 0.0, 0.0
 
     def complete(self, count: int) -> None:
         """This rank has completed so many buckets of this step, and is done with their values."""
@@ -110,7 +111,9 @@ class SumFlow:
             return False
         bucket = self._sums[number]
         bucket.complete()
+        start = time.thread_time()
         self._update(bucket.span)
+        self.updating += time.thread_time() - start
         self.flights[number] = self.flights[number][0], time.perf_counter()
         self._summed += 1
         return True

@@ -8,9 +8,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from mpitile.plan.recording import (
+    ADDING,
     ADJOINT,
     FORWARD,
     IMAGES,
+    UPDATE,
     BeginBucket,
     BeginExchange,
     BeginGather,
@@ -57,7 +59,7 @@ class Unrecorded:
     def buckets(self, complete: Sequence[BeginBucket]) -> None:
         """Gradients of these are complete: their sums go on beside what follows."""
 
-    def end_buckets(self, seconds: float) -> None:
+    def end_buckets(self, adding: float, updating: float) -> None:
         """All of them have been waited for; they took so many seconds of CPU time."""
 
     def values(self, sizes: Sequence[Among]) -> None:
@@ -161,11 +163,11 @@ class Recorder(Unrecorded):
             self._close()
             self._events += complete
 
-    def end_buckets(self, seconds: float) -> None:
+    def end_buckets(self, adding: float, updating: float) -> None:
         if self._active:
             self._interval(REDUCE)
             self._cpu, self._carried = time.thread_time(), 0.0
-            self._events += [Compute(seconds, "update"), EndBuckets()]
+            self._events += [Compute(adding, ADDING), Compute(updating, UPDATE), EndBuckets()]
 
     def values(self, sizes: Sequence[Among]) -> None:
         if self._active:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
@@ -16,6 +17,10 @@ METRICS = "metrics"
 DIRECTIONS = (FORWARD, ADJOINT, IMAGES)
 # Copying into and out of message buffers counts as part of the exchange.
 COPIES = ("pack", "unpack")
+# Of gradients beside the backward pass, which without buckets is a part of their sum.
+ADDING = "adding"
+# Of weights by the optimiser.
+UPDATE = "update"
 
 # Ranks and bytes.
 Parcels = tuple[tuple[int, int], ...]
@@ -31,7 +36,7 @@ class Compute:
     Attributes
     ----------
     operation : "forward", "backward_input", "backward_weights", "pack", "unpack",
-        "update" or any other word.
+        `ADDING`, `UPDATE` or any other word.
     layer : the layer's number; of copies the group's; None where it is of no layer.
     """
 
@@ -199,6 +204,36 @@ def scaled(programs: Sequence[Program], factor: float) -> tuple[Program, ...]:
     if factor == 1:
         return tuple(programs)
     return tuple(tuple(map(stretch, program)) for program in programs)
+
+
+def behind(program: Program) -> Program:
+    """The same work with sums of gradients behind backward, in place of buckets beside the passes.
+
+    As ranks take it that share one device; see `mpitile.plan.sums.completion.goes_beside`.
+    """
+    sizes: Counter[Members] = Counter()
+    found: list[Event] = []
+    for event in program:
+        match event:
+            case BeginBucket(size=size, ranks=ranks):
+                sizes[ranks] += size
+            case EndBuckets():
+                # In front of the update, if it is there.
+                updates = bool(found) and _is(found[-1], UPDATE)
+                place = len(found) - updates
+                begun = [BeginSum(size, GRADIENTS, ranks) for ranks, size in sorted(sizes.items())]
+                found[place:place] = [*begun, *[EndSum()] * len(begun)]
+                sizes.clear()
+            case BeginValues() | EndValues():
+                # Handed out with the sums.
+                pass
+            case _ if not _is(event, ADDING):
+                found.append(event)
+    return tuple(found)
+
+
+def _is(event: Event, operation: str) -> bool:
+    return isinstance(event, Compute) and event.operation == operation
 
 
 def typical_program(steps: Sequence[Program]) -> Program:

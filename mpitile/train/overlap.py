@@ -63,6 +63,7 @@ class Overlap:
         """Return when this rank has new values to hand out."""
         with self._recorder.beside():
             sums, early = self._state.end_overlap()
-        self._recorder.end_buckets(sum(flow.seconds for flow in sums))
+        updating = sum(flow.updating for flow in sums)
+        self._recorder.end_buckets(sum(flow.seconds for flow in sums) - updating, updating)
         self._recorder.flights("bucket", [flow.flights for flow in sums])
         self._recorder.flights("early values", [flow.flights for flow in early])

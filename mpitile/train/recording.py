@@ -34,7 +34,8 @@ def record(job: Job, steps: int) -> Recording:
 
     All ranks are threads that hand on one baton, so that each one's CPU seconds are those
     of a core that it has for itself. Of several steps the median counts, computation by
-    computation. No image is read; weights do not change.
+    computation. No image is read; weights do not change. Sums of gradients go beside the passes
+    as on several devices: what runs on a single one follows from that, but not the other way round.
     """
     job = replace(job, network=_frozen(job))
     recorded = run_ranks(job.plan.ranks, lambda comm: _record_rank(job, steps, comm), in_turn=True)
@@ -98,7 +99,7 @@ def _frozen(job: Job) -> Network:
 def _record_rank(job: Job, steps: int, comm: LocalCommunicator) -> Sequence[Program]:
     recorder = Recorder(comm.rank, _WARM_UP, steps)
     topology = make_topology(RecordedCommunicator(comm, recorder), job.plan)
-    trainer = Trainer(job, topology, recorder)
+    trainer = Trainer(job, topology, recorder, anywhere=True)
     feeder = RandomFeeder(job, topology, trainer.program.values[0])
     for _ in range(_WARM_UP + steps):
         trainer.step(feeder)

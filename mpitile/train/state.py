@@ -41,6 +41,7 @@ class TrainState:
     shared : what programs will share beside the state, the same on all ranks.
     overlap : whether gradients are to be summed while others are still being computed, where
         something travels.
+    anywhere : so inside one device, too.
 
     Attributes
     ----------
@@ -60,13 +61,15 @@ class TrainState:
         ranks_per_device: int | str = "auto",
         shared: Shared = NOTHING_SHARED,
         overlap: bool = False,
+        anywhere: bool = False,
     ) -> None:
         self._network, self._topology = network, topology
         each, once = _shared_bytes(network, plan, np.dtype(dtype))
         self.group = make_devices(
             topology.world, ranks_per_device, each + shared.each, once + shared.once
         )
-        self.overlap = overlap and goes_beside(len(self.group.devices))
+        parts = topology.world.size if anywhere else len(self.group.devices)
+        self.overlap = overlap and goes_beside(parts)
         spans = tile_spans(network, plan, topology.tile)
         shared, slices = divided_specs(network, spans)
 

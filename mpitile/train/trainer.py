@@ -19,7 +19,7 @@ from mpitile.layers.base import Step
 from mpitile.network.spec import Network
 from mpitile.plan.memory.bytes import Shared, most_shared
 from mpitile.plan.partition import Partition
-from mpitile.plan.recording import EVERYONE, GRADIENTS, IMAGES, METRICS
+from mpitile.plan.recording import EVERYONE, GRADIENTS, IMAGES, METRICS, UPDATE
 from mpitile.plan.sums.reduction import direct
 from mpitile.runtime.calibrate import choose_kernels
 from mpitile.runtime.parameters import Parameters
@@ -48,6 +48,7 @@ class Trainer:
     Parameters
     ----------
     recorder : is told what the rank does.
+    anywhere : whether sums go beside the passes inside one device, too.
 
     Attributes
     ----------
@@ -56,7 +57,13 @@ class Trainer:
     group : this rank's place among devices.
     """
 
-    def __init__(self, job: Job, topology: Topology, recorder: Unrecorded | None = None) -> None:
+    def __init__(
+        self,
+        job: Job,
+        topology: Topology,
+        recorder: Unrecorded | None = None,
+        anywhere: bool = False,
+    ) -> None:
         self.job = job
         self._recorder = recorder or Unrecorded()
         self.topology = topology
@@ -71,6 +78,7 @@ class Trainer:
             tiling.ranks_per_device,
             _shared(job),
             train.overlap,
+            anywhere,
         )
         self._state.draw(train.seed)
         self.group = self._state.group
@@ -244,7 +252,7 @@ class Trainer:
         with self._clock.measure("reduce"), self._recorder.reductions(self._state.sums):
             self._state.begin_sum()
             self._state.end_sum()
-        self._recorder.mark("update")
+        self._recorder.mark(UPDATE)
         with self._clock.measure("compute"):
             self._state.update(rate, self.job.batch, self.done + 1)
         self._recorder.mark("values")

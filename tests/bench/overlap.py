@@ -16,7 +16,6 @@ import argparse
 import json
 import os
 import sys
-from collections import Counter
 from statistics import median
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -89,35 +88,9 @@ def live(place: str, batch: int, options, factor: float) -> None:
         print_row("live", place, batch, way, step, report["device_seconds_per_second"])
 
 
-def behind(program):
-    """The same work with sums behind it, in place of buckets beside it."""
-    from mpitile.plan.recording import (
-        GRADIENTS,
-        BeginBucket,
-        BeginSum,
-        BeginValues,
-        EndBuckets,
-        EndSum,
-        EndValues,
-    )
-
-    sizes = Counter()
-    for event in program:
-        if isinstance(event, BeginBucket):
-            sizes[event.ranks] += event.size
-    sums = [BeginSum(size, GRADIENTS, ranks) for ranks, size in sizes.items()]
-    found = []
-    for event in program:
-        if isinstance(event, EndBuckets):
-            found += [*sums, *[EndSum()] * len(sums)]
-        elif not isinstance(event, BeginBucket | BeginValues | EndValues):
-            found.append(event)
-    return tuple(found)
-
-
 def simulated(devices: int, batch: int, options, factor: float) -> None:
     """One recording, played on the Pis both ways."""
-    from mpitile.plan.recording import scaled
+    from mpitile.plan.recording import behind, scaled
     from mpitile.plan.simulation.simulate import simulate
     from mpitile.train.recording import record
 

@@ -11,8 +11,10 @@ from mpitile.comm.local import run_ranks
 from mpitile.comm.recorded import RecordedCommunicator
 from mpitile.comm.recorder import HALOS, Recorder
 from mpitile.plan.recording import (
+    ADDING,
     EVERYONE,
     FORWARD,
+    UPDATE,
     BeginBucket,
     BeginExchange,
     BeginSum,
@@ -172,7 +174,7 @@ def test_work_on_buckets_is_counted_apart_and_stands_beside():
         with recorder.beside():
             channel.end()
         now = time.perf_counter()
-        recorder.end_buckets(0.25)
+        recorder.end_buckets(0.5, 0.25)
         recorder.flights("bucket", [[(now - 0.02, now), (now - 0.01, now)]])
         recorder.end_step()
         return recorder
@@ -181,7 +183,7 @@ def test_work_on_buckets_is_counted_apart_and_stands_beside():
         (program,) = recorder.steps
         events = [event for event in program if not isinstance(event, Compute)]
         assert events == [BeginBucket(16), BeginBucket(8), EndBuckets()]
-        assert Compute(0.25, "update") in program
+        assert program[-4:-2] == (Compute(0.5, ADDING), Compute(0.25, UPDATE))
         weights = [
             event.seconds
             for event in program

@@ -15,6 +15,9 @@ from mpitile.plan.costs.predict import predict
 from mpitile.plan.partition import Partition
 from mpitile.plan.plan import Plan
 from mpitile.plan.recording import (
+    ADDING,
+    GRADIENTS,
+    UPDATE,
     BeginBucket,
     BeginSum,
     BeginValues,
@@ -23,6 +26,7 @@ from mpitile.plan.recording import (
     EndSum,
     EndValues,
     Recording,
+    behind,
 )
 from mpitile.plan.search.request import first_ranks
 from mpitile.plan.simulation.intervals import FLIGHT
@@ -193,6 +197,22 @@ def test_inside_one_device_a_step_is_the_same():
     assert beside == apart
     told = [predict(network, plan, cost, 8, overlap=on) for on in (False, True)]
     assert told[0] == told[1]
+
+
+def test_what_goes_beside_passes_stands_behind_them_in_one_device():
+    some = (0, 1)
+    program = (
+        *(BeginValues(8), work(1.0), EndValues(1)),
+        *(BeginBucket(4, some), BeginBucket(200), work(2.0), BeginBucket(100)),
+        *(Compute(3.0, ADDING), Compute(4.0, UPDATE), EndBuckets(), work(5.0)),
+    )
+    sums = (BeginSum(300, GRADIENTS), BeginSum(4, GRADIENTS, some), EndSum(), EndSum())
+    alone = (work(1.0), work(2.0), *sums, Compute(4.0, UPDATE), work(5.0))
+    assert behind(program) == alone
+    assert behind(alone) == alone
+    assert behind((BeginBucket(8), EndBuckets())) == (BeginSum(8, GRADIENTS), EndSum())
+    machine = cluster(2, inside=LINK, adding=100.0)
+    assert simulate([program] * 2, machine) == simulate([alone] * 2, machine)
 
 
 def test_buckets_follow_the_last_pass_alone(problem):

@@ -14,7 +14,17 @@ from mpitile.errors import InputError
 from mpitile.plan.clusters.cluster import Cluster, Device, DeviceSpeed, Link
 from mpitile.plan.costs.cost import Cost
 from mpitile.plan.partition import Partition
-from mpitile.plan.recording import IMAGES, BeginExchange, Compute, Recording, total_seconds
+from mpitile.plan.recording import (
+    GRADIENTS,
+    IMAGES,
+    BeginBucket,
+    BeginExchange,
+    Compute,
+    Recording,
+    behind,
+    total_seconds,
+)
+from mpitile.plan.simulation.intervals import FLIGHT, REDUCE
 from mpitile.plan.simulation.program_check import check_programs
 from mpitile.plan.simulation.programs import StepSize, step_programs
 from mpitile.plan.simulation.simulate import simulate
@@ -30,10 +40,13 @@ FAST = DeviceSpeed(
     update={"sgd": 1e-9, "adam": 1e-9},
 )  # fmt: skip
 NOTHING = Link(0.0, math.inf)
+# Two sums at the end of a step.
+FIGURES = -4
 
 
-def cluster(ranks):
-    return Cluster((Device("here", ranks, None, FAST),), NOTHING, NOTHING)
+def cluster(ranks, devices=1):
+    alike = (Device("here", ranks // devices, None, FAST),) * devices
+    return Cluster(alike, NOTHING, NOTHING)
 
 
 CASES = {
@@ -91,18 +104,35 @@ def layers(program):
 def test_the_predicted_program_is_the_one_that_runs(job):
     recording = record(job, 1)
     check_programs(recording.programs)
-    cost = Cost(job.network, cluster(job.plan.ranks), 8)
     size = StepSize(job.pass_images, job.subdivisions, job.optimizer, job.settings.train.overlap)
-    predicted = step_programs(Partition(job.network, job.plan), cost, size)
-    for rank, (mine, told) in enumerate(zip(predicted, recording.programs, strict=True)):
-        assert communication(mine) == communication(told), f"rank {rank}"
-        assert layers(mine) <= layers(told)
+    for devices in (1, job.plan.ranks):
+        cost = Cost(job.network, cluster(job.plan.ranks, devices), 8)
+        predicted = step_programs(Partition(job.network, job.plan), cost, size)
+        for rank, (mine, told) in enumerate(zip(predicted, recording.programs, strict=True)):
+            own = communication(behind(told) if devices == 1 else told)
+            # But for what devices have sent, by which figures of several are longer.
+            assert communication(mine)[:FIGURES] == own[:FIGURES], f"rank {rank}"
+            assert layers(mine) <= layers(told)
+
+
+def test_a_recording_is_for_several_devices_and_for_one(tmp_path):
+    tiling = {"grid": "2x2", "groups": [0, 3]}
+    job = make_job(small_settings(tmp_path, detector(), tmp_path, tiling=tiling), 4)
+    programs = record(job, 1).programs
+    assert all(any(isinstance(event, BeginBucket) for event in own) for own in programs)
+    sums = {}
+    for devices in (1, 2):
+        line = simulate(programs, cluster(4, devices))
+        sums[devices] = {each.name for each in line.intervals if each.kind in (FLIGHT, REDUCE)}
+    assert f"sum of {GRADIENTS}" in sums[1]
+    assert not any("bucket" in name for name in sums[1])
+    assert "bucket 0" in sums[2]
 
 
 def test_on_a_perfect_network_the_slowest_rank_decides(job):
     recording = record(job, 2)
     timeline = simulate(recording.programs, cluster(recording.ranks), eager=math.inf)
-    seconds = [total_seconds(program) for program in recording.programs]
+    seconds = [total_seconds(behind(program)) for program in recording.programs]
     # Ranks wait for each other more often than once; each wait can only add.
     assert max(seconds) <= timeline.seconds * (1 + 1e-9)
     assert timeline.seconds <= sum(seconds) * (1 + 1e-9)

@@ -21,6 +21,7 @@ from mpitile.plan.recording import (
     FORWARD,
     GRADIENTS,
     METRICS,
+    UPDATE,
     BeginBucket,
     BeginExchange,
     BeginGather,
@@ -58,7 +59,7 @@ class StepSize:
     images : of a pass over all replicas.
     passes : of a step.
     optimizer : "sgd" or "adam".
-    overlap : whether gradients are summed beside the last backward pass.
+    overlap : whether gradients are summed beside the last backward pass, on several devices.
     """
 
     images: int
@@ -224,7 +225,7 @@ class _Step:
         if self._overlap:
             for adding in self._adding:
                 seconds += adding[rank]
-        yield Compute(seconds, "update")
+        yield Compute(seconds, UPDATE)
         if self._overlap:
             yield EndBuckets()
         for figures in (1 + self._devices, _FIGURES):

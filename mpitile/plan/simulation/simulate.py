@@ -9,7 +9,7 @@ from mpitile.errors import InputError
 from mpitile.plan.clusters.cluster import Cluster
 from mpitile.plan.clusters.devices import cluster_devices
 from mpitile.plan.clusters.wires import EAGER_BYTES
-from mpitile.plan.recording import GRADIENTS, IMAGES, METRICS, Members, Program
+from mpitile.plan.recording import GRADIENTS, IMAGES, METRICS, Members, Program, behind
 from mpitile.plan.simulation.clockwork import Clockwork
 from mpitile.plan.simulation.collectives import (
     ALGORITHMS,
@@ -22,6 +22,7 @@ from mpitile.plan.simulation.collectives import (
 from mpitile.plan.simulation.gather_messages import with_messages
 from mpitile.plan.simulation.intervals import Timeline
 from mpitile.plan.simulation.program_check import check_programs
+from mpitile.plan.sums.completion import goes_beside
 
 
 def simulate(
@@ -32,6 +33,8 @@ def simulate(
     keep: bool = True,
 ) -> Timeline:
     """Run the programs of all ranks, predicted or recorded, on a cluster.
+
+    On a single device sums that go beside the passes elsewhere are behind them, as there.
 
     Parameters
     ----------
@@ -54,6 +57,8 @@ def simulate(
         )
     check_programs(programs)
     devices = cluster_devices(cluster)
+    if not goes_beside(len(devices)):
+        programs = tuple(map(behind, programs))
     ways = {GRADIENTS: ALGORITHMS[algorithm], **halves(algorithm)}
 
     @cache

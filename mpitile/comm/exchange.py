@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from mpitile.comm.communicator import Channel, Communicator
 from mpitile.geometry.transfers import Message, Piece, Transfers
-from mpitile.kernels.boxes import BufferedCells
+from mpitile.kernels.boxes import BufferedCells, Move, moving
 from mpitile.kernels.tile import Tile
 
 Tiles = Mapping[int, Tile]
 # A message and the memory that it is packed in.
 _Packed = tuple[Message, np.ndarray]
-# What is called in turn.
-_Moves = Sequence[Callable[[], None]]
 
 
 class Exchange:
@@ -51,26 +48,25 @@ class Exchange:
             _buffers(transfers.sends, values),
             _buffers(transfers.receives, targets),
         )
-        self._pack = [cells.pack for _, _, cells in _cells(outgoing, values)]
-        self._unpack = [cells.unpack for _, _, cells in _cells(incoming, targets)]
-        self._copy = [
-            partial(np.copyto, copy, home) for copy, home in _local(transfers, copies, values)
-        ]
-        self._pack_back: list[Callable[[], None]] = []
-        for _, piece, cells in _cells(incoming, {**deltas, **copy_deltas}):
-            copied = piece.tensor in copy_deltas
-            self._pack_back += [cells.pack] if copied else [cells.pack, cells.clear]
+        self._pack = moving(cells.pack for _, _, cells in _cells(outgoing, values))
+        self._unpack = moving(cells.unpack for _, _, cells in _cells(incoming, targets))
+        self._copy = moving(
+            Move("copy", copy, home) for copy, home in _local(transfers, copies, values)
+        )
+        self._pack_back = moving(
+            cells.pack if piece.tensor in copy_deltas else cells.take
+            for _, piece, cells in _cells(incoming, {**deltas, **copy_deltas})
+        )
         sums = [(peer, cells.add) for peer, _, cells in _cells(outgoing, deltas)]
-        own = [
-            partial(np.add, home, copy, home)
-            for home, copy in _local(transfers, deltas, copy_deltas)
-        ]
+        own = [Move("add", home, copy) for home, copy in _local(transfers, deltas, copy_deltas)]
         # In the order of ranks: the sum is reproducible.
-        self._add = [
-            *(add for peer, add in sums if peer < team.rank),
-            *own,
-            *(add for peer, add in sums if peer > team.rank),
-        ]
+        self._add = moving(
+            [
+                *(add for peer, add in sums if peer < team.rank),
+                *own,
+                *(add for peer, add in sums if peer > team.rank),
+            ]
+        )
         sends = [(message.peer, buffer) for message, buffer in outgoing]
         receives = [(message.peer, buffer) for message, buffer in incoming]
         self._bytes = sum(buffer.nbytes for _, buffer in [*sends, *receives])
@@ -89,29 +85,24 @@ class Exchange:
 
     def begin_forward(self) -> None:
         """Pack and send owned cells."""
-        _move(self._pack)
+        self._pack()
         self._forward.begin()
-        _move(self._copy)
+        self._copy()
 
     def end_forward(self) -> None:
         """Receive, and fill the halos and copies."""
         self._forward.end()
-        _move(self._unpack)
+        self._unpack()
 
     def begin_adjoint(self) -> None:
         """Pack and send partial deltas of halos and copies to their owners; clear the halos."""
-        _move(self._pack_back)
+        self._pack_back()
         self._backward.begin()
 
     def end_adjoint(self) -> None:
         """Receive partial deltas and add them."""
         self._backward.end()
-        _move(self._add)
-
-
-def _move(moves: _Moves) -> None:
-    for move in moves:
-        move()
+        self._add()
 
 
 def _buffers(messages: tuple[Message, ...], tiles: Tiles) -> list[_Packed]:

@@ -1,25 +1,64 @@
-"""Cells of a box to and from flat buffers, in the order image, row, column, channel."""
+"""Cells of boxes to and from flat buffers, in the order image, row, column, channel."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 
 from mpitile.geometry.box import Box
 from mpitile.kernels import _boxes
-from mpitile.kernels.checks import check_inside, check_tile, part
+from mpitile.kernels.checks import DTYPES, check_inside, check_tile
+from mpitile.kernels.prepared import Run
 from mpitile.kernels.tile import Tile
 
 Channels = tuple[int, int]
+Operation = Literal["copy", "take", "add"]
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """What happens between the cells of two arrays.
+
+    Attributes
+    ----------
+    operation : "copy" overwrites the target, "add" adds the source to it, "take" is a copy that
+        leaves zeros in the source.
+    target, source : (images, rows, columns, channels) of one dtype, float32 or float64, with the
+        channels of a cell next to each other; writeable and without memory in common.
+    """
+
+    operation: Operation
+    target: np.ndarray
+    source: np.ndarray
+
+
+def moving(moves: Iterable[Move]) -> Run:
+    """All of them in turn, in one call, which costs little more than the memory's time.
+
+    It keeps the arrays' memory alive. Raises `ValueError` here for what cannot be moved.
+    """
+    moves = list(moves)
+    for move in moves:
+        _check(move)
+    return _boxes.Moves(
+        [
+            (
+                move.operation,
+                move.target.dtype.name,
+                move.target.view(np.uint8),
+                move.source.view(np.uint8),
+            )
+            for move in moves
+            if move.target.size
+        ]
+    )
 
 
 class BufferedCells:
     """The cells `box` of all images of a tile, and their place in a buffer.
-
-    Everything is checked and found when one is made, so that moving the cells costs little more
-    than the memory's time.
 
     Parameters
     ----------
@@ -31,9 +70,9 @@ class BufferedCells:
     ----------
     end : the offset behind them, so that several boxes can share a buffer.
     pack : copies the cells to the buffer.
+    take : does so, and sets them to zero.
     unpack : overwrites them from the buffer.
     add : adds the buffer to them.
-    clear : sets them to zero.
     """
 
     def __init__(
@@ -46,38 +85,29 @@ class BufferedCells:
     ) -> None:
         span = tile.first_channel, tile.first_channel + tile.array.shape[3]
         self.end = _end(tile, box, buffer, offset, channels or span)
-        moves: _Views | _Loops = _Views(tile, box, buffer[offset : self.end], channels)
-        # The compiled loops move all channels of a cell at once.
-        if self.end > offset and channels in (None, span):
-            moves = _Loops(tile, box, buffer, offset)
-        self.pack, self.unpack = moves.pack, moves.unpack
-        self.add, self.clear = moves.add, moves.clear
-
-
-class _Loops:
-    """By compiled loops, of which a column of short runs takes half as long as by NumPy's."""
-
-    def __init__(self, tile: Tile, box: Box, buffer: np.ndarray, offset: int) -> None:
-        dtype = "float" if buffer.dtype == np.float32 else "double"
-        cells = part(tile, box)
-
-        def move(loops: Mapping[str, Callable[..., None]]) -> Callable[[], None]:
-            return partial(loops[dtype], tile.array, buffer, offset, *cells)
-
-        self.pack, self.unpack = move(_boxes.pack), move(_boxes.unpack)
-        self.add = move(_boxes.unpack_add)
-        self.clear = partial(_boxes.clear[dtype], tile.array, *cells)
-
-
-class _Views:
-    """By NumPy."""
-
-    def __init__(self, tile: Tile, box: Box, room: np.ndarray, channels: Channels | None) -> None:
         cells = tile.view(box, channels)
-        room = room.reshape(cells.shape)
-        self.pack, self.unpack = partial(np.copyto, room, cells), partial(np.copyto, cells, room)
-        self.add = partial(np.add, cells, room, cells)
-        self.clear = partial(np.copyto, cells, 0)
+        room = buffer[offset : self.end].reshape(cells.shape)
+        self.pack, self.take = Move("copy", room, cells), Move("take", room, cells)
+        self.unpack, self.add = Move("copy", cells, room), Move("add", cells, room)
+
+
+def _check(move: Move) -> None:
+    """Raise `ValueError` unless the compiled loops may do it."""
+    if move.operation not in get_args(Operation):
+        raise ValueError(
+            f"operation: expected one of {get_args(Operation)}, got {move.operation!r}"
+        )
+    target, source = move.target, move.source
+    if target.ndim != 4 or target.shape != source.shape:
+        raise ValueError(
+            f"source: expected 4 dimensions of target's shape {target.shape}, got {source.shape}"
+        )
+    if target.dtype not in DTYPES or target.dtype != source.dtype:
+        raise ValueError(
+            f"source: expected float32 or float64 as target's {target.dtype}, got {source.dtype}"
+        )
+    if np.may_share_memory(target, source):
+        raise ValueError("source: expected no memory of the target")
 
 
 def _end(tile: Tile, box: Box, buffer: np.ndarray, offset: int, channels: Channels) -> int:

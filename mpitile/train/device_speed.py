@@ -1,4 +1,4 @@
-"""Measures the device of a rank: its layers on tiles of many sizes, its updates, its memory."""
+"""Measures the device of a rank: its layers on tiles of many sizes, sums and updates, memory."""
 
 from __future__ import annotations
 

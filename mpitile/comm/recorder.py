@@ -60,7 +60,7 @@ class Unrecorded:
         """Gradients of these are complete: their sums go on beside what follows."""
 
     def end_buckets(self, adding: float, updating: float) -> None:
-        """All of them have been waited for; they took so many seconds of CPU time."""
+        """All of them have been waited for; their sums and updates took these seconds of CPU."""
 
     def values(self, sizes: Sequence[Among]) -> None:
         """New values of so many bytes are under way since the step before."""

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from mpitile.errors import InputError
 
@@ -60,7 +60,14 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
         with Image.open(path) as image:
             yield image
     except _READ_ERRORS as error:
-        raise InputError(f"{path}: expected a readable image, got: {error}") from error
+        raise InputError(f"{path}: expected a readable image, got: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong, without the file's name, which the message begins with."""
+    if isinstance(error, UnidentifiedImageError):
+        return "a file of no known format"
+    return getattr(error, "strerror", None) or str(error)
 
 
 def _rgb(image: Image.Image) -> np.ndarray:

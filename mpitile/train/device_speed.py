@@ -1,4 +1,4 @@
-"""Measures the device of a rank: its layers on tiles of many sizes, its updates, its memory."""
+"""Measures the device of a rank: its layers on tiles of many sizes, sums and updates, memory."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from mpitile.network.spec import Network
 from mpitile.plan.by_rule import default_groups, split_at_whole_inputs
 from mpitile.plan.clusters.cluster import Point
 from mpitile.plan.memory.arena import lay_out
+from mpitile.plan.memory.bytes import parameter_elements
 from mpitile.plan.memory.lifetimes import pass_buffers
 from mpitile.plan.partition import Partition
 from mpitile.plan.plan import Plan
@@ -77,6 +78,7 @@ def measure_device(
 
     Parameters
     ----------
+    networks : of which one at least is trained.
     neighbours : ranks on this device, itself included.
     seconds : about how long it may take.
 
@@ -97,6 +99,9 @@ def measure_device(
                 f"the memory of a device with {neighbours} rank(s)"
             )
         times += found
+    # Its arrays may not stand beside another network's.
+    del parameters
+    parameters = Parameters(max(networks, key=trained_count), np.float32)
     piece, copy = _packing(times)
     return Measured(
         points=merged(time.points for time in times),
@@ -107,6 +112,12 @@ def measure_device(
         update=_updates(parameters, room),
         share=min(1.0, sum(time.cpu for time in times) / sum(time.wall for time in times)),
     )
+
+
+def trained_count(network: Network) -> int:
+    """How many numbers of a network are trained."""
+    trained, _ = parameter_elements(network)
+    return trained
 
 
 def device_memory() -> int | None:

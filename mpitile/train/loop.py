@@ -82,6 +82,20 @@ class Run:
         """Something about the data that the user should know."""
         self.tell("remark", text)
 
+    @property
+    def failed(self) -> bool:
+        """Whether this rank could not write one of the folder's files."""
+        return self.folder is not None and self.folder.failure is not None
+
+    def check_files(self) -> None:
+        """Raise on all ranks what rank 0 could not write. Collective."""
+        failure = self.folder.failure if self.folder else None
+        failure = self.trainer.topology.world.broadcast(failure)
+        if failure:
+            # All ranks end: no message may be left under way.
+            self.trainer.settle()
+            raise failure
+
 
 def train(
     settings: RunSettings,
@@ -152,7 +166,8 @@ def _train_stretch(run: Run, stretch: Stretch, stop_wanted: Callable[[], bool]) 
         job, trainer.topology, trainer.program, run.images, passes, run.remark
     ) as feeder:
         while trainer.done < stretch.stop:
-            metrics, stop = trainer.step(feeder, stop_wanted)
+            # A row that could not be written is told with the next step's figures.
+            metrics, stop = trainer.step(feeder, lambda: run.failed or stop_wanted())
             if run.folder:
                 run.folder.add_metrics(metrics)
             run.console.update(metrics.step, metrics.loss, metrics.images_per_s)
@@ -160,7 +175,9 @@ def _train_stretch(run: Run, stretch: Stretch, stop_wanted: Callable[[], bool]) 
 
 
 def _after_step(run: Run, stop: bool) -> None:
-    """Validate and save where it is time to, and end the run where a signal came."""
+    """Validate and save where it is time to; end the run where a signal or a failure came."""
+    if stop:
+        run.check_files()
     settings, done = run.trainer.job.settings, run.trainer.done
     last = done == run.steps
     if run.validation and (last or _due(done, settings.train.validate_every)):
@@ -235,9 +252,10 @@ def _finish(run: Run) -> None:
     _measure_memory(run)
     path = _write_weights(run, "final.weights")
     run.tell("done", f"trained {run.trainer.done} steps; weights in {path}")
-    run.trainer.close()
     if run.folder:
         run.folder.close()
+    run.check_files()
+    run.trainer.close()
 
 
 def _write_weights(run: Run, name: str) -> Path:

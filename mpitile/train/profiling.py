@@ -16,7 +16,13 @@ from mpitile.network.spec import Layer, Network
 from mpitile.plan.clusters.cluster import Cluster, Device, DeviceSpeed
 from mpitile.plan.costs.layer_class import WHOLE_ROWS, Work, layer_class, layer_work
 from mpitile.runtime.fitting import Sample, fit_rates
-from mpitile.train.device_speed import Measured, device_memory, measure_device, merged
+from mpitile.train.device_speed import (
+    Measured,
+    device_memory,
+    measure_device,
+    merged,
+    trained_count,
+)
 
 # Devices of one model that differ by less are taken to be equal.
 _ALIKE = 1.15
@@ -72,9 +78,12 @@ def profile(
 
     Raises
     ------
-    InputError : on all ranks, where they are not numbered host by host, or not even a small
-        tile of a network fits into memory.
+    InputError : on all ranks, where they are not numbered host by host, not even a small tile
+        of a network fits into memory, or no network has weights.
     """
+    if not any(map(trained_count, networks)):
+        names = ", ".join(network.name for network in networks)
+        raise InputError(f"{names}: expected a network with weights to train, but there are none")
     hosts = host_ranks(world.allgather(socket.gethostname()))
     tell(f"links of {len(hosts)} device(s)")
     inside, between, medium = measure_links(world, hosts)

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from mpitile.checkpoint.files import replace_text
 from mpitile.errors import InputError
@@ -59,6 +59,10 @@ class RunFolder:
         again, are dropped.
     settings, plan : contents of ``run.toml`` and ``plan.json``.
 
+    Attributes
+    ----------
+    failure : the first thing that could not be written later on, for all ranks to agree on.
+
     Raises
     ------
     InputError : the folder cannot be written to.
@@ -66,6 +70,7 @@ class RunFolder:
 
     def __init__(self, path: Path, step: int, settings: str, plan: Mapping[str, Any]) -> None:
         self.path = path
+        self.failure: InputError | None = None
         try:
             path.mkdir(parents=True, exist_ok=True)
             replace_text(path / SETTINGS, settings)
@@ -80,28 +85,32 @@ class RunFolder:
         """Append a row; it is on its way to disk when this returns."""
         cells = zip(COLUMNS, astuple(metrics), strict=True)
         values = [value if name in _EXACT else f"{value:.6g}" for name, value in cells]
-        with self._writing():
+        with self._writing(self._metrics):
             csv.writer(self._metrics, lineterminator="\n").writerow(values)
             self._metrics.flush()
 
     def add_event(self, event: str, **details: Any) -> None:
         """Append a line with a time stamp (seconds since 1970)."""
         record = {"time": round(time.time(), 3), "event": event, **details}
-        with self._writing():
+        with self._writing(self._events):
             self._events.write(json.dumps(_finite(record)) + "\n")
             self._events.flush()
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
+    def _writing(self, file: TextIO) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            raise _unwritable(self.path, error) from error
+            name = Path(file.name).name
+            self.failure = self.failure or InputError(
+                f"output.dir {self.path}: {name} cannot be written: {error.strerror}"
+            )
 
     def close(self) -> None:
         """Close both files."""
-        self._metrics.close()
-        self._events.close()
+        for file in (self._metrics, self._events):
+            with self._writing(file):
+                file.close()
 
 
 # The run's own copy of its network: run.toml names the file as the user did, from another place.

@@ -46,7 +46,7 @@ class DataSettings:
 class TrainSettings:
     """``[train]``; what is left out comes from the cfg.
 
-    `overlap` adds up gradients while others are still being computed.
+    `overlap` adds up gradients while others are still being computed, on several devices.
     """
 
     steps: int | None = None
@@ -213,6 +213,9 @@ def _section(name: str, kind: type, table: Any, path: Path) -> Any:
 
 def _check_value(section: str, key: str, value: Any, kind: Any, path: Path) -> None:
     where = f"{path}: {section}.{key} = {value!r}"
+    if key == "memory_limit":
+        # A number without its unit is no string, but the unit is what is missing.
+        parse_bytes(value, f"{path}: {section}.{key}")
     if not _fits(value, kind):
         raise InputError(f"{where}: expected {_describe(kind)}")
     if isinstance(value, int) and value >= 2**63:
@@ -222,8 +225,6 @@ def _check_value(section: str, key: str, value: Any, kind: Any, path: Path) -> N
     least = _LEAST.get((section, key))
     if least is not None and not isinstance(value, str) and value < least:
         raise InputError(f"{where}: expected at least {least}")
-    if key == "memory_limit":
-        parse_bytes(value, f"{path}: {section}.{key}")
 
 
 def _refuse_unknown(table: dict[str, Any], known: Any, what: str, plural: str) -> None:

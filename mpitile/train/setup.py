@@ -226,7 +226,8 @@ def read_names(path: Path) -> list[str]:
     try:
         lines = path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: class names cannot be read: {error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path}: class names cannot be read: {reason}") from error
     return [line.strip() for line in lines if line.strip()]
 
 

@@ -147,10 +147,10 @@ def refused(result):
 
 DETECT_REFUSES = [
     ({"--weights": "none.weights"}, "none.weights: cannot be read"),
-    ({"--names": "none.names"}, "none.names: class names cannot be read"),
+    ({"--names": "none.names"}, "none.names: class names cannot be read: No such"),
     ({"--cfg": "classifier.cfg"}, "detect needs a network that ends with [region]"),
     ({"--threshold": "2"}, "--threshold 2.0: expected a number in [0, 1]"),
-    ({"image": "none.png"}, "none.png: expected a readable image"),
+    ({"image": "none.png"}, "mpitile: none.png: expected a readable image, got: No such"),
     ({"--out": "file"}, "file"),
     ({"--names": "two.names"}, "two.names: expected 3 names"),
 ]

@@ -134,3 +134,15 @@ def test_a_broken_chunk_of_a_png_is_named(tmp_path, picture):
     path.write_bytes(content[:second] + b"ID\x00T" + content[second + 4 :])
     with pytest.raises(InputError, match=r"a\.png"):
         read_image(path)
+
+
+def test_what_is_wrong_is_told_without_the_name_again(tmp_path):
+    (tmp_path / "text.png").write_text("no image")
+    for name, reason in (
+        ("none.png", "No such file or directory"),
+        ("text.png", "a file of no known format"),
+    ):
+        with pytest.raises(InputError) as caught:
+            read_image(tmp_path / name)
+        said = f"{tmp_path / name}: expected a readable image, got: {reason}"
+        assert str(caught.value) == said

@@ -1,5 +1,6 @@
 """Simulated and predicted steps whose sums and new values go on beside their passes."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -227,3 +228,18 @@ def test_buckets_follow_the_last_pass_alone(problem):
         assert len(weights) == 3 * len(network.layers)
         assert begun[0] > weights[2 * len(network.layers)]
         assert sum(isinstance(event, EndBuckets) for event in program) == 1
+
+
+def test_slices_are_added_up_inside_one_device_too():
+    """Those of replicas that share it; nothing travels, but adding takes its time."""
+    network, plan = parse_network(NET, "net"), Plan(Grid(1, 2), (0, 1, 2, 3), 2, filters=(2, 3))
+    board = first_ranks(read_cluster(PI3), 4)
+    (device,) = board.devices
+    slow = replace(board, devices=(replace(device, speed=replace(device.speed, sum=1e6)),))
+    cost = Cost(network, slow)
+    line = simulate(step_programs(Partition(network, plan), cost, StepSize(8)), slow, keep=False)
+    told = predict(network, plan, cost, 8)
+    elements = 3 * 3 * (16 * 64 + 64 * 128) + 2 * (64 + 128)
+    # A half of the slices each, of which a rank of either replica adds up one half.
+    assert told.ranks[0].reduce > elements / 4 * 4 / 1e6
+    assert told.step_seconds == pytest.approx(line.seconds, rel=0.1)

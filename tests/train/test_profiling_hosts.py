@@ -86,6 +86,19 @@ def test_too_little_memory_is_an_error_on_all_ranks(monkeypatch):
         run_ranks(2, lambda world: profiling.profile(world, [NETWORK], 5.0, lambda text: None))
 
 
+def test_rates_of_weights_are_those_of_a_network_that_has_some():
+    pool = parse_network("[net]\nheight=16\nwidth=16\n[maxpool]\nsize=2\nstride=2\n", "pool")
+
+    def measure(networks):
+        return run_ranks(2, lambda world: profiling.profile(world, networks, 0.5, lambda t: None))
+
+    for cluster in measure([NETWORK, pool]):
+        speed = cluster.devices[0].speed
+        assert min(speed.sum, speed.clear, *speed.update.values()) > 0
+    with pytest.raises(InputError, match="pool: expected a network with weights to train"):
+        measure([pool])
+
+
 def test_no_time_leaves_a_point_at_least(monkeypatch):
     monkeypatch.setattr(device_speed, "_IMAGES", (1,))
     found = profiling.profile(run_ranks(1, lambda world: world)[0], [NETWORK], 1e-9, lambda t: None)

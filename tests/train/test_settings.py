@@ -54,7 +54,7 @@ KEYS = {
     "tiling.replicas": (["1", "4", '"auto"'], ["0", "1.0", '"1"']),
     "tiling.ranks_per_device": (["1", "4", '"auto"'], ["0", "1.0", '"2"', "true"]),
     "tiling.groups": (["[0, 4, 8]", '"auto"', "[]"], ["4", '"0,4"', "[0.5]", "[true]", '["a"]']),
-    "tiling.memory_limit": (['"700MB"'], ["700", "1.5", '"much"']),
+    "tiling.memory_limit": (['"700MB"'], ["700", "1.5", '"much"', "true", '["1MB"]']),
     "tiling.row_weights": (["[1, 2.5]"], ["1", '["1"]', "[true]", "[nan]", "[inf]"]),
     "tiling.column_weights": (["[1.5]"], ["1.5", "[[1]]", "[nan]"]),
     "tiling.recompute": (
@@ -139,6 +139,11 @@ def test_what_was_expected_is_said(tmp_path):
         ({"train.learning_rate": "nan"}, "train.learning_rate = nan: expected a finite number"),
         ({"data.names": "3"}, "expected a list of a string or a string"),
         ({"checkpoint.partner": "1"}, "expected true or false"),
+        (
+            {"tiling.memory_limit": "20"},
+            "tiling.memory_limit = 20: expected a positive number and a unit out of B, kB, MB, GB, "
+            "KiB, MiB, GiB, such as '700MB'",
+        ),
     ):
         with pytest.raises(InputError, match=re.escape(expected)):
             read_settings(write(tmp_path, changes))

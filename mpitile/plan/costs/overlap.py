@@ -48,7 +48,7 @@ class _Links:
         return (twice - once) / 2
 
     def _peers_way(self, layer: int) -> float:
-        """The same for a filter-parallel layer's slices, over replicas."""
+        """The same for a filter-parallel layer's slices, over replicas on several devices."""
         plan, described = self._partition.plan, self._partition.network.layers[layer]
         if plan.replicas == 1 or layer not in plan.filters:
             return 0.0
@@ -56,7 +56,7 @@ class _Links:
         channels = described.output_shape.channels
         spans = self._partition.spans[layer]
         sizes = [each * (stop - start) // channels for start, stop in spans]
-        return self._peers.seconds(sizes) / 2 if any(sizes) else 0.0
+        return self._peers.seconds(sizes) / 2 if self._peers.travel(sizes) else 0.0
 
 
 class BesideBackward(_Links):

@@ -58,7 +58,7 @@ def predict(
     ----------
     images : of a step over all replicas.
     subdivisions : passes of a step.
-    overlap : whether gradients are summed beside the last backward pass.
+    overlap : whether gradients are summed beside the last backward pass, on several devices.
     """
     step = _Step(Partition(network, plan), cost, images // subdivisions)
     devices = len(first_devices(cost.cluster, plan.ranks))

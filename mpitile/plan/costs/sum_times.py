@@ -102,14 +102,16 @@ class PeerSums:
 
     def seconds(self, sizes: Sequence[float]) -> float:
         """To add up so many bytes of each tile and hand out the values."""
+        return self.travel(sizes) + max(self.adding(sizes))
+
+    def travel(self, sizes: Sequence[float]) -> float:
+        """Between devices alone; nothing where every tile's ranks share one."""
         out, into = ([0] * len(self._cost.cluster.devices) for _ in range(2))
         for place, load in zip(self._places, self._loads(sizes), strict=True):
             out[place] += load.sent
             into[place] += load.received
-        if not any(out):
-            return 0.0
         # The values come back the way that the sums went.
-        return 2 * self._cost.between_devices(out, into) + max(self.adding(sizes))
+        return 2 * self._cost.between_devices(out, into)
 
     def adding(self, sizes: Sequence[float]) -> list[float]:
         """In which each rank adds up its part, inside its device and from others."""

@@ -33,7 +33,7 @@ class Request:
     filters : "auto", "none", or numbers of the filter-parallel layers.
     row_weights, column_weights : None for equal ones, or by speed on a mixed cluster.
     memory_limit : bytes that the ranks of a device may take, beside the device's memory.
-    overlap : whether gradients are summed beside the last backward pass of a step.
+    overlap : whether gradients are summed beside the last backward pass, on several devices.
     """
 
     network: Network

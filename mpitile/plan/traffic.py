@@ -20,14 +20,16 @@ def whole_parts(partition: Partition, group: int) -> dict[int, tuple[Part, ...]]
         return {}
     tiles = range(partition.plan.grid.tiles)
     return {
-        tensor: tuple(_part(partition, tensor, tile) for tile in tiles)
+        tensor: tuple(
+            Part(partition.owned(tensor, tile), _channels(partition, tensor, tile))
+            for tile in tiles
+        )
         for tensor in sorted(partition.copied[group])
     }
 
 
-def _part(partition: Partition, tensor: int, tile: int) -> Part:
-    every = (0, partition.network.shape(tensor).channels)
-    return Part(partition.owned(tensor, tile), partition.channels(tensor, tile) or every)
+def _channels(partition: Partition, tensor: int, tile: int) -> tuple[int, int]:
+    return partition.channels(tensor, tile) or (0, partition.network.shape(tensor).channels)
 
 
 def group_traffic(partition: Partition, group: int) -> Traffic:
@@ -46,7 +48,7 @@ def group_traffic(partition: Partition, group: int) -> Traffic:
             for owner in _touched(partition, tensor, box):
                 if owner != tile:
                     cells = partition.owned(tensor, owner).intersect(box).cells
-                    first, stop = _part(partition, tensor, owner).channels
+                    first, stop = _channels(partition, tensor, owner)
                     found[owner, tile] += cells * (stop - first)
     return {pair: elements for pair, elements in found.items() if elements}
 

@@ -104,6 +104,7 @@ class ExchangeTimes:
         self._cell_bytes = images * cost.itemsize
         self._places = [plan.grid.position(tile) for tile in range(plan.grid.tiles)]
         self._alike = alike_devices(cost, plan)
+        self._known: dict[tuple, Exchange] = {}
         self._crews = list({crew.tiles for alike in self._alike for crew in alike.crews})
         # Which tile computes on a device of which speed.
         self._pairs = {(alike.device, tile) for alike in self._alike for tile in alike.tiles()}
@@ -120,6 +121,19 @@ class ExchangeTimes:
         ----------
         sliced : how many channels each tile's rank owns of tensors that are divided by them.
         """
+        # Many groups fetch the same.
+        channels = ((tensor, tuple(owned)) for tensor, owned in sliced.items())
+        key = (*rows.items(),), (*columns.items(),), (*channels,)
+        if key not in self._known:
+            self._known[key] = self._seconds(rows, columns, sliced)
+        return self._known[key]
+
+    def _seconds(
+        self,
+        rows: Mapping[int, Intervals],
+        columns: Mapping[int, Intervals],
+        sliced: Mapping[int, Sequence[int]],
+    ) -> Exchange:
         loads = [_Load() for _ in self._places]
         insides = {tiles: _Inside(tiles) for tiles in self._crews}
         for tensor, fetched in rows.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -26,21 +27,19 @@ def lay_out(buffers: Iterable[Buffer]) -> Layout:
     Neural Net Inference", arXiv 2001.03288, algorithm 3.
     """
     offsets: dict[Buffer, int] = {}
+    # From where to where, and when it is in use, in the order of places.
+    placed: list[tuple[int, int, int]] = []
     order = sorted(buffers, key=lambda b: (-b.size, b.first, b.tensor, b.name))
     for buffer in order:
-        together = sorted(
-            (offset, offset + _aligned(other.size))
-            for other, offset in offsets.items()
-            if other.meets(buffer)
-        )
-        lowest = 0
-        for start, end in together:
-            if start - lowest >= _aligned(buffer.size):
-                break
-            lowest = max(lowest, end)
+        size, events, lowest = _aligned(buffer.size), buffer.events, 0
+        for start, end, others in placed:
+            if others & events:
+                if start - lowest >= size:
+                    break
+                lowest = max(lowest, end)
         offsets[buffer] = lowest
-    size = max((offset + _aligned(buffer.size) for buffer, offset in offsets.items()), default=0)
-    return Layout(offsets, size)
+        insort(placed, (lowest, lowest + size, events))
+    return Layout(offsets, max((end for _, end, _ in placed), default=0))
 
 
 def lay_out_common(buffers: Iterable[Buffer]) -> Layout:

@@ -51,9 +51,13 @@ class Buffer:
         """Whether it is in use at an event."""
         return any(first <= event <= last for first, last in self.spans)
 
-    def meets(self, other: Buffer) -> bool:
-        """Whether both are ever in use together."""
-        return any(a[0] <= b[1] and b[0] <= a[1] for a in self.spans for b in other.spans)
+    @property
+    def events(self) -> int:
+        """Those of its use as bits, of which buffers that are ever in use together share one."""
+        found = 0
+        for first, last in self.spans:
+            found |= (2 << last) - (1 << first)
+        return found
 
 
 def pass_buffers(

@@ -79,6 +79,12 @@ class TilePart:
         first, stop = self.slices.get(tensor, (0, network.shape(tensor).channels))
         return stop - first
 
+    def elements(self, network: Network, tensor: int, group: int | None = None) -> int:
+        """Numbers of one image that the tile holds of a tensor, or of a group's copy of it."""
+        if group is None:
+            return self.stored[tensor].cells * self.channels(network, tensor)
+        return self.copies[group][tensor].cells * network.shape(tensor).channels
+
 
 class Partition:
     """Ownership, needs and transfers of any tile of a network under a plan.

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from mpitile.geometry.needs import group_ranges
 from mpitile.network.kept import PRODUCT, kept, reads_input_again, reads_output_again
@@ -56,18 +57,35 @@ def stages(
     recompute : a flag for each group; empty for none.
     merged : pools that are computed together with the convolution before them.
     """
-    ranges = group_ranges(groups, len(network.layers))
-    everything = pieces(network, merged)
-    graph = _Graph(network)
-    found = []
-    for (first, stop), flag in zip(ranges, recompute or [False] * len(ranges), strict=True):
-        own = tuple(piece for piece in everything if first <= piece[0] < stop)
-        if not flag:
-            found.append(Stage(own))
-            continue
-        steady = graph.steady(own)
-        found += [graph.stage(part, steady) for part in graph.cut(own)]
-    return tuple(found)
+    return Stages(network).of(groups, recompute, merged)
+
+
+class Stages:
+    """The stages of a network under any plan; how a group is cut is found once."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self._graph = _Graph(network)
+        self._known: dict[tuple[Piece, ...], tuple[Stage, ...]] = {}
+
+    def of(
+        self, groups: Sequence[int], recompute: Sequence[bool] = (), merged: Collection[int] = ()
+    ) -> tuple[Stage, ...]:
+        """What `stages` returns."""
+        ranges = group_ranges(groups, len(self._network.layers))
+        everything = pieces(self._network, merged)
+        found: list[Stage] = []
+        for (first, stop), flag in zip(ranges, recompute or [False] * len(ranges), strict=True):
+            own = tuple(piece for piece in everything if first <= piece[0] < stop)
+            found += self._recomputing(own) if flag else (Stage(own),)
+        return tuple(found)
+
+    def _recomputing(self, group: tuple[Piece, ...]) -> tuple[Stage, ...]:
+        if group not in self._known:
+            steady = self._graph.steady(group)
+            parts = self._graph.cut(group)
+            self._known[group] = tuple(self._graph.stage(part, steady) for part in parts)
+        return self._known[group]
 
 
 class _Graph:
@@ -80,6 +98,7 @@ class _Graph:
             for tensor in layer.inputs:
                 self._readers[tensor].append(layer.index)
         self._cells = [shape.height * shape.width * shape.channels for shape in network.shapes]
+        self._sizes: dict[Piece, _Sizes] = {}
 
     def stage(self, part: tuple[Piece, ...], steady: Collection[Piece]) -> Stage:
         """What a stage drops, and the least that it has to compute again."""
@@ -131,18 +150,24 @@ class _Graph:
         values inside it, and a few gradients. Dynamic programming over the cuts: of
         two ways to reach one, the better has fewer bytes of outlets, or a lower peak.
         """
+        sizes = [self._sizes_of(piece) for piece in group]
+        position = {layer: number for number, piece in enumerate(group) for layer in piece}
+        # By piece, those whose outputs it is the last to read.
+        ended: list[list[int]] = [[] for _ in group]
+        for number, piece in enumerate(group):
+            reader = self._last_reader(piece)
+            if reader in position:
+                ended[position[reader]].append(number)
         best: list[list[_Cut]] = [[_Cut(0, 0, ())]] + [[] for _ in group]
         for start in range(len(group)):
             inside = most = everything = 0
             for stop in range(start + 1, len(group) + 1):
-                piece = group[stop - 1]
-                everything += self._stored(piece)
-                inside += self._kept(piece)
-                most = max(most, self._gradients(piece))
+                own = sizes[stop - 1]
                 # What this piece is the last to read is inside now.
-                ends = [p for p in group[start:stop] if self._last_reader(p) in piece]
-                inside += sum(self._stored(p) for p in ends)
-                everything -= sum(self._stored(p) for p in ends)
+                ends = sum(sizes[p].stored for p in ended[stop - 1] if p >= start)
+                everything += own.stored - ends
+                inside += own.kept + ends
+                most = max(most, own.gradients)
                 for way in best[start]:
                     outlets = way.outlets + everything
                     peak = max(way.peak, outlets + inside + most)
@@ -151,6 +176,20 @@ class _Graph:
         ends = min(best[-1], key=lambda way: (way.peak, way.outlets, len(way.ends))).ends
         return [group[a:b] for a, b in zip((0, *ends), ends, strict=False)]
 
+    def _sizes_of(self, piece: Piece) -> _Sizes:
+        if piece not in self._sizes:
+            stored = _REAL * self._cells[piece[-1] + 1]
+            self._sizes[piece] = _Sizes(
+                stored,
+                sum(
+                    (_REAL if real else _BYTE) * self._cells[layer + 1]
+                    for layer in piece
+                    for real in kept(self._layers[layer]).values()
+                ),
+                stored + sum(_REAL * self._cells[tensor] for tensor in self._inputs(piece)),
+            )
+        return self._sizes[piece]
+
     def _inputs(self, piece: Piece) -> tuple[int, ...]:
         return self._layers[piece[0]].inputs
 
@@ -158,22 +197,16 @@ class _Graph:
         """Of a piece's output; the piece itself where nobody reads it but perhaps a loss."""
         return max(self._readers[piece[-1] + 1], default=piece[-1])
 
-    def _stored(self, piece: Piece) -> int:
-        return _REAL * self._cells[piece[-1] + 1]
 
-    def _kept(self, piece: Piece) -> int:
-        return sum(
-            (_REAL if real else _BYTE) * self._cells[layer + 1]
-            for layer in piece
-            for real in kept(self._layers[layer]).values()
-        )
+class _Sizes(NamedTuple):
+    """Bytes because of a piece: of its output, of what it keeps, of gradients while it computes."""
 
-    def _gradients(self, piece: Piece) -> int:
-        return self._stored(piece) + sum(_REAL * self._cells[t] for t in self._inputs(piece))
+    stored: int
+    kept: int
+    gradients: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Cut:
+class _Cut(NamedTuple):
     """A way to cut the first pieces of a group: bytes of outlets, largest bytes in use, ends."""
 
     outlets: int

@@ -40,34 +40,48 @@ def group_traffic(partition: Partition, group: int) -> Traffic:
     found: Counter[tuple[int, int]] = Counter()
     if partition.gathers(group):
         return {}
-    for tile, needs in enumerate(partition.needs):
-        for tensor, box in needs[group].fetched.items():
-            # Tiles read the image itself.
-            if tensor == 0 or box.empty:
-                continue
-            for owner in _touched(partition, tensor, box):
+    tensors = partition.needs[0][group].fetched
+    for tensor in tensors:
+        # Tiles read the image itself.
+        if tensor:
+            boxes = [needs[group].fetched[tensor] for needs in partition.needs]
+            divided = tensor - 1 in partition.spans
+            for pair, elements in (_sliced if divided else _tiled)(partition, tensor, boxes):
+                found[pair] += elements
+    return dict(found)
+
+
+def _sliced(
+    partition: Partition, tensor: int, boxes: Sequence[Box]
+) -> Iterator[tuple[tuple[int, int], int]]:
+    """Of a tensor that is divided by channels: what each tile needs of all others' slices."""
+    widths = [stop - start for start, stop in partition.spans[tensor - 1]]
+    for tile, box in enumerate(boxes):
+        for owner, width in enumerate(widths):
+            if owner != tile and box.cells * width:
+                yield (owner, tile), box.cells * width
+
+
+def _tiled(
+    partition: Partition, tensor: int, boxes: Sequence[Box]
+) -> Iterator[tuple[tuple[int, int], int]]:
+    """Of a tiled one: overlaps of boxes are products of those along rows and along columns."""
+    tiling, channels = partition.tiling, partition.network.shape(tensor).channels
+    rows, columns = tiling.rows[tensor], tiling.columns[tensor]
+    tiles = {tiling.grid.position(tile): tile for tile in range(len(boxes))}
+    for tile, box in enumerate(boxes):
+        across = _overlaps(columns, box.x0, box.x1)
+        for row, height in _overlaps(rows, box.y0, box.y1):
+            for column, width in across:
+                owner = tiles[row, column]
                 if owner != tile:
-                    cells = partition.owned(tensor, owner).intersect(box).cells
-                    first, stop = _channels(partition, tensor, owner)
-                    found[owner, tile] += cells * (stop - first)
-    return {pair: elements for pair, elements in found.items() if elements}
+                    yield (owner, tile), height * width * channels
 
 
-def _touched(partition: Partition, tensor: int, box: Box) -> Iterator[int]:
-    """The tiles whose rows and columns a box of a tensor touches; of a sliced one all."""
-    tiling = partition.tiling
-    if tensor - 1 in partition.spans:
-        yield from range(tiling.grid.tiles)
-        return
-    rows = _between(tiling.rows[tensor], box.y0, box.y1)
-    columns = _between(tiling.columns[tensor], box.x0, box.x1)
-    for row in rows:
-        for column in columns:
-            yield tiling.grid.tile(row, column)
-
-
-def _between(cuts: Sequence[int], start: int, stop: int) -> range:
-    """Numbers of the parts between cut lines that ``[start, stop)`` touches."""
-    first = bisect_right(cuts, start) - 1
-    last = bisect_left(cuts, stop)
-    return range(first, min(last, len(cuts) - 1))
+def _overlaps(cuts: Sequence[int], start: int, stop: int) -> list[tuple[int, int]]:
+    """Numbers of the parts between cut lines that own some of ``[start, stop)``, and how much."""
+    if start >= stop:
+        return []
+    parts = range(bisect_right(cuts, start) - 1, min(bisect_left(cuts, stop), len(cuts) - 1))
+    shared = ((part, min(stop, cuts[part + 1]) - max(start, cuts[part])) for part in parts)
+    return [(part, cells) for part, cells in shared if cells > 0]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mpitile.geometry.needs import group_ranges
-from mpitile.plan.memory.bytes import KINDS, parameter_elements, tile_elements
+from mpitile.plan.memory.bytes import KINDS
+from mpitile.plan.memory.state_bytes import parameter_elements, tile_elements
 from mpitile.plan.search.explain import Alternative
 from mpitile.plan.search.planner import Planner
 from mpitile.plan.search.request import Planned
@@ -57,7 +58,7 @@ def _filters(planner: Planner, planned: Planned) -> list[str]:
     layers = ", ".join(_numbers(run) for run in runs)
     every, _ = parameter_elements(network)
     (alike, _), (largest, _) = max(
-        (tile_elements(network, plan, tile) for tile in range(plan.grid.tiles)),
+        tile_elements(network, plan),
         key=lambda elements: elements[1],
     )
     part = 100 * (alike + largest) / every

@@ -137,7 +137,7 @@ class Program:
         self._arrays = PassArrays(self.network, self.part, images, self._dtype, buffers, inside)
         self.values, self.deltas = self._arrays.values, self._arrays.deltas
         kernels = KernelMemory(self._choices, self._dtype)
-        self._kernels = kernels(partition, self.part, images, self._merged)
+        (self._kernels,) = kernels(partition, [self.part], images, self._merged)
         self._bands = band_sizes(self.network, self.part, images, self._merged)
         scratch = scratch_elements(self._bands, self._kernels)
         self._scratch = aligned_zeros((scratch,), self._dtype)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -38,21 +38,40 @@ class KernelMemory:
     dtype: np.dtype
 
     def __call__(
-        self, partition: Partition, part: TilePart, images: int, merged: Collection[int]
-    ) -> dict[int, int]:
-        """By layer, what the call with the largest demand wants.
+        self,
+        partition: Partition,
+        parts: Sequence[TilePart],
+        images: int,
+        merged: Collection[int],
+    ) -> list[dict[int, int]]:
+        """For each part, by layer, what the call with the largest demand wants.
 
         Parameters
         ----------
-        part : the rank's boxes.
+        parts : some ranks' boxes.
         images : of each pass.
         merged : pools whose input is never stored.
         """
-        return {
-            layer.index: _elements(self._work(partition, part, images, merged, layer))
+        names = {
+            layer.index: self._names(partition, layer, images)
             for layer in partition.network.layers
             if isinstance(layer.operation, Convolutional | Connected)
         }
+        return [
+            {
+                layer: _elements(self._work(partition, part, images, merged, layer, own))
+                for layer, own in names.items()
+            }
+            for part in parts
+        ]
+
+    def _names(
+        self, partition: Partition, layer: Layer, images: int
+    ) -> tuple[tuple[str, ...], ...]:
+        plan = partition.plan
+        sliced = layer.index in plan.filters
+        shapes = layer_shapes(partition.network, layer, plan.grid, images, sliced)
+        return tuple(self.choices.candidates(shape, self.dtype) for shape in shapes.values())
 
     def _work(
         self,
@@ -60,18 +79,18 @@ class KernelMemory:
         part: TilePart,
         images: int,
         merged: Collection[int],
-        layer: Layer,
+        number: int,
+        names: tuple[tuple[str, ...], ...],
     ) -> _Work:
-        network, plan = partition.network, partition.plan
+        layer = partition.network.layers[number]
         (tensor,) = layer.inputs
-        group = part.copied_for(tensor, layer.index)
+        group = part.copied_for(tensor, number)
         tile = part.stored[tensor] if group is None else part.copies[group][tensor]
         pool, pooled = None, EMPTY
         if layer.output in merged:
-            pool, pooled = part.local(network.layers[layer.output]), part.computed(layer.output)
-        shapes = layer_shapes(network, layer, plan.grid, images, layer.index in plan.filters)
-        names = tuple(self.choices.candidates(shape, self.dtype) for shape in shapes.values())
-        box = part.computed(layer.index)
+            behind = partition.network.layers[layer.output]
+            pool, pooled = part.local(behind), part.computed(layer.output)
+        box = part.computed(number)
         return _Work(part.local(layer), pool, images, box, pooled, tile, self.dtype, names)
 
 

@@ -20,8 +20,8 @@ from mpitile.network.spec import Network
 from mpitile.plan.by_rule import default_groups, split_at_whole_inputs
 from mpitile.plan.clusters.cluster import Point
 from mpitile.plan.memory.arena import lay_out
-from mpitile.plan.memory.bytes import parameter_elements
 from mpitile.plan.memory.lifetimes import pass_buffers
+from mpitile.plan.memory.state_bytes import parameter_elements
 from mpitile.plan.partition import Partition
 from mpitile.plan.plan import Plan
 from mpitile.plan.sums.slices import bucket_elements

@@ -17,7 +17,8 @@ from mpitile.comm.topology import Topology
 from mpitile.network.parameters import ParameterSpec, divided_specs, parameter_specs
 from mpitile.network.spec import Network
 from mpitile.plan.filters import tile_spans
-from mpitile.plan.memory.bytes import NOTHING_SHARED, Shared, parameter_elements, tile_elements
+from mpitile.plan.memory.bytes import NOTHING_SHARED, Shared
+from mpitile.plan.memory.state_bytes import parameter_elements, tile_elements
 from mpitile.plan.plan import Plan
 from mpitile.plan.recording import EVERYONE, BeginBucket, Members
 from mpitile.plan.sums.buckets import layer_buckets
@@ -316,7 +317,7 @@ def _shared_bytes(network: Network, plan: Plan, dtype: np.dtype) -> tuple[int, i
 
     The largest slice counts for every rank, its values too: tiles may be of unlike sizes.
     """
-    elements = [tile_elements(network, plan, tile) for tile in range(plan.grid.tiles)]
+    elements = tile_elements(network, plan)
     (trained, _), _ = elements[0]
     largest = max(sliced for _, (sliced, _) in elements)
     slices = 2 * largest if plan.replicas > 1 else 0

@@ -127,7 +127,8 @@ def test_smaller_tiles_want_less():
     def wanted(grid, **choices):
         partition = Partition(network, Plan(grid, (0,)))
         memory = KernelMemory(Choices(**choices), FLOAT32)
-        return max(memory(partition, partition.boxes(0), 4, ()).values())
+        (found,) = memory(partition, [partition.boxes(0)], 4, ())
+        return max(found.values())
 
     sizes = [wanted(grid) for grid in (Grid(1, 1), Grid(2, 2), Grid(4, 6))]
     assert sizes[0] > sizes[1] > 2 * sizes[2]

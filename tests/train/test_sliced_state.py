@@ -11,7 +11,7 @@ from mpitile.geometry.tiling import Grid
 from mpitile.network.cfg import parse_network
 from mpitile.network.parameters import parameter_specs
 from mpitile.plan.filters import split_at_switches
-from mpitile.plan.memory.bytes import state_bytes
+from mpitile.plan.memory.state_bytes import flat_parts, state_bytes
 from mpitile.plan.plan import Plan
 from mpitile.runtime.parameters import Parameters
 from mpitile.train.optimizer import make_optimizer, optimizer_memory
@@ -87,9 +87,9 @@ def make(comm, place, kind, dtype=np.float64):
     topology = make_topology(comm, plan)
     state = TrainState(NETWORK, plan, dtype, kind, topology, place[4])
     arrays, scratch = optimizer_memory(kind, np.dtype(dtype).itemsize)
-    predicted = state_bytes(
-        NETWORK, plan, state.group.devices, comm.rank, np.dtype(dtype).itemsize, arrays
-    )
+    itemsize = np.dtype(dtype).itemsize
+    parts = flat_parts(NETWORK, plan, itemsize)[comm.rank % plan.grid.tiles]
+    predicted = state_bytes(plan, state.group.devices, comm.rank, parts, itemsize, arrays)
     assert state.bytes == predicted
     assert state.scratch_bytes == scratch * (2 if plan.filters else 1)
     return state, topology

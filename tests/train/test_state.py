@@ -11,7 +11,7 @@ from mpitile.comm.local import run_ranks
 from mpitile.comm.topology import make_topology
 from mpitile.geometry.tiling import Grid
 from mpitile.network.cfg import parse_network
-from mpitile.plan.memory.bytes import state_bytes
+from mpitile.plan.memory.state_bytes import flat_parts, state_bytes
 from mpitile.plan.plan import Plan
 from mpitile.runtime.parameters import Parameters
 from mpitile.train.optimizer import make_optimizer
@@ -73,7 +73,8 @@ def sliced(comm, network, dtype, kind, per_device):
         moments[name] = whole
     arrays = len(moments) - 2
     itemsize = np.dtype(dtype).itemsize
-    predicted = state_bytes(network, plan, state.group.devices, comm.rank, itemsize, arrays)
+    parts = flat_parts(network, plan, itemsize)[comm.rank % plan.grid.tiles]
+    predicted = state_bytes(plan, state.group.devices, comm.rank, parts, itemsize, arrays)
     assert state.bytes == predicted
     values = state.parameters.values.copy()
     np.testing.assert_array_equal(moments.pop("values"), values)

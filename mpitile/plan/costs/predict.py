@@ -13,7 +13,7 @@ from mpitile.plan.costs.overlap import BesideBackward, BesideForward, adding_sec
 from mpitile.plan.costs.planned_exchange import PlannedExchange
 from mpitile.plan.costs.small_sums import SmallSums
 from mpitile.plan.costs.sum_times import STATISTIC_BYTES, PeerSums
-from mpitile.plan.memory.bytes import tile_elements
+from mpitile.plan.memory.state_bytes import tile_elements
 from mpitile.plan.partition import Partition
 from mpitile.plan.plan import Plan
 from mpitile.plan.recording import ADJOINT, FORWARD
@@ -75,7 +75,7 @@ class _Step:
         self._images = images // partition.plan.replicas
         self._tasks = group_tasks(self._network, self._plan)
         # Trained numbers that all ranks have alike, and those of each tile's slices.
-        elements = [tile_elements(self._network, self._plan, tile) for tile in range(tiles)]
+        elements = tile_elements(self._network, self._plan)
         self._elements = elements[0][0][0]
         self._sliced = [sliced for _, (sliced, _) in elements]
         self._devices = [cost.cluster.device_of(rank) for rank in range(ranks)]

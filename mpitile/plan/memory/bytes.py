@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
 from typing import NamedTuple
 
 from mpitile.network.merging import merged_pools
-from mpitile.network.parameters import ParameterSpec, divided_specs, parameter_specs
 from mpitile.network.spec import Network
 from mpitile.plan.bands import band_elements
-from mpitile.plan.clusters.devices import Devices, expected_devices, peer_devices, team_devices
-from mpitile.plan.filters import tile_spans
+from mpitile.plan.clusters.devices import Devices, expected_devices, team_devices
 from mpitile.plan.gathers import part_sizes, staging_bytes
 from mpitile.plan.memory.arena import in_use, lay_out_common, lay_out_own
-from mpitile.plan.memory.lifetimes import Buffer, pass_buffers
+from mpitile.plan.memory.lifetimes import Buffer, pass_buffers, pass_entries, sized
+from mpitile.plan.memory.state_bytes import flat_parts, state_bytes
 from mpitile.plan.partition import Partition, TilePart
 from mpitile.plan.pass_order import pass_order
 from mpitile.plan.plan import Plan
 from mpitile.plan.recomputation import stages
-from mpitile.plan.sums.buckets import layer_buckets
-from mpitile.plan.sums.slices import bytes_in_flight, covered, own_spans
 from mpitile.plan.traffic import group_traffic, whole_parts
 
 KINDS = (
@@ -40,9 +36,11 @@ KINDS = (
 STAGES = 2
 
 
-# By layer, elements that the kernels of a rank with these boxes work in, for so many images a
-# pass and these merged pools.
-Kernels = Callable[[Partition, TilePart, int, Collection[int]], Mapping[int, int]]
+# For each of these parts, by layer, elements that the kernels of its rank work in, for so many
+# images a pass and these merged pools.
+Kernels = Callable[
+    [Partition, Sequence[TilePart], int, Collection[int]], Sequence[Mapping[int, int]]
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,24 +80,22 @@ def plan_bytes(partition: Partition, demand: Demand) -> tuple[dict[str, int], ..
             halos[source] += elements
             halos[target] += elements
     parts = [partition.boxes(tile) for tile in range(plan.grid.tiles)]
-    # Tiles of the same sizes share a layout.
-    arenas: dict[tuple[Buffer, ...], dict[str, int]] = {}
     tiles = [
-        {
-            **_arena(partition, part, images, demand, arenas),
-            "halos": images * halos[part.tile] * demand.itemsize,
-        }
-        for part in parts
+        {**arena, "halos": images * halos[tile] * demand.itemsize}
+        for tile, arena in enumerate(_arenas(partition, parts, images, demand))
     ]
     cells = [part.stored[0].cells for part in parts]
     pixel = network.shape(0).channels * demand.itemsize
     devices = demand.devices or expected_devices(plan.ranks)
     gathering = _gathering(partition, devices, images, demand.itemsize)
+    state = flat_parts(network, plan, demand.itemsize)
     found = []
     for rank, (staging, common) in enumerate(gathering):
         tile = rank % plan.grid.tiles
         kinds = {
-            **state_bytes(network, plan, devices, rank, demand.itemsize, demand.optimizer_arrays),
+            **state_bytes(
+                plan, devices, rank, state[tile], demand.itemsize, demand.optimizer_arrays
+            ),
             **tiles[tile],
             "activations": tiles[tile]["activations"] + common,
             "halos": tiles[tile]["halos"] + staging,
@@ -163,16 +159,11 @@ def _common_bytes(partition: Partition, images: int, itemsize: int) -> int:
     """Of the copies that a team's ranks on a device have in common: the same on all devices."""
     if not any(partition.gathers(group) for group in range(len(partition.ranges))):
         return 0
-    buffers = _buffers(partition, partition.boxes(0), images, itemsize)
-    return lay_out_common(buffers).size
-
-
-def _buffers(
-    partition: Partition, part: TilePart, images: int, itemsize: int
-) -> tuple[Buffer, ...]:
     network, plan = partition.network, partition.plan
     merged = merged_pools(network, plan.groups)
-    return pass_buffers(network, part, images, itemsize, merged=merged, recompute=plan.recompute)
+    part = partition.boxes(0)
+    buffers = pass_buffers(network, part, images, itemsize, merged=merged, recompute=plan.recompute)
+    return lay_out_common(buffers).size
 
 
 def _gathered(partition: Partition, images: int) -> list[tuple[int, ...]]:
@@ -180,47 +171,6 @@ def _gathered(partition: Partition, images: int) -> list[tuple[int, ...]]:
     groups = range(len(partition.ranges))
     parts = [whole_parts(partition, group) for group in groups if partition.gathers(group)]
     return [part_sizes(found, images) for found in parts]
-
-
-def state_bytes(
-    network: Network,
-    plan: Plan,
-    devices: Devices,
-    rank: int,
-    itemsize: int,
-    optimizer_arrays: int,
-) -> dict[str, int]:
-    """Bytes of what is trained; the weights are in the account of a device's first rank.
-
-    So is a slice of filter-parallel layers that the device's ranks have in common.
-    "sums" are the buffers for what other devices send while gradients are added up.
-    """
-    replica, tile = divmod(rank, plan.grid.tiles)
-    whole, sliced = divided_specs(network, tile_spans(network, plan, tile))
-    shared = _divided_bytes(devices, rank, whole, itemsize, optimizer_arrays)
-    peers = peer_devices(devices, plan.grid.tiles, tile)
-    slices = _divided_bytes(peers, replica, sliced, itemsize, optimizer_arrays)
-    return {kind: size + slices[kind] for kind, size in shared.items()}
-
-
-def _divided_bytes(
-    devices: Devices,
-    rank: int,
-    specs: Sequence[ParameterSpec],
-    itemsize: int,
-    optimizer_arrays: int,
-) -> dict[str, int]:
-    """The same of parameters that all ranks of some devices have alike."""
-    trained, running = _elements(specs)
-    _, position = devices.place(rank)
-    buckets = [bucket.span for bucket in layer_buckets(specs, itemsize)]
-    own = covered(own_spans(devices, rank, buckets))
-    return {
-        "weights": (running + (0 if position else trained)) * itemsize,
-        "gradients": trained * itemsize,
-        "optimizer": own * optimizer_arrays * itemsize,
-        "sums": bytes_in_flight(devices, rank, buckets, itemsize),
-    }
 
 
 def _staged(demand: Demand, plan: Plan, rank: int, cells: Sequence[int], network: Network) -> int:
@@ -235,26 +185,29 @@ def _staged(demand: Demand, plan: Plan, rank: int, cells: Sequence[int], network
     return 0
 
 
-def _arena(
-    partition: Partition,
-    part: TilePart,
-    images: int,
-    demand: Demand,
-    arenas: dict[tuple[Buffer, ...], dict[str, int]],
-) -> dict[str, int]:
-    """Bytes of a tile's values and gradients, and of what kernels and layers work in."""
-    network, itemsize = partition.network, demand.itemsize
-    plan = partition.plan
+def _arenas(
+    partition: Partition, parts: Sequence[TilePart], images: int, demand: Demand
+) -> Iterator[dict[str, int]]:
+    """Bytes of each tile's values and gradients, and of what kernels and layers work in."""
+    network, plan = partition.network, partition.plan
     merged = merged_pools(network, plan.groups)
-    buffers = _buffers(partition, part, images, itemsize)
-    if buffers not in arenas:
-        loss = pass_order(stages(network, plan.groups, plan.recompute, merged)).loss
-        arenas[buffers] = arena_bytes(buffers, lay_out_own(buffers).size, loss)
-    kernels = demand.kernels(partition, part, images, merged) if demand.kernels else {}
-    scratch = scratch_elements(band_sizes(network, part, images, merged), kernels)
+    cut = stages(network, plan.groups, plan.recompute, merged)
+    loss = pass_order(cut).loss
+    entries = pass_entries(network, parts[0], cut, demand.itemsize)
     # The optimiser of slices works in memory of its own.
     updates = demand.optimizer_scratch * (2 if plan.filters else 1)
-    return {**arenas[buffers], "workspace": updates + scratch * itemsize}
+    # Tiles of the same sizes share a layout.
+    known: dict[tuple[int, ...], dict[str, int]] = {}
+    kernels: Sequence[Mapping[int, int]] = [{}] * len(parts)
+    if demand.kernels:
+        kernels = demand.kernels(partition, parts, images, merged)
+    for part, works in zip(parts, kernels, strict=True):
+        buffers = sized(entries, network, part, images)
+        sizes = tuple(buffer.size for buffer in buffers)
+        if sizes not in known:
+            known[sizes] = arena_bytes(buffers, lay_out_own(buffers).size, loss)
+        scratch = scratch_elements(band_sizes(network, part, images, merged), works)
+        yield {**known[sizes], "workspace": updates + scratch * demand.itemsize}
 
 
 def arena_bytes(buffers: Collection[Buffer], size: int, loss: int) -> dict[str, int]:
@@ -267,24 +220,6 @@ def arena_bytes(buffers: Collection[Buffer], size: int, loss: int) -> dict[str, 
     """
     activations = in_use((buffer for buffer in buffers if not buffer.common), loss - 1)
     return {"activations": activations, "deltas": size - activations}
-
-
-def parameter_elements(network: Network) -> tuple[int, int]:
-    """Numbers of trained values and of running statistics."""
-    return _elements(parameter_specs(network))
-
-
-def tile_elements(
-    network: Network, plan: Plan, tile: int
-) -> tuple[tuple[int, int], tuple[int, int]]:
-    """The same of what all ranks have alike, and of a tile's slices of filter-parallel layers."""
-    whole, sliced = divided_specs(network, tile_spans(network, plan, tile))
-    return _elements(whole), _elements(sliced)
-
-
-def _elements(specs: Sequence[ParameterSpec]) -> tuple[int, int]:
-    trained = sum(prod(spec.shape) for spec in specs if spec.trained)
-    return trained, sum(prod(spec.shape) for spec in specs) - trained
 
 
 def band_sizes(

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Container, Iterable, Sequence
 from dataclasses import dataclass
 
-from mpitile.geometry.box import Box
 from mpitile.network.kept import kept, reads_input_again, reads_output_again
 from mpitile.network.spec import Network
 from mpitile.plan.partition import TilePart
@@ -84,27 +83,57 @@ def pass_buffers(
     """
     groups = [needs.first for needs in part.groups]
     cut = stages(network, groups, recompute, merged)
+    entries = pass_entries(network, part, cut, itemsize, training, input_gradient)
+    return sized(entries, network, part, images)
+
+
+def sized(
+    entries: Iterable[Buffer], network: Network, part: TilePart, images: int
+) -> tuple[Buffer, ...]:
+    """The buffers of a tile, whose sizes are those of one entry as `pass_entries` has them."""
+    return tuple(
+        Buffer(
+            entry.name,
+            entry.tensor,
+            entry.size * images * part.elements(network, entry.tensor, entry.group),
+            entry.spans,
+            entry.group,
+            entry.common,
+        )
+        for entry in entries
+    )
+
+
+def pass_entries(
+    network: Network,
+    part: TilePart,
+    cut: Sequence[Stage],
+    itemsize: int,
+    training: bool = True,
+    input_gradient: bool = False,
+    tensors: Container[int] | None = None,
+) -> tuple[Buffer, ...]:
+    """What `pass_buffers` returns, with the sizes of one entry: the same on all tiles of a plan.
+
+    Parameters
+    ----------
+    part : of any tile.
+    cut : the stages of the plan.
+    tensors : those whose own arrays are wanted; all if left out.
+    """
     lives = _Lives(network, part, cut)
-    buffers = []
+    found = []
 
     def add(name: str, tensor: int, spans: tuple[Span, ...], real: bool = True) -> None:
-        cells = images * part.stored[tensor].cells * part.channels(network, tensor)
-        buffers.append(Buffer(name, tensor, cells * (itemsize if real else 1), spans))
-
-    def add_copy(group: int, tensor: int, box: Box) -> None:
-        size = images * box.cells * network.shape(tensor).channels * itemsize
-        value = lives.copied_value(tensor, group, training)
-        # What a filter-parallel group reads is whole, and the same on all ranks.
-        common = part.groups[group].first + 1 in part.slices
-        buffers.append(Buffer(VALUE, tensor, size, (value,), group, common))
-        if training:
-            buffers.append(Buffer(DELTA, tensor, size, (lives.copied_delta(tensor, group),), group))
+        found.append(Buffer(name, tensor, itemsize if real else 1, spans))
 
     if training and input_gradient:
         add(DELTA, 0, (lives.image_delta(),))
     for stage in cut:
         for piece in stage.pieces:
             tensor = piece[-1] + 1
+            if tensors is not None and tensor not in tensors:
+                continue
             if training:
                 add(DELTA, tensor, (lives.delta(piece),))
                 add(VALUE, tensor, lives.value(piece, stage))
@@ -115,9 +144,15 @@ def pass_buffers(
                 for name, real in kept(network.layers[layer]).items():
                     add(name, layer + 1, spans, real)
     for group, boxes in part.copies.items():
-        for tensor, box in boxes.items():
-            add_copy(group, tensor, box)
-    return tuple(buffers)
+        # What a filter-parallel group reads is whole, and the same on all ranks.
+        common = part.groups[group].first + 1 in part.slices
+        for tensor in boxes:
+            value = lives.copied_value(tensor, group, training)
+            found.append(Buffer(VALUE, tensor, itemsize, (value,), group, common))
+            if training:
+                delta = lives.copied_delta(tensor, group)
+                found.append(Buffer(DELTA, tensor, itemsize, (delta,), group))
+    return tuple(found)
 
 
 class _Lives:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from mpitile.geometry.box import Box
 from mpitile.geometry.needs import GroupNeeds, group_ranges
 from mpitile.network.merging import merged_pools
 from mpitile.network.spec import Network
-from mpitile.plan.memory.lifetimes import DELTA, VALUE, Buffer, pass_buffers
+from mpitile.plan.memory.lifetimes import DELTA, VALUE, Buffer, pass_entries, sized
 from mpitile.plan.partition import TilePart
 from mpitile.plan.pass_order import pass_order
-from mpitile.plan.recomputation import stages
+from mpitile.plan.recomputation import Stage, Stages
 from mpitile.plan.search.choices import Forms, Group
 
 # Bytes for each cell of a tensor and image, and where it is divided by channels for each of
@@ -47,53 +47,64 @@ class Lives:
 
     def __init__(self, network: Network, itemsize: int) -> None:
         self._network, self._itemsize = network, itemsize
+        self._pools = merged_pools(network, ())
+        self._stages = Stages(network)
+        self._last_reader = {
+            tensor: layer.index for layer in network.layers for tensor in layer.inputs
+        }
         self._known: dict[tuple[Group, Forms, bool], GroupLives] = {}
 
     def of(self, group: Group, sliced: Forms, recompute: bool) -> GroupLives:
         """Of a group that reads these tensors divided by channels."""
         key = (group, sliced, recompute)
         if key not in self._known:
-            self._known[key] = group_lives(self._network, *key, self._itemsize)
+            self._known[key] = self._find(*key)
         return self._known[key]
 
+    def _find(self, group: Group, sliced: Forms, recompute: bool) -> GroupLives:
+        first, stop, _ = group
+        layers = len(self._network.layers)
+        groups = sorted({0, first, stop} - {layers})
+        flags = tuple(recompute and start == first for start in groups)
+        cut = self._stages.of(groups, flags, self._pools.difference(groups))
+        time = pass_order(cut)
+        buffers = self._buffers(groups, group, sliced, cut)
+        between = [buffer for buffer in buffers if buffer.used_at(time.loss - 1)]
+        last = [b for b in between if b.group is None and b.tensor == stop]
+        stored = [
+            b
+            for b in between
+            if b.group is not None
+            or first < b.tensor < stop
+            or (b.tensor == first and b.name == VALUE)
+        ]
+        own = [buffer for buffer in buffers if _present(buffer, first, stop)]
+        events = [
+            by_layer[layer]
+            for by_layer in (time.forward, time.again, time.backward)
+            for layer in range(first, stop)
+            if layer in by_layer
+        ]
+        if stop == layers:
+            events.append(time.loss)
+        return GroupLives(
+            _sum(stored + (last if stop == layers else [])),
+            sum(buffer.size for buffer in last if buffer.name != VALUE and stop < layers),
+            _moments(own, events),
+            tuple(layer - first for layer in range(first, stop) if layer in time.again),
+        )
 
-def group_lives(
-    network: Network, group: Group, sliced: Forms, recompute: bool, itemsize: int
-) -> GroupLives:
-    """The lives of the arrays of a group that reads these tensors divided by channels."""
-    first, stop, _ = group
-    layers = len(network.layers)
-    groups = sorted({0, first, stop} - {layers})
-    flags = tuple(recompute and start == first for start in groups)
-    merged = merged_pools(network, groups)
-    cut = stages(network, groups, flags, merged)
-    time = pass_order(cut)
-    part = _cells(network, groups, group, sliced)
-    # What exists once on a device is not of its tiles.
-    every = pass_buffers(network, part, 1, itemsize, merged=merged, recompute=flags)
-    buffers = [buffer for buffer in every if not buffer.common]
-    between = [buffer for buffer in buffers if buffer.used_at(time.loss - 1)]
-    copies = [buffer for buffer in between if buffer.group is not None]
-    homes = [buffer for buffer in between if buffer.group is None]
-    inner = [buffer for buffer in homes if first < buffer.tensor < stop]
-    taken = [buffer for buffer in homes if buffer.tensor == first and buffer.name == VALUE]
-    last = [buffer for buffer in homes if buffer.tensor == stop]
-    own = [buffer for buffer in buffers if _present(buffer, first, stop)]
-    own_layers = range(first, stop)
-    events = [
-        by_layer[layer]
-        for by_layer in (time.forward, time.again, time.backward)
-        for layer in own_layers
-        if layer in by_layer
-    ]
-    if stop == layers:
-        events.append(time.loss)
-    return GroupLives(
-        _sum(inner + copies + taken + (last if stop == layers else [])),
-        sum(buffer.size for buffer in last if buffer.name != VALUE and stop < layers),
-        _moments(own, events),
-        tuple(layer - first for layer in own_layers if layer in time.again),
-    )
+    def _buffers(
+        self, groups: list[int], group: Group, sliced: Forms, cut: Sequence[Stage]
+    ) -> list[Buffer]:
+        """Of tensors that the group or a later one has to do with, each of one cell."""
+        part = _cells(self._network, groups, group, sliced)
+        # The gradients of earlier tensors may be in use while the group computes.
+        tensors = {t for t in range(group.first) if self._last_reader.get(t, 0) >= group.first}
+        tensors.update(range(group.first, group.stop + 1))
+        entries = pass_entries(self._network, part, cut, self._itemsize, tensors=tensors)
+        # What exists once on a device is not of its tiles.
+        return [b for b in sized(entries, self._network, part, 1) if not b.common]
 
 
 def _cells(network: Network, groups: list[int], group: Group, sliced: Forms) -> TilePart:
@@ -122,10 +133,18 @@ def _present(buffer: Buffer, first: int, stop: int) -> bool:
     return buffer.name == DELTA or (buffer.tensor == first and buffer.name == VALUE)
 
 
-def _moments(buffers: Iterable[Buffer], events: Iterable[int]) -> tuple[PerCell, ...]:
+def _moments(buffers: Sequence[Buffer], events: Iterable[int]) -> tuple[PerCell, ...]:
     """What is in use at the events, but for those at which less is than at another."""
-    sets = {frozenset(b for b in buffers if b.used_at(event)) for event in events}
-    return tuple(_sum(some) for some in sets if not any(some < other for other in sets))
+    used = [buffer.events for buffer in buffers]
+    # A bit for each buffer.
+    sets = {
+        sum(1 << number for number, own in enumerate(used) if own >> event & 1) for event in events
+    }
+    return tuple(
+        _sum(buffer for number, buffer in enumerate(buffers) if some >> number & 1)
+        for some in sets
+        if not any(some & other == some != other for other in sets)
+    )
 
 
 def _sum(buffers: Iterable[Buffer]) -> PerCell:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 # Sums of groups may say more than a whole plan takes; what they refuse by less is looked at.
 _SLACK = 1.05
+# Plans that take up to so many times as long as the fastest are looked at first.
+_FACTORS = (1.02, 1.1, 1.5, inf)
 # Bytes that follow from which layers are filter-parallel, and those that no group changes.
 _TRAINED = ("weights", "gradients", "optimizer")
 _FIXED = ("workspace", "sums")
@@ -75,13 +77,13 @@ class Layout:
         device = self._tightest(first)
         memory = self.memory(device)
         room = self._planner.request.room(device) - self.fixed(first, memory, device)
-        found = None
-        if self._planner.request.recompute == AUTO:
-            # What fits without recomputation, and is found at once, bounds what else to look at.
-            found = self._within(choices, memory, lambda group: (False,), room, limit)
-            limit = found.pass_seconds if found else limit
         ways = self._planner.ways
-        found = self._within(choices, memory, ways, room, limit) or found
+        for factor in _FACTORS:
+            # The tighter the limit, the fewer groups are looked at.
+            most = min(limit, factor * first.pass_seconds)
+            found = self._within(choices, memory, ways, room, most)
+            if found or most >= limit:
+                break
         return found or self._within(self._all_choices, memory, ways, room, limit)
 
     def faster_by_rule(self, chosen: Planned) -> Planned:

@@ -13,7 +13,7 @@ from mpitile.plan.costs.group_moves import GroupMoves
 from mpitile.plan.costs.overlap import adding_seconds
 from mpitile.plan.costs.sum_times import STATISTIC_BYTES, PeerSums
 from mpitile.plan.filters import tile_spans
-from mpitile.plan.memory.bytes import tile_elements
+from mpitile.plan.memory.state_bytes import tile_elements
 from mpitile.plan.partition import Partition
 from mpitile.plan.recording import (
     ADJOINT,
@@ -85,8 +85,7 @@ class _Step:
         self._plan, self._network = partition.plan, partition.network
         self._images = size.images // self._plan.replicas
         self._tasks = group_tasks(self._network, self._plan)
-        tiles = range(self._plan.grid.tiles)
-        elements = [tile_elements(self._network, self._plan, tile) for tile in tiles]
+        elements = tile_elements(self._network, self._plan)
         # Trained numbers that all ranks have alike, and those of each tile's slices.
         self._elements = elements[0][0][0]
         self._sliced = [sliced for _, (sliced, _) in elements]
@@ -110,10 +109,9 @@ class _Step:
     @cached_property
     def _buckets(self) -> list[Sequence[Bucket]]:
         """What all ranks have alike, then each tile's slices, as backward completes it."""
-        tiles = range(self._plan.grid.tiles)
         specs = [
             divided_specs(self._network, tile_spans(self._network, self._plan, tile))
-            for tile in tiles
+            for tile in range(self._plan.grid.tiles)
         ]
         own = [specs[0][0], *(sliced for _, sliced in specs)]
         return [layer_buckets(each, self._cost.itemsize) for each in own]

@@ -10,7 +10,7 @@ with Sublinear Memory Cost", arXiv 1604.06174.)
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -99,6 +99,8 @@ class _Graph:
                 self._readers[tensor].append(layer.index)
         self._cells = [shape.height * shape.width * shape.channels for shape in network.shapes]
         self._sizes: dict[Piece, _Sizes] = {}
+        # By the pieces that are cut.
+        self._ways: dict[tuple[Piece, ...], list[_Cut]] = {(): [_Cut(0, 0, ())]}
 
     def stage(self, part: tuple[Piece, ...], steady: Collection[Piece]) -> Stage:
         """What a stage drops, and the least that it has to compute again."""
@@ -150,31 +152,33 @@ class _Graph:
         values inside it, and a few gradients. Dynamic programming over the cuts: of
         two ways to reach one, the better has fewer bytes of outlets, or a lower peak.
         """
-        sizes = [self._sizes_of(piece) for piece in group]
-        position = {layer: number for number, piece in enumerate(group) for layer in piece}
-        # By piece, those whose outputs it is the last to read.
-        ended: list[list[int]] = [[] for _ in group]
-        for number, piece in enumerate(group):
-            reader = self._last_reader(piece)
-            if reader in position:
-                ended[position[reader]].append(number)
-        best: list[list[_Cut]] = [[_Cut(0, 0, ())]] + [[] for _ in group]
-        for start in range(len(group)):
-            inside = most = everything = 0
-            for stop in range(start + 1, len(group) + 1):
-                own = sizes[stop - 1]
-                # What this piece is the last to read is inside now.
-                ends = sum(sizes[p].stored for p in ended[stop - 1] if p >= start)
-                everything += own.stored - ends
-                inside += own.kept + ends
-                most = max(most, own.gradients)
-                for way in best[start]:
-                    outlets = way.outlets + everything
-                    peak = max(way.peak, outlets + inside + most)
-                    best[stop].append(_Cut(outlets, peak, (*way.ends, stop)))
-                best[stop] = _undominated(best[stop])
-        ends = min(best[-1], key=lambda way: (way.peak, way.outlets, len(way.ends))).ends
+        for stop in range(len(group)):
+            self._reach(group[: stop + 1])
+        ends = min(self._ways[group], key=lambda way: (way.peak, way.outlets, len(way.ends))).ends
         return [group[a:b] for a, b in zip((0, *ends), ends, strict=False)]
+
+    def _reach(self, group: tuple[Piece, ...]) -> None:
+        """Find the ways to cut these pieces, where those of all fewer are known."""
+        if group in self._ways:
+            return
+        last = group[-1][-1]
+        found: list[list[_Cut]] = []
+        inside = most = everything = 0
+        for start in reversed(range(len(group))):
+            own = self._sizes_of(group[start])
+            inside += own.kept
+            # What is read again behind these pieces is an outlet.
+            if self._last_reader(group[start]) <= last:
+                inside += own.stored
+            else:
+                everything += own.stored
+            most = max(most, own.gradients)
+            found.append([])
+            for way in self._ways[group[:start]]:
+                outlets = way.outlets + everything
+                peak = max(way.peak, outlets + inside + most)
+                found[-1].append(_Cut(outlets, peak, (*way.ends, len(group))))
+        self._ways[group] = _undominated(way for ways in reversed(found) for way in ways)
 
     def _sizes_of(self, piece: Piece) -> _Sizes:
         if piece not in self._sizes:
@@ -214,7 +218,7 @@ class _Cut(NamedTuple):
     ends: tuple[int, ...]
 
 
-def _undominated(ways: list[_Cut]) -> list[_Cut]:
+def _undominated(ways: Iterable[_Cut]) -> list[_Cut]:
     kept_ways: list[_Cut] = []
     for way in sorted(ways, key=lambda way: (way.outlets, way.peak, len(way.ends))):
         if not kept_ways or way.peak < kept_ways[-1].peak:

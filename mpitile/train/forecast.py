@@ -29,8 +29,7 @@ def job_seconds(job: Job) -> Prediction:
     """Of a step, on the cluster that was planned for."""
     cost = Cost(job.network, job.cluster, ITEMSIZES[job.settings.train.dtype])
     return predict(
-        job.network,
-        job.plan,
+        Partition(job.network, job.plan),
         cost,
         job.batch,
         job.optimizer,

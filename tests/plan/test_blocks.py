@@ -80,8 +80,8 @@ def test_the_planner_places_tiles_and_counts_what_it_gains():
     chosen = Planner(request).best().plan
     assert chosen.grid == Grid(4, 4, (2, 2))
     cost = Cost(network(), devices)
-    plain = predict(network(), Plan(Grid(4, 4), (0, 1)), cost, 1)
-    blocks = predict(network(), Plan(chosen.grid, (0, 1)), cost, 1)
+    plain = predict(Partition(network(), Plan(Grid(4, 4), (0, 1))), cost, 1)
+    blocks = predict(Partition(network(), Plan(chosen.grid, (0, 1))), cost, 1)
     assert blocks.step_seconds < plain.step_seconds
     named = Planner(Request(network(), devices, 16, Demand(1), grid="4x4", groups=(0, 1)))
     assert named.best().plan.grid == Grid(4, 4)

@@ -175,7 +175,7 @@ def test_both_kinds_of_prediction_agree(problem, passes):
     for overlap in (False, True):
         size = StepSize(8, passes, "sgd", overlap)
         line = simulate(step_programs(Partition(network, plan), cost, size), cost.cluster)
-        told = predict(network, plan, cost, 8 * passes, "sgd", passes, overlap)
+        told = predict(Partition(network, plan), cost, 8 * passes, "sgd", passes, overlap)
         assert told.step_seconds == pytest.approx(line.seconds, rel=0.1)
         found[overlap] = told, line
     for way in range(2):
@@ -196,7 +196,7 @@ def test_inside_one_device_a_step_is_the_same():
         step_programs(partition, cost, StepSize(8, overlap=on)) for on in (False, True)
     )
     assert beside == apart
-    told = [predict(network, plan, cost, 8, overlap=on) for on in (False, True)]
+    told = [predict(Partition(network, plan), cost, 8, overlap=on) for on in (False, True)]
     assert told[0] == told[1]
 
 
@@ -238,7 +238,7 @@ def test_slices_are_added_up_inside_one_device_too():
     slow = replace(board, devices=(replace(device, speed=replace(device.speed, sum=1e6)),))
     cost = Cost(network, slow)
     line = simulate(step_programs(Partition(network, plan), cost, StepSize(8)), slow, keep=False)
-    told = predict(network, plan, cost, 8)
+    told = predict(Partition(network, plan), cost, 8)
     elements = 3 * 3 * (16 * 64 + 64 * 128) + 2 * (64 + 128)
     # A half of the slices each, of which a rank of either replica adds up one half.
     assert told.ranks[0].reduce > elements / 4 * 4 / 1e6

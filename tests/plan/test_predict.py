@@ -9,6 +9,7 @@ from mpitile.network.cfg import parse_network
 from mpitile.plan.clusters.cluster import KINDS, OPERATIONS, Cluster, Device, DeviceSpeed, Link
 from mpitile.plan.costs.cost import Cost
 from mpitile.plan.costs.predict import predict
+from mpitile.plan.partition import Partition
 from mpitile.plan.plan import Plan
 
 NET = """
@@ -48,7 +49,7 @@ def cluster(*ranks, **changes):
 
 def step(text, plan, machines, images=1, **options):
     network = parse_network(text, "net")
-    return predict(network, plan, Cost(network, machines), images, **options)
+    return predict(Partition(network, plan), Cost(network, machines), images, **options)
 
 
 def test_one_rank_computes_and_updates():
@@ -61,7 +62,7 @@ def test_one_rank_computes_and_updates():
     (rank,) = found.ranks
     assert rank.compute == pytest.approx(found.step_seconds)
     assert (rank.halo, rank.reduce, rank.wait) == (0, 0, 0)
-    adam = predict(network, Plan(Grid(1, 1), (0,)), Cost(network, cluster(1)), 3, "adam")
+    adam = predict(Partition(network, Plan(Grid(1, 1), (0,))), Cost(network, cluster(1)), 3, "adam")
     assert adam.step_seconds - found.step_seconds == pytest.approx(1e-5 * weights)
 
 

@@ -66,9 +66,7 @@ def test_all_messages_of_mixed_plans_have_two_ends(step, passes):
     programs = step_programs(partition, cost, StepSize(images, passes))
     check_programs(programs)
     timeline = simulate(programs, where, keep=False)
-    predicted = predict(
-        partition.network, partition.plan, cost, images * passes, subdivisions=passes
-    )
+    predicted = predict(partition, cost, images * passes, subdivisions=passes)
     assert max(rank.compute_s for rank in timeline.ranks) >= 0.9 * max(
         rank.compute for rank in predicted.ranks
     )

@@ -105,6 +105,8 @@ class ExchangeTimes:
         self._places = [plan.grid.position(tile) for tile in range(plan.grid.tiles)]
         self._alike = alike_devices(cost, plan)
         self._known: dict[tuple, Exchange] = {}
+        # By axis, tensor and what is fetched.
+        self._axes: dict[tuple[bool, int, Intervals], tuple[_Overlaps, list[_Line]]] = {}
         self._crews = list({crew.tiles for alike in self._alike for crew in alike.crews})
         # Which tile computes on a device of which speed.
         self._pairs = {(alike.device, tile) for alike in self._alike for tile in alike.tiles()}
@@ -182,9 +184,8 @@ class ExchangeTimes:
         insides: Mapping[tuple[int, ...], _Inside],
     ) -> None:
         """Add what each tile receives and sends of a tensor."""
-        over_rows = self._rows.overlaps(tensor, rows)
-        over_columns = self._columns.overlaps(tensor, columns)
-        down, across = _lines(over_rows), _lines(over_columns)
+        over_rows, down = self._along(self._rows, tensor, rows)
+        over_columns, across = self._along(self._columns, tensor, columns)
         factor = self._channels[tensor] * self._cell_bytes
         for (y, x), load in zip(self._places, loads, strict=True):
             row, column = down[y], across[x]
@@ -233,9 +234,16 @@ class ExchangeTimes:
         places: Iterable[tuple[int, int]],
     ) -> list[int]:
         """Cells of a tensor that tiles at these places of the grid receive and send."""
-        down = _lines(self._rows.overlaps(tensor, rows))
-        across = _lines(self._columns.overlaps(tensor, columns))
+        _, down = self._along(self._rows, tensor, rows)
+        _, across = self._along(self._columns, tensor, columns)
         return [sum(_moved(down[y], across[x])) for y, x in places]
+
+    def _along(self, axis: Reach, tensor: int, fetched: Intervals) -> tuple[_Overlaps, list[_Line]]:
+        key = (axis is self._rows, tensor, fetched)
+        if key not in self._axes:
+            overlaps = axis.overlaps(tensor, fetched)
+            self._axes[key] = overlaps, _lines(overlaps)
+        return self._axes[key]
 
 
 def _lines(overlaps: _Overlaps) -> list[_Line]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from copy import copy
 from typing import NamedTuple
 
 from mpitile.network import receptive
@@ -112,11 +113,22 @@ class GroupTimes:
         self._tiles = _tiles(cost, plan)
         self._pools = merged_pools(network, ())
         self._known: dict[tuple[int, int, int, int, bool], tuple[float, float, float]] = {}
+        self._layer_sums: dict[int, tuple[float, float]] = {}
+        self._find_groups()
+
+    def with_every(self) -> GroupTimes:
+        """The same with all groups."""
+        found = copy(self)
+        found._every = True
+        found._find_groups()
+        return found
+
+    def _find_groups(self) -> None:
         self.groups: dict[tuple[int, int], GroupSeconds] = {}
         # What each of them fetches, by rows and by columns, and the seconds of weight gradients.
         self._fetched: dict[tuple[int, int], tuple[_Fetched, _Fetched, float]] = {}
-        self._layer_sums: dict[int, tuple[float, float]] = {}
-        forced = [0, *(layer.index for layer in network.layers if needs_whole_input(layer))]
+        layers = self._network.layers
+        forced = [0, *(layer.index for layer in layers if needs_whole_input(layer))]
         for stop in range(1, len(layers) + 1):
             self._add_groups(stop, max(first for first in forced if first < stop))
 

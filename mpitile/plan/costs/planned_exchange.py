@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 
 from mpitile.plan.clusters.wires import EAGER_BYTES
 from mpitile.plan.costs.cost import Cost, Message
 
-# Seconds of copying, in order, each with the rank that does it.
-Copying = Sequence[tuple[int, float]]
+# By rank, its seconds of copying.
+Copying = Mapping[int, float]
 
 
 class PlannedExchange:
@@ -57,12 +58,20 @@ class PlannedExchange:
     @cached_property
     def packing(self) -> Copying:
         """Into the buffers of what is sent."""
-        return [(source, self._pack(source, size)) for source, _, size in self._messages]
+        return self._copying((message.source, message.size) for message in self._messages)
 
     @cached_property
     def unpacking(self) -> Copying:
         """Out of those of what is received."""
-        return [(target, self._pack(target, size)) for _, target, size in self._messages]
+        return self._copying((message.target, message.size) for message in self._messages)
 
-    def _pack(self, rank: int, size: float) -> float:
-        return self._cost.pack(self._cost.cluster.device_of(rank), size)
+    def _copying(self, sizes: Iterable[tuple[int, float]]) -> Copying:
+        pieces: Counter[int] = Counter()
+        every: Counter[int] = Counter()
+        for rank, size in sizes:
+            pieces[rank] += 1
+            every[rank] += size
+        return {
+            rank: self._cost.pack(self._cost.cluster.device_of(rank), every[rank], count)
+            for rank, count in pieces.items()
+        }

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from mpitile.network.spec import Network
 from mpitile.plan.clusters.devices import first_devices
 from mpitile.plan.costs.cost import Cost, Message
 from mpitile.plan.costs.group_moves import GroupMoves
@@ -15,7 +14,6 @@ from mpitile.plan.costs.small_sums import SmallSums
 from mpitile.plan.costs.sum_times import STATISTIC_BYTES, PeerSums
 from mpitile.plan.memory.state_bytes import tile_elements
 from mpitile.plan.partition import Partition
-from mpitile.plan.plan import Plan
 from mpitile.plan.recording import ADJOINT, FORWARD
 from mpitile.plan.sums.completion import goes_beside
 from mpitile.plan.sums.slices import own_elements
@@ -41,8 +39,7 @@ class Prediction:
 
 
 def predict(
-    network: Network,
-    plan: Plan,
+    partition: Partition,
     cost: Cost,
     images: int,
     optimizer: str = "sgd",
@@ -60,8 +57,8 @@ def predict(
     subdivisions : passes of a step.
     overlap : whether gradients are summed beside the last backward pass, on several devices.
     """
-    step = _Step(Partition(network, plan), cost, images // subdivisions)
-    devices = len(first_devices(cost.cluster, plan.ranks))
+    step = _Step(partition, cost, images // subdivisions)
+    devices = len(first_devices(cost.cluster, partition.plan.ranks))
     return step.run(optimizer, subdivisions, overlap and goes_beside(devices))
 
 
@@ -183,13 +180,21 @@ class _Step:
     def _times(self, group: int, task: Task, operation: str) -> Iterator[float]:
         """Of each rank."""
         layer, first = task.layer, self._partition.ranges[group][0]
-        spans = self._partition.spans.get(layer.index)
+        spans, tiles = self._partition.spans.get(layer.index), self._plan.grid.tiles
+        boxes = [needs[group].computed[layer.index - first] for needs in self._partition.needs]
+        sizes = [(box.height, box.width) for box in boxes]
+        channels = [stop - start for start, stop in spans] if spans else [None] * tiles
         for rank, device in enumerate(self._devices):
-            tile = rank % self._plan.grid.tiles
-            box = self._partition.needs[tile][group].computed[layer.index - first]
-            channels = spans[tile][1] - spans[tile][0] if spans else None
-            size = (self._images, box.height, box.width)
-            yield self._cost.compute(device, layer.index, operation, *size, task.merged, channels)
+            tile = rank % tiles
+            yield self._cost.compute(
+                device,
+                layer.index,
+                operation,
+                self._images,
+                *sizes[tile],
+                task.merged,
+                channels[tile],
+            )
 
     def _work(self, rank: int, seconds: float) -> None:
         self._clock[rank] += seconds
@@ -209,7 +214,7 @@ class _Step:
     def _begin(self, group: int, direction: str) -> None:
         """Pack what is sent."""
         if self._moves.parts(group) is None:
-            for rank, seconds in self._exchanges[group][direction].packing:
+            for rank, seconds in self._exchanges[group][direction].packing.items():
                 self._copy(rank, seconds)
             return
         for rank, (before, _) in enumerate(self._moves.copying(group, direction)):
@@ -233,7 +238,7 @@ class _Step:
             self._halo[rank] += min(seconds, end - before[rank])
             self._clock[rank] = end
         if self._moves.parts(group) is None:
-            for rank, seconds in exchange.unpacking:
+            for rank, seconds in exchange.unpacking.items():
                 self._copy(rank, seconds)
             return
         if direction == FORWARD:

@@ -12,8 +12,6 @@ from mpitile.plan.search.choices import TILED, Choices, Forms, Group
 from mpitile.plan.search.group_bytes import GroupBytes
 
 _ROUNDING = 1e-9
-# Combinations of forms that are followed up at a border, the fastest ones.
-_MOST_FORMS = 64
 
 # Whether a group may store its inner activations, and whether it may compute them again.
 Ways = Callable[[Group], tuple[bool, ...]]
@@ -46,48 +44,9 @@ class Grouping(NamedTuple):
         return tuple(layer for group in self.groups if group.filters for layer in range(*group[:2]))
 
 
-# By layer and by the forms of what crosses its start.
-Left = list[dict[Forms, float]]
-
-
-def seconds_to_end(choices: Choices) -> Left:
-    """The fewest seconds from a group that starts at a layer to the network's end."""
-    reached = _reached(choices)
-    left: Left = [{} for _ in range(choices.layers)] + [{TILED: 0.0}]
-    for first in reversed(range(choices.layers)):
-        for forms in reached[first]:
-            left[first][forms] = min(
-                (
-                    choices.seconds(group, forms).stored + rest
-                    for group in choices.by_start[first]
-                    if (rest := left[group.stop].get(choices.after(group, forms))) is not None
-                ),
-                default=inf,
-            )
-    return left
-
-
-def _reached(choices: Choices) -> Left:
-    """The fewest seconds from the network's start to each layer, by forms."""
-    reached: Left = [{} for _ in range(choices.layers + 1)]
-    reached[0][TILED] = 0.0
-    for first in range(choices.layers):
-        before = reached[first]
-        if len(before) > _MOST_FORMS:
-            fewest = sorted(before.items(), key=lambda one: one[1])[:_MOST_FORMS]
-            before = reached[first] = dict(fewest)
-        for forms, seconds in before.items():
-            for group in choices.by_start[first]:
-                after = choices.after(group, forms)
-                total = seconds + choices.seconds(group, forms).stored
-                if total < reached[group.stop].get(after, inf):
-                    reached[group.stop][after] = total
-    return reached
-
-
 def fastest(choices: Choices) -> Grouping:
     """The grouping of the fewest seconds; tiles win a tie, and the longer first group."""
-    left = seconds_to_end(choices)
+    left = choices.left
     groups: list[Group] = []
     first, forms = 0, TILED
     while first < choices.layers:
@@ -178,7 +137,7 @@ class _Search:
     ) -> None:
         self._choices, self._memory, self._ways = choices, memory, ways
         self._room, self._limit = room, limit
-        self._left = seconds_to_end(choices)
+        self._left = choices.left
         self.fronts: list[dict[Forms, list[_Label]]] = [{} for _ in range(choices.layers + 1)]
 
     def extend(self, front: list[_Label], group: Group, forms: Forms) -> None:

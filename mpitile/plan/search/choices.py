@@ -7,9 +7,12 @@ the last layer's output alone in a chain, a few more where routes and shortcuts 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import cached_property
+from math import inf
 from typing import NamedTuple
 
+from mpitile.network.receptive import needs_whole_input
 from mpitile.network.spec import Network
 from mpitile.plan.costs.filter_times import FilterTimes
 from mpitile.plan.costs.group_times import GroupSeconds, GroupTimes
@@ -17,6 +20,10 @@ from mpitile.plan.costs.group_times import GroupSeconds, GroupTimes
 # Tensors that are divided by channels and read again.
 Forms = frozenset[int]
 TILED: Forms = frozenset()
+# Seconds by layer and by the forms of what crosses its start.
+Left = list[dict[Forms, float]]
+# Combinations of forms that are followed up at a border, the fastest ones.
+_MOST_FORMS = 64
 
 
 class Group(NamedTuple):
@@ -25,6 +32,25 @@ class Group(NamedTuple):
     first: int
     stop: int
     filters: bool = False
+
+
+class EveryGroup:
+    """All groups of tiles of a network, as `GroupTimes` has them, but for their seconds."""
+
+    def __init__(self, network: Network) -> None:
+        self._inputs = [layer.inputs for layer in network.layers]
+        forced = [0, *(layer.index for layer in network.layers if needs_whole_input(layer))]
+        self.groups = [
+            (first, stop)
+            for stop in range(1, len(network.layers) + 1)
+            for first in reversed(range(max(layer for layer in forced if layer < stop), stop))
+        ]
+
+    def fetched(self, first: int, stop: int) -> Collection[int]:
+        """The tensors that a group of tiles reads from outside."""
+        return {tensor for inputs in self._inputs[first:stop] for tensor in inputs} & {
+            *range(first + 1)
+        }
 
 
 class Choices:
@@ -44,7 +70,7 @@ class Choices:
     def __init__(
         self,
         network: Network,
-        times: GroupTimes,
+        times: GroupTimes | EveryGroup,
         divided: FilterTimes,
         allowed: Callable[[Group], bool],
         exposed: float = 1.0,
@@ -99,6 +125,40 @@ class Choices:
             forms = self.after(group, forms)
         return seconds
 
+    @cached_property
+    def left(self) -> Left:
+        """The fewest seconds from a group that starts at a layer to the network's end."""
+        reached = self._reached()
+        left: Left = [{} for _ in range(self.layers)] + [{TILED: 0.0}]
+        for first in reversed(range(self.layers)):
+            for forms in reached[first]:
+                left[first][forms] = min(
+                    (
+                        self.seconds(group, forms).stored + rest
+                        for group in self.by_start[first]
+                        if (rest := left[group.stop].get(self.after(group, forms))) is not None
+                    ),
+                    default=inf,
+                )
+        return left
+
+    def _reached(self) -> Left:
+        """The fewest seconds from the network's start to each layer."""
+        reached: Left = [{} for _ in range(self.layers + 1)]
+        reached[0][TILED] = 0.0
+        for first in range(self.layers):
+            before = reached[first]
+            if len(before) > _MOST_FORMS:
+                fewest = sorted(before.items(), key=lambda one: one[1])[:_MOST_FORMS]
+                before = reached[first] = dict(fewest)
+            for forms, seconds in before.items():
+                for group in self.by_start[first]:
+                    after = self.after(group, forms)
+                    total = seconds + self.seconds(group, forms).stored
+                    if total < reached[group.stop].get(after, inf):
+                        reached[group.stop][after] = total
+        return reached
+
     def _reading(self, group: Group, sliced: Forms) -> GroupSeconds:
         if group.filters:
             return self._divided.reading(group.first, group.stop, bool(sliced))
@@ -111,7 +171,7 @@ class Choices:
 
 
 class Untimed(Choices):
-    """The same where time does not matter."""
+    """The same where time does not matter; here `EveryGroup` will do for times."""
 
     def seconds(self, group: Group, forms: Forms) -> GroupSeconds:
         """None at all."""

@@ -8,6 +8,7 @@ one's halo.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
@@ -91,11 +92,18 @@ class GroupBytes:
         self._images, self._demand = images, demand
         self._walks: dict[int, dict[int, _Cells]] = {}
         self._owned: dict[int, list[int]] = {}
+        self._known: dict[tuple[Group, Forms, bool], GroupMemory] = {}
         self._lives = lives
         self._trained = TrainedBytes(network, plan, divided.slices, ranks, demand)
 
     def group(self, group: Group, sliced: Forms, recompute: bool) -> GroupMemory:
         """The bytes of a group that reads these tensors divided by channels."""
+        key = (group, sliced, recompute)
+        if key not in self._known:
+            self._known[key] = self._find(*key)
+        return self._known[key]
+
+    def _find(self, group: Group, sliced: Forms, recompute: bool) -> GroupMemory:
         first, stop, filters = group
         lives = self._lives.of(group, sliced, recompute)
         cells, fetched, messages = (self._whole if filters else self._tiled)(group, sliced)
@@ -103,13 +111,18 @@ class GroupBytes:
             for tensor in moment:
                 if tensor not in cells:
                     cells[tensor] = self._home(tensor, tensor in sliced)
-        stored = most = always = handed = 0
+        always = handed = 0
         for tile in range(len(self._places)):
-            stored += _bytes(lives.stored, cells, tile) + lives.handed * cells[stop][tile]
-            most += max(_bytes(moment, cells, tile) for moment in lives.moments)
             always += self._always(fetched.get(0), messages[tile], tile)
             if first not in sliced and first in cells:
                 handed += cells[first][tile] - self._own(first)[tile]
+        stored = lives.handed * sum(cells[stop])
+        most = 0
+        # Tiles of the same sizes count once.
+        for sizes, count in Counter(zip(*cells.values(), strict=True)).items():
+            own = dict(zip(cells, sizes, strict=True))
+            stored += count * _bytes(lives.stored, own)
+            most += count * max(_bytes(moment, own) for moment in lives.moments)
         images = self._images
         if filters:
             always += self._common(first)
@@ -245,8 +258,8 @@ class GroupBytes:
         return [_length(rows[y]) * _length(columns[x]) for y, x in self._places]
 
 
-def _bytes(per_cell: PerCell, cells: dict[int, list[int]], tile: int) -> int:
-    return sum(size * cells[tensor][tile] for tensor, size in per_cell.items())
+def _bytes(per_cell: PerCell, cells: Mapping[int, int]) -> int:
+    return sum(size * cells[tensor] for tensor, size in per_cell.items())
 
 
 def _length(interval: Interval) -> int:

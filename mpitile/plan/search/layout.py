@@ -15,7 +15,7 @@ from mpitile.plan.costs.group_times import GroupTimes
 from mpitile.plan.filters import split_at_switches
 from mpitile.plan.plan import Plan
 from mpitile.plan.search.borders import Grouping, Ways, cheapest_within, fastest
-from mpitile.plan.search.choices import TILED, Choices, Group, Untimed
+from mpitile.plan.search.choices import TILED, Choices, EveryGroup, Group, Untimed
 from mpitile.plan.search.group_bytes import GroupBytes
 from mpitile.plan.search.request import AUTO, Planned
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # Sums of groups may say more than a whole plan takes; what they refuse by less is looked at.
 _SLACK = 1.05
 # Plans that take up to so many times as long as the fastest are looked at first.
-_FACTORS = (1.02, 1.1, 1.5, inf)
+_FACTORS = (1.02, 1.1, 1.5)
 # Bytes that follow from which layers are filter-parallel, and those that no group changes.
 _TRAINED = ("weights", "gradients", "optimizer")
 _FIXED = ("workspace", "sums")
@@ -46,12 +46,23 @@ class Layout:
         self.base = base
         self._images = planner.request.demand.images // base.replicas
         settled = planner.request.recompute not in (AUTO, "none")
-        self._times = self._make_times(every=planner.ranges is not None or settled)
+        self._times = GroupTimes(
+            planner.request.network,
+            planner.cost,
+            base,
+            self._images,
+            planner.ranges is not None or settled,
+            planner.request.passes,
+            planner.request.optimizer,
+        )
         self._divided = FilterTimes(
             planner.request.network, planner.cost, base, self._images, self._times.sums
         )
         self.choices = self._wanted(self._times)
         self._settled = settled
+        # By device.
+        self._memories: dict[int, GroupBytes] = {}
+        self._leanest: dict[int, Grouping] = {}
         self.fastest = self._fastest(self.choices)
 
     def best(self, limit: float = inf) -> Planned | None:
@@ -82,9 +93,15 @@ class Layout:
             # The tighter the limit, the fewer groups are looked at.
             most = min(limit, factor * first.pass_seconds)
             found = self._within(choices, memory, ways, room, most)
-            if found or most >= limit:
+            if found or most == limit:
                 break
-        return found or self._within(self._all_choices, memory, ways, room, limit)
+        else:
+            if self._leanest_on(device).size > room * _SLACK:
+                return None
+            found = self._within(choices, memory, ways, room, limit)
+        found = found or self._within(self._all_choices, memory, ways, room, limit)
+        # The sums may have refused what only just fits.
+        return found or (self.leanest() if limit == inf and self.leanest().fits else None)
 
     def faster_by_rule(self, chosen: Planned) -> Planned:
         """One group, or every layer its own, where it fits and its step is predicted shorter."""
@@ -120,12 +137,18 @@ class Layout:
     def leanest(self) -> Planned:
         """The plan of the fewest bytes, whatever time it takes."""
         device = self._tightest(self.planned(self.fastest))
-        storing = self._planner.request.recompute == "none"
-        choices = self._wanted(self._times if storing else self._all_times, Untimed)
-        memory = self.memory(device)
-        found = cheapest_within(choices, memory, self._planner.ways, inf)
-        leanest = min(found, key=lambda grouping: grouping.size)
-        return self.planned(leanest._replace(seconds=self._seconds(leanest, memory)))
+        grouping = self._leanest_on(device)
+        return self.planned(grouping._replace(seconds=self._seconds(grouping, self.memory(device))))
+
+    def _leanest_on(self, device: int) -> Grouping:
+        if device not in self._leanest:
+            request = self._planner.request
+            storing = request.recompute == "none"
+            times = self._times if storing else EveryGroup(request.network)
+            choices = self._wanted(times, Untimed)
+            found = cheapest_within(choices, self.memory(device), self._planner.ways, inf)
+            self._leanest[device] = min(found, key=lambda grouping: grouping.size)
+        return self._leanest[device]
 
     def _seconds(self, grouping: Grouping, memory: GroupBytes) -> float:
         """Of a pass with these groups."""
@@ -162,22 +185,10 @@ class Layout:
 
     @cached_property
     def _all_times(self) -> GroupTimes:
-        return self._make_times(every=True)
-
-    def _make_times(self, every: bool) -> GroupTimes:
-        request = self._planner.request
-        return GroupTimes(
-            request.network,
-            self._planner.cost,
-            self.base,
-            self._images,
-            every,
-            request.passes,
-            request.optimizer,
-        )
+        return self._times.with_every()
 
     def _wanted(
-        self, times: GroupTimes, kind: type[Choices] = Choices, exposed: float = 1.0
+        self, times: GroupTimes | EveryGroup, kind: type[Choices] = Choices, exposed: float = 1.0
     ) -> Choices:
         planner = self._planner
         tiles = self.base.grid.tiles
@@ -206,14 +217,16 @@ class Layout:
 
     def memory(self, device: int) -> GroupBytes:
         """What groups take on a device."""
-        request, times = self._planner.request, self._times
-        return GroupBytes(
-            request.network,
-            self.base,
-            times,
-            self._divided,
-            request.cluster.ranks_of(device),
-            self._images,
-            request.demand,
-            self._planner.lives,
-        )
+        request = self._planner.request
+        if device not in self._memories:
+            self._memories[device] = GroupBytes(
+                request.network,
+                self.base,
+                self._times,
+                self._divided,
+                request.cluster.ranks_of(device),
+                self._images,
+                request.demand,
+                self._planner.lives,
+            )
+        return self._memories[device]

@@ -51,6 +51,7 @@ class Planner:
         self.ranges = self._ranges()
         self._evaluated: dict[Plan, Planned] = {}
         self._predicted: dict[Plan, Prediction] = {}
+        self._partitions: dict[Plan, Partition] = {}
 
     @cached_property
     def layouts(self) -> list[Layout]:
@@ -73,10 +74,6 @@ class Planner:
             if planned is not None:
                 found.append((layout, planned))
                 limit = min(limit, _NEAR * planned.pass_seconds)
-        if not found:
-            # Bounds by the sum of groups may refuse what only just fits.
-            lean = [(layout, layout.leanest()) for layout in self.layouts]
-            found, limit = [one for one in lean if one[1].fits], inf
         near = [(layout, planned) for layout, planned in found if planned.pass_seconds < limit]
         if not near:
             return None
@@ -96,8 +93,7 @@ class Planner:
         request = self.request
         if plan not in self._predicted:
             self._predicted[plan] = predict(
-                request.network,
-                plan,
+                self._partition(plan),
                 self.cost,
                 request.passes * request.demand.images,
                 request.optimizer,
@@ -114,9 +110,14 @@ class Planner:
             )
         return self._evaluated[plan]
 
+    def _partition(self, plan: Plan) -> Partition:
+        if plan not in self._partitions:
+            self._partitions[plan] = Partition(self.request.network, plan)
+        return self._partitions[plan]
+
     def _measure(self, plan: Plan) -> Measured:
         request, places = self.request, self.request.cluster
-        ranks = plan_bytes(Partition(request.network, plan), request.demand)
+        ranks = plan_bytes(self._partition(plan), request.demand)
         totals = [sum(kinds.values()) for kinds in ranks]
         devices = tuple(
             sum(totals[rank] for rank in places.ranks_of(device))

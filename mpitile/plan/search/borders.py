@@ -145,6 +145,7 @@ class _Search:
         choices, memory, limit = self._choices, self._memory, self._limit
         after = choices.after(group, forms)
         rest = self._left[group.stop].get(after, inf)
+        room = self._room - memory.least_behind[group.stop]
         times = choices.seconds(group, forms)
         if front[0].seconds + times.stored + rest >= limit:
             return
@@ -166,7 +167,7 @@ class _Search:
                 most = max(label.most, stored + own.most)
                 always = label.always + own.always
                 staging = max(label.staging, own.staging)
-                if most + always + staging > self._room:
+                if most + always + staging > room:
                     continue
                 self.fronts[group.stop].setdefault(after, []).append(
                     _Label(

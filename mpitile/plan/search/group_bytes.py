@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 from mpitile.network.spec import Network
@@ -138,6 +139,15 @@ class GroupBytes:
     def again(self, group: Group) -> tuple[int, ...]:
         """The layers that a recomputing group computes twice, counted from its first."""
         return self._lives.of(group, frozenset(), True).again
+
+    @cached_property
+    def least_behind(self) -> list[int]:
+        """By layer, bytes of what is trained in it and behind it, however layers are divided."""
+        behind = [0]
+        for layer in reversed(self._network.layers):
+            ways = [False] + [True] * (layer.output in self._divided.slices)
+            behind.append(behind[-1] + min(self._trained.of((layer.index,), way) for way in ways))
+        return behind[::-1]
 
     def trained(self, filters: Collection[int]) -> int:
         """Bytes of what is trained where these layers are filter-parallel."""

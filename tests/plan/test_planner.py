@@ -194,7 +194,7 @@ def test_other_groups_on_the_same_grid_are_no_other_grid():
     """Sums beside the passes may favour other groups than the sum of these does."""
     planner = Planner(Request(small(), cluster((4, 1), (4, 1)), 8, Demand(8)))
     best = planner.layouts[0].best().plan
-    chosen = planner.evaluate(replace(best, groups=(0,), filters=(), recompute=()), 1.0)
+    chosen = planner.evaluate(replace(best, groups=(0,), filters=(), recompute=()), lambda: 1.0)
     found = {other.planned.plan: other.name for other in alternatives(planner, chosen)}
     assert found[best] == "other groups"
     others = [plan for plan, name in found.items() if name == "other grid"]

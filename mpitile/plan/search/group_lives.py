@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from mpitile.geometry.box import Box
@@ -105,6 +106,12 @@ class Lives:
         entries = pass_entries(self._network, part, cut, self._itemsize, tensors=tensors)
         # What exists once on a device is not of its tiles.
         return [b for b in sized(entries, self._network, part, 1) if not b.common]
+
+
+@lru_cache(8)
+def network_lives(network: Network, itemsize: int) -> Lives:
+    """The lives of a network's groups, for all that plan it."""
+    return Lives(network, itemsize)
 
 
 def _cells(network: Network, groups: list[int], group: Group, sliced: Forms) -> TilePart:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -124,7 +124,7 @@ class Layout:
             plan = replace(self.base, groups=starts, recompute=flags, filters=filters)
             best = self._planner.predict(chosen.plan).step_seconds
             if self._planner.predict(plan).step_seconds < best:
-                other = self._planner.evaluate(plan, self.timed(starts, filters).seconds)
+                other = self._planner.evaluate(plan, partial(self._stored, starts, filters))
                 chosen = other if other.fits else chosen
         return chosen
 
@@ -147,7 +147,7 @@ class Layout:
         """The plan of the fewest bytes, whatever time it takes."""
         device = self._tightest(self.planned(self.fastest))
         grouping = self._leanest_on(device)
-        return self.planned(grouping._replace(seconds=self._seconds(grouping, self.memory(device))))
+        return self._evaluated(grouping, lambda: self._seconds(grouping, self.memory(device)))
 
     def _leanest_on(self, device: int) -> Grouping:
         if device not in self._leanest:
@@ -166,15 +166,21 @@ class Layout:
 
     def planned(self, grouping: Grouping) -> Planned:
         """The layout with these groups, looked at as a whole."""
+        return self._evaluated(grouping, lambda: grouping.seconds)
+
+    def _evaluated(self, grouping: Grouping, time: Callable[[], float]) -> Planned:
         flags = grouping.recompute if any(grouping.recompute) else ()
         plan = replace(self.base, groups=grouping.starts, recompute=flags, filters=grouping.filters)
-        return self._planner.evaluate(plan, grouping.seconds)
+        return self._planner.evaluate(plan, time)
 
     def timed(self, starts: Sequence[int], filters: Collection[int] = ()) -> Grouping:
         """These groups, none of which recomputes."""
         ranges = group_ranges(starts, len(self._planner.request.network.layers))
         groups = tuple(Group(*group, group[0] in filters) for group in ranges)
         return Grouping(self._every.total(groups), groups, (False,) * len(groups))
+
+    def _stored(self, starts: Sequence[int], filters: Collection[int]) -> float:
+        return self.timed(starts, filters).seconds
 
     @cached_property
     def _untimed(self) -> Choices:

@@ -85,15 +85,20 @@ class Planned:
     Attributes
     ----------
     plan : as it is.
-    pass_seconds : of one pass with its share of the step's sums, as groups add up.
-    measure : finds its bytes, which takes a while, when they are first asked for.
+    time, measure : find `pass_seconds`, and the bytes, when they are first asked for; that
+        takes a while.
     limited : whether it could be too large.
     """
 
     plan: Plan
-    pass_seconds: float
+    time: Callable[[], float] = field(repr=False, compare=False)
     measure: Callable[[], Measured] = field(repr=False, compare=False)
     limited: bool = True
+
+    @cached_property
+    def pass_seconds(self) -> float:
+        """Of one pass with its share of the step's sums, as groups add up."""
+        return self.time()
 
     @cached_property
     def measured(self) -> Measured:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 
 from mpitile.geometry.box import Box
 from mpitile.plan.gathers import Part
 from mpitile.plan.partition import Partition
 
 # Elements of one image that travel from a tile (first) to another (second).
-Traffic = dict[tuple[int, int], int]
+Traffic = Mapping[tuple[int, int], int]
 
 
 def whole_parts(partition: Partition, group: int) -> dict[int, tuple[Part, ...]]:
@@ -32,6 +33,8 @@ def _channels(partition: Partition, tensor: int, tile: int) -> tuple[int, int]:
     return partition.channels(tensor, tile) or (0, partition.network.shape(tensor).channels)
 
 
+# What a plan takes in memory and how long its step is are often asked for one after the other.
+@lru_cache(256)
 def group_traffic(partition: Partition, group: int) -> Traffic:
     """The forward messages at a group's start; the adjoint's are the same, reversed.
 

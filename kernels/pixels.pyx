@@ -26,7 +26,10 @@ cdef void mix_columns(
     const real* band, const Py_ssize_t* low, const Py_ssize_t* high,
     const real* low_weights, const real* high_weights, real* target, Py_ssize_t count,
 ) noexcept nogil:
-    """Reads, and all but the last cell write, an element more than a pixel has: one vector."""
+    """Four elements at a time, one vector, of pixels that have three.
+
+    The next cell overwrites what is one too many; the last cell writes three.
+    """
     cdef Py_ssize_t j, k
     cdef const real* first
     cdef const real* second
@@ -49,7 +52,7 @@ def resample(
     const Py_ssize_t[:, ::1] columns, const real[:, ::1] column_weights,
     real[::1] band, real[:, :, :] out,
 ):
-    """`columns` count from the first one that is read; `band` has room for these and an element."""
+    """`columns` count from the first that is read; `band` holds a row of these and an element."""
     cdef Py_ssize_t i, elements = band.shape[0] - 1
     with nogil:
         band[elements] = 0
@@ -84,7 +87,7 @@ cdef void change_planes(
         base = 2 if green == value else 4
         difference = green - blue if red == value else difference
         base = 0 if red == value else base
-        # Grey has no difference either; no other spread is as small.
+        # Only grey's spread is as small, which has no difference either.
         sixths = difference / (spread if spread > FLT_MIN else FLT_MIN) + base + shift
         sixths += 6 if sixths < 0 else 0
         sixths -= 6 if sixths >= 6 else 0
@@ -106,7 +109,7 @@ def change_colours(real[:, ::1] pixels, double shift, double gain, double spread
                 for k in range(3):
                     planes[k][j] = pixels[first + j, k]
             change_planes(planes[0], planes[1], planes[2], count,
-                           <real>shift, <real>gain, <real>spread_gain)
+                          <real>shift, <real>gain, <real>spread_gain)
             for j in range(count):
                 for k in range(3):
                     pixels[first + j, k] = planes[k][j]

@@ -15,6 +15,7 @@ KERNELS = (
     "dropout",
     "fast",
     "gemm",
+    "pixels",
     "pool",
     "reorg",
 )
@@ -22,6 +23,10 @@ KERNELS = (
 # Without traps and errno, selections and roots are vectorised; values stay the same.
 # Python's own flags ask for debugging symbols, which would be most of a wheel.
 FLAGS = ["-O3", "-fno-trapping-math", "-fno-math-errno", "-Wno-psabi", "-g0"]
+
+# A pixel's bits must not depend on where a tile begins, as they would if products and sums were
+# contracted in vectors alone. Without NaN and negative zeros, clipping takes two instructions.
+PIXELS = ["-ffp-contract=off", "-ffinite-math-only", "-fno-signed-zeros"]
 
 # A wheel built on one board must run on another, so this is never the default.
 NATIVE = ["-march=native"] if os.environ.get("MPITILE_NATIVE") == "1" else []
@@ -34,7 +39,7 @@ setup(
                 [f"kernels/{name}.pyx"],
                 depends=glob("kernels/*.pxi") + glob("kernels/simd/*.h"),
                 include_dirs=["kernels"],
-                extra_compile_args=[*FLAGS, *NATIVE],
+                extra_compile_args=[*FLAGS, *(PIXELS if name == "pixels" else ()), *NATIVE],
             )
             for name in KERNELS
         ],

@@ -8,10 +8,10 @@ import numpy as np
 
 from mpitile.data.placement import Placement, jittered
 from mpitile.errors import InputError
+from mpitile.kernels.pixels import change_colours
 
 # Keeps these numbers apart from the order's, which come from the same seed.
 _STREAM = 2
-_BLOCK_ROWS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,50 +95,7 @@ def distort(pixels: np.ndarray, drawn: Drawn) -> None:
 
     Parameters
     ----------
-    pixels : (height, width, 3) in [0, 1], float32 or float64.
-
-    Notes
-    -----
-    Darknet's ``distort_image`` in hue, saturation and value. Back in RGB a channel is
-    ``value - value * saturation * part`` with `part` in [0, 1] given by the hue's
-    distance from the channel's own; ``value * saturation`` is the spread of the channels
-    times both factors, so that no saturation is ever divided out.
+    pixels : (height, width, 3) in [0, 1], float32 or float64, C-contiguous.
     """
-    if drawn.hue == 0 and drawn.saturation == 1 and drawn.exposure == 1:
-        return
-    for first in range(0, pixels.shape[0], _BLOCK_ROWS):
-        _distort_block(pixels[first : first + _BLOCK_ROWS], drawn)
-
-
-def _distort_block(pixels: np.ndarray, drawn: Drawn) -> None:
-    red, green, blue = np.ascontiguousarray(np.moveaxis(pixels, 2, 0))
-    value = np.maximum(np.maximum(red, green), blue)
-    spread = value - np.minimum(np.minimum(red, green), blue)
-    sixths = _hue_in_sixths(red, green, blue, value, spread)
-    sixths += 6 * drawn.hue % 6
-    np.add(sixths, 6, out=sixths, where=sixths < 0)
-    np.subtract(sixths, 6, out=sixths, where=sixths >= 6)
-    value *= drawn.exposure
-    spread *= drawn.exposure * drawn.saturation
-    for channel, part in enumerate(
-        (
-            2 - np.abs(sixths - 3),
-            np.abs(sixths - 2) - 1,
-            np.abs(sixths - 4) - 1,
-        )
-    ):
-        np.clip(part, 0, 1, out=part)
-        part *= spread
-        np.subtract(value, part, out=part)
-        np.clip(part, 0, 1, out=pixels[:, :, channel])
-
-
-def _hue_in_sixths(
-    red: np.ndarray, green: np.ndarray, blue: np.ndarray, value: np.ndarray, spread: np.ndarray
-) -> np.ndarray:
-    """The hue in sixths of a turn, in [-1, 5]; 0 for grey."""
-    divisor = np.where(spread == 0, 1, spread)
-    red_most, green_most = red == value, green == value
-    difference = np.where(red_most, green - blue, np.where(green_most, blue - red, red - green))
-    difference /= divisor
-    return difference + np.where(red_most, 0, np.where(green_most, 2, 4)).astype(value.dtype)
+    if drawn.hue != 0 or drawn.saturation != 1 or drawn.exposure != 1:
+        change_colours(pixels, drawn.hue, drawn.saturation, drawn.exposure)

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from mpitile.geometry.box import Box
+from mpitile.kernels.pixels import Taps, resample
 
 GREY = 0.5
 SMALLEST_TRUTH = 0.001
-_BLOCK_ROWS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,50 +178,16 @@ def sample_box(
     """
     if out is None:
         out = np.empty((box.height, box.width, 3), dtype)
-    rows = _rows(placement, box, out.dtype)
-    columns = _columns(placement, box, out.dtype)
+    covered_rows, rows = _rows(placement, box, out.dtype)
+    covered_columns, columns = _columns(placement, box, out.dtype)
     if rows.count < box.height or columns.count < box.width:
         out[...] = GREY
-    if rows.count == 0 or columns.count == 0:
-        return out
-    target = out[rows.covered, columns.covered]
-    # Blocks of rows keep the temporaries in cache, whatever the box's size.
-    for first in range(0, rows.count, _BLOCK_ROWS):
-        part = slice(first, first + _BLOCK_ROWS)
-        _interpolate(image, rows, part, columns, target[part])
+    resample(image, rows, columns, out[covered_rows, covered_columns])
     return out
 
 
-@dataclass(frozen=True, slots=True)
-class _Axis:
-    """Along one axis, the covered cells of a box and the two source cells each mixes."""
-
-    start: int
-    low: np.ndarray
-    high: np.ndarray
-    low_weight: np.ndarray
-    high_weight: np.ndarray
-
-    @property
-    def count(self) -> int:
-        return len(self.low)
-
-    @property
-    def covered(self) -> slice:
-        return slice(self.start, self.start + self.count)
-
-    def mirrored(self, size: int) -> _Axis:
-        """The same cells from right to left, in a box of `size` cells."""
-        return _Axis(
-            size - self.start - self.count,
-            self.low[::-1],
-            self.high[::-1],
-            self.low_weight[::-1],
-            self.high_weight[::-1],
-        )
-
-
-def _rows(placement: Placement, box: Box, dtype: np.dtype) -> _Axis:
+def _rows(placement: Placement, box: Box, dtype: np.dtype) -> tuple[slice, Taps]:
+    """The rows of the box that the image covers, and what they mix."""
     return _axis(
         (box.y0, box.y1),
         (placement.dy, placement.new_height),
@@ -231,18 +197,20 @@ def _rows(placement: Placement, box: Box, dtype: np.dtype) -> _Axis:
     )
 
 
-def _columns(placement: Placement, box: Box, dtype: np.dtype) -> _Axis:
+def _columns(placement: Placement, box: Box, dtype: np.dtype) -> tuple[slice, Taps]:
     cells = (box.x0, box.x1)
     if placement.flip:
         cells = (placement.canvas_width - box.x1, placement.canvas_width - box.x0)
     place = (placement.dx, placement.new_width)
-    axis = _axis(cells, place, placement.image_width, placement.letterbox, dtype)
-    return axis.mirrored(box.width) if placement.flip else axis
+    covered, taps = _axis(cells, place, placement.image_width, placement.letterbox, dtype)
+    if not placement.flip:
+        return covered, taps
+    return slice(box.width - covered.stop, box.width - covered.start), taps.mirrored()
 
 
 def _axis(
     cells: tuple[int, int], place: tuple[int, int], source: int, aligned: bool, dtype: np.dtype
-) -> _Axis:
+) -> tuple[slice, Taps]:
     """`cells` are those of the box; `place` is offset and size of the scaled image."""
     offset, new = place
     first = max(cells[0], offset)
@@ -254,31 +222,14 @@ def _axis(
         points = steps * (source - 1) / (new - 1)
     else:
         points = np.full(len(steps), source - 1.0)
-    low = points.astype(np.int64)
+    low = points.astype(np.intp)
     fraction = points - low
     beyond = low + 1 >= source
-    return _Axis(
-        first - cells[0],
-        low,
-        np.where(beyond, source - 1, low + 1),
-        (1 - fraction).astype(dtype),
-        np.where(beyond, 0, fraction).astype(dtype),
+    taps = Taps(
+        np.stack([low, np.where(beyond, source - 1, low + 1)]),
+        np.stack([1 - fraction, np.where(beyond, 0, fraction)]).astype(dtype),
     )
-
-
-def _interpolate(
-    image: np.ndarray, rows: _Axis, part: slice, columns: _Axis, target: np.ndarray
-) -> None:
-    """Bilinear interpolation of some rows, first between rows, then between columns."""
-    first, last = int(columns.low.min()), int(columns.high.max()) + 1
-    band = image[rows.low[part], first:last] * rows.low_weight[part, None, None]
-    band += image[rows.high[part], first:last] * rows.high_weight[part, None, None]
-    mixed = band.take(columns.low - first, axis=1)
-    mixed *= columns.low_weight[:, None]
-    other = band.take(columns.high - first, axis=1)
-    other *= columns.high_weight[:, None]
-    mixed += other
-    np.divide(mixed, 255, out=target)
+    return slice(first - cells[0], first - cells[0] + len(steps)), taps
 
 
 def _scale_and_shift(placement: Placement) -> tuple[np.ndarray, np.ndarray]:

@@ -274,3 +274,40 @@ def dropout_mask(
         state = _splitmix64(state, counter.reshape([-1 if a == axis else 1 for a in range(4)]))
     uniform = (state >> np.uint64(11)) * 2.0**-53
     return np.where(uniform >= probability, 1 / (1 - probability), 0.0)
+
+
+def resample(
+    image: np.ndarray,
+    rows: np.ndarray,
+    row_weights: np.ndarray,
+    columns: np.ndarray,
+    column_weights: np.ndarray,
+) -> np.ndarray:
+    """Mixtures of four pixels of a uint8 (H, W, 3) each, over 255, in the weights' precision.
+
+    Source cells and their weights are (2, n) along each axis.
+    """
+    upper, lower = (row_weights[i][:, None, None] * image[rows[i]] for i in range(2))
+    mixed = upper + lower
+    left, right = (column_weights[i][:, None] * mixed[:, columns[i]] for i in range(2))
+    return (left + right) / 255
+
+
+def change_colours(
+    pixels: np.ndarray, hue: float, saturation: float, exposure: float
+) -> np.ndarray:
+    """RGB (..., 3) with another hue, saturation and value in HSV, in the precision of `pixels`."""
+    red, green, blue = np.moveaxis(pixels, -1, 0)
+    value = pixels.max(axis=-1)
+    spread = value - pixels.min(axis=-1)
+    largest = pixels.argmax(axis=-1)
+    differences = np.choose(largest, [green - blue, blue - red, red - green])
+    sixths = differences / np.where(spread == 0, 1, spread) + 2 * largest.astype(pixels.dtype)
+    sixths += 6 * hue % 6
+    sixths[sixths < 0] += 6
+    sixths[sixths >= 6] -= 6
+    value *= exposure
+    spread *= exposure * saturation
+    parts = (2 - np.abs(sixths - 3), np.abs(sixths - 2) - 1, np.abs(sixths - 4) - 1)
+    channels = [value - part.clip(0, 1) * spread for part in parts]
+    return np.stack(channels, axis=-1).clip(0, 1)

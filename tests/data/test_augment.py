@@ -30,14 +30,12 @@ def test_distort_equals_the_way_through_hsv(hue, saturation, exposure):
     np.testing.assert_allclose(pixels, expected, atol=1e-12)
 
 
-def test_distort_works_in_float32_and_on_strided_pixels():
+def test_distort_works_in_float32():
     pixels = np.random.default_rng(1).random((40, 30, 3))
-    wide = np.zeros((40, 60, 3), np.float32)
-    wide[:, ::2] = pixels
+    single = pixels.astype(np.float32)
     distort(pixels, drawn(0.2, 1.3, 0.8))
-    distort(wide[:, ::2], drawn(0.2, 1.3, 0.8))
-    np.testing.assert_allclose(wide[:, ::2], pixels, atol=1e-5)
-    assert not wide[:, 1::2].any()
+    distort(single, drawn(0.2, 1.3, 0.8))
+    np.testing.assert_allclose(single, pixels, atol=1e-5)
 
 
 def test_no_change_leaves_every_bit():

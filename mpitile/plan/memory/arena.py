@@ -36,7 +36,8 @@ def lay_out(buffers: Iterable[Buffer]) -> Layout:
             if others & events:
                 if start - lowest >= size:
                     break
-                lowest = max(lowest, end)
+                if end > lowest:
+                    lowest = end
         offsets[buffer] = lowest
         insort(placed, (lowest, lowest + size, events))
     return Layout(offsets, max((end for _, end, _ in placed), default=0))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
-from math import inf
+from math import inf, isclose
 from typing import TYPE_CHECKING
 
 from mpitile.geometry.needs import group_ranges
@@ -65,6 +65,16 @@ class Layout:
         self._memories: dict[int, GroupBytes] = {}
         self._leanest: dict[int, Grouping] = {}
         self.fastest = self._fastest(self.choices)
+
+    def mirrors(self, other: Layout) -> bool:
+        """Whether rows and columns have changed places, and nothing comes of it."""
+        ours, theirs = self.base.grid, other.base.grid
+        return (
+            self.base.replicas == other.base.replicas
+            and (ours.rows, ours.columns) == (theirs.columns, theirs.rows)
+            and self.fastest.groups == other.fastest.groups
+            and isclose(self.fastest.seconds, other.fastest.seconds)
+        )
 
     def best(self, limit: float = inf) -> Planned | None:
         """The fastest plan of this layout that fits and takes less than `limit` seconds a pass."""

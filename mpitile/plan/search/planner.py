@@ -80,16 +80,7 @@ class Planner:
         Of those that take about as long by the sum of their groups, it is the one with the
         shortest predicted step; and so are one group and every layer its own on their grids.
         """
-        found: list[tuple[Layout, Planned]] = []
-        limit = inf
-        for layout in self.layouts:
-            if layout.fastest.seconds >= limit:
-                break
-            planned = layout.best(limit)
-            if planned is not None:
-                found.append((layout, planned))
-                limit = min(limit, _NEAR * planned.pass_seconds)
-        near = [(layout, planned) for layout, planned in found if planned.pass_seconds < limit]
+        near = self._near()
         if not near:
             return None
         candidates = [planned for _, planned in near]
@@ -102,6 +93,25 @@ class Planner:
         for layout, _ in near:
             chosen = layout.faster_by_rule(chosen)
         return chosen
+
+    def _near(self) -> list[tuple[Layout, Planned]]:
+        """The fastest plan of each layout that takes about as long as the fastest of all."""
+        found: list[tuple[Layout, Planned]] = []
+        looked_at: list[Layout] = []
+        limit = inf
+        for layout in self.layouts:
+            if layout.fastest.seconds >= limit:
+                break
+            if any(map(layout.mirrors, looked_at)):
+                continue
+            planned = layout.best(limit)
+            if planned is not None:
+                found.append((layout, planned))
+                limit = min(limit, _NEAR * planned.pass_seconds)
+            # While nothing fits, what only just does may do so with one of both grids alone.
+            if found:
+                looked_at.append(layout)
+        return [(layout, planned) for layout, planned in found if planned.pass_seconds < limit]
 
     def predict(self, plan: Plan) -> Prediction:
         """The seconds of a step, rank by rank."""

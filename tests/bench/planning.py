@@ -22,7 +22,7 @@ from mpitile.plan.simulation.simulate import simulate
 from mpitile.train.planning import network_demand
 
 JOBS = Path(__file__).parents[2] / "jobs"
-SHARES = (None, 0.95, 0.85)
+SHARES = (None, 0.95, 0.85, 0.7, 0.5)
 
 
 LIMIT = 400_000_000

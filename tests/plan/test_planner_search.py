@@ -22,7 +22,7 @@ from mpitile.plan.memory.bytes import Demand, plan_bytes
 from mpitile.plan.partition import Partition
 from mpitile.plan.plan import Plan
 from mpitile.plan.search.borders import Grouping, cheapest_within, fastest
-from mpitile.plan.search.choices import TILED, Choices
+from mpitile.plan.search.choices import TILED, Choices, EveryGroup
 from mpitile.plan.search.group_bytes import GroupBytes
 from mpitile.plan.search.group_lives import Lives
 from mpitile.plan.search.planner import Planner
@@ -149,6 +149,21 @@ def test_the_fastest_grouping_is_the_best_of_all(layout):
     found = fastest(few)
     assert found.seconds == pytest.approx(best)
     assert every.total(found.groups) == pytest.approx(found.seconds)
+
+
+@settings(max_examples=40)
+@given(layouts(layers=6))
+def test_all_groups_are_known_with_and_without_their_seconds(layout):
+    network, plan, where, images = layout
+    cost, every = Cost(network, where), EveryGroup(network)
+    few = GroupTimes(network, cost, plan, images)
+    times = GroupTimes(network, cost, plan, images, every=True)
+    more = few.with_every()
+    assert more.groups == times.groups
+    assert few.groups.items() <= more.groups.items()
+    assert every.groups == list(times.groups)
+    for group in every.groups:
+        assert set(every.fetched(*group)) == set(times.fetched(*group))
 
 
 @settings(max_examples=40)

@@ -68,10 +68,14 @@ class Layout:
 
     def mirrors(self, other: Layout) -> bool:
         """Whether rows and columns have changed places, and nothing comes of it."""
-        ours, theirs = self.base.grid, other.base.grid
+        image = self._planner.request.network.shapes[0]
+        ours, theirs = self.base, other.base
         return (
-            self.base.replicas == other.base.replicas
-            and (ours.rows, ours.columns) == (theirs.columns, theirs.rows)
+            image.height == image.width
+            and (ours.grid.rows, ours.grid.columns) == (theirs.grid.columns, theirs.grid.rows)
+            and (ours.row_weights, ours.column_weights)
+            == (theirs.column_weights, theirs.row_weights)
+            and ours.replicas == theirs.replicas
             and self.fastest.groups == other.fastest.groups
             and isclose(self.fastest.seconds, other.fastest.seconds)
         )
@@ -142,15 +146,17 @@ class Layout:
         self, choices: Choices, memory: GroupBytes, ways: Ways, room: float, limit: float
     ) -> Planned | None:
         """The fastest grouping that fits every device as a whole."""
-        # How much more than the sum of its groups a plan takes, as seen on the latest.
-        more = 0.0
+        # How much more than the sum of its groups a plan takes, as seen on the latest: one that
+        # recomputes may take more than others.
+        more = {False: 0.0, True: 0.0}
         for grouping in cheapest_within(choices, memory, ways, room * _SLACK, limit):
-            if grouping.size + more > room:
+            again = any(grouping.recompute)
+            if grouping.size + more[again] > room:
                 continue
             found = self.planned(grouping)
             if found.fits:
                 return found
-            more = found.excess - (grouping.size - room)
+            more[again] = found.excess - (grouping.size - room)
         return None
 
     def leanest(self) -> Planned:

@@ -85,14 +85,13 @@ INLINE void NAMED(line_gradient)(const int cells, const VEC *d, VEC *o) {
     o[2] = (1 / 6.0f) * (wide_sum - sum) + d[5];
 }
 
-/* Columns first, then rows. The channels of vector v lie v vectors on, or in panel v / 2. Only
-   what ENDS may have something done to it afterwards. */
+/* Columns first, then rows. Only what ENDS may have something done to it afterwards. */
 #define TRANSFORM(NAME, CELLS, TAKEN, GIVEN, ENDS)                                            \
     static void NAMED(JOIN(NAME, CELLS))(const float *in, Steps from, float *out, Steps to,   \
                                          ptrdiff_t vectors, const Epilogue *after) {          \
         for (ptrdiff_t v = 0; v < vectors; v++) {                                             \
-            const float *source = in + v * LANES;                                             \
-            float *target = out + (to.panel ? v / 2 * to.panel + v % 2 * LANES : v * LANES);  \
+            const float *source = in + v / 2 * from.pair + v % 2 * from.odd;                       \
+            float *target = out + v / 2 * to.pair + v % 2 * to.odd;                            \
             VEC half[GIVEN][TAKEN], line[6], result[6];                                       \
             _Pragma("GCC unroll 6") for (int j = 0; j < TAKEN; j++) {                         \
                 _Pragma("GCC unroll 6") for (int i = 0; i < TAKEN; i++)                       \

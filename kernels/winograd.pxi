@@ -85,14 +85,13 @@ cdef inline Steps steps(Py_ssize_t row, Py_ssize_t column) noexcept nogil:
 
 
 cdef inline Steps places(const Winograd* g, Py_ssize_t place) noexcept nogil:
-    """Steps between the places of a transform."""
+    """Between the places of a transform."""
     return steps(g.side * place, place)
 
 
-cdef inline Steps panels(
-    const Winograd* g, Py_ssize_t place, Py_ssize_t panel, Py_ssize_t wide
-) noexcept nogil:
-    """The same where panels of so many channels are `panel` apart, or zero."""
+cdef inline Steps panels(const Winograd* g, Py_ssize_t place, Py_ssize_t panel,
+                         Py_ssize_t wide) noexcept nogil:
+    """The same where panels of so many channels are `panel` apart, or none if that is zero."""
     cdef Steps s = places(g, place)
     if panel and wide == simd.vector:
         s.odd = panel
@@ -195,9 +194,8 @@ cdef inline Spot spot(const Winograd* g, Py_ssize_t tile) noexcept nogil:
     return s
 
 
-cdef void transform_input(
-    const Winograd* g, const Field* x, Py_ssize_t first, Py_ssize_t count
-) noexcept nogil:
+cdef void transform_input(const Winograd* g, const Field* x, Py_ssize_t first,
+                          Py_ssize_t count) noexcept nogil:
     cdef TransformLoop loop = transform(g, MAP_INPUT)
     cdef Py_ssize_t depth = up(g.channels, simd.vector)
     cdef Steps to = panels(g, g.x_place, g.x_panel, simd.piece)
@@ -240,7 +238,7 @@ cdef void transform_output(
 
 
 cdef void paste(const Field* y, Spot at, Py_ssize_t cells, const float* patch,
-                     Py_ssize_t channels, Py_ssize_t depth) noexcept nogil:
+                Py_ssize_t channels, Py_ssize_t depth) noexcept nogil:
     cdef Py_ssize_t i, j
     for i in range(min(cells, y.rows - at.row)):
         for j in range(min(cells, y.columns - at.column)):
@@ -277,9 +275,8 @@ cdef Py_ssize_t dealt(Py_ssize_t tiles, Py_ssize_t block) noexcept nogil:
     return (tiles + blocks - 1) // blocks
 
 
-cdef Py_ssize_t deal_tiles(
-    Winograd* g, Py_ssize_t cells, const Field* y, Py_ssize_t block
-) noexcept nogil:
+cdef Py_ssize_t deal_tiles(Winograd* g, Py_ssize_t cells, const Field* y,
+                           Py_ssize_t block) noexcept nogil:
     """Count the tiles, and deal them out to blocks; returns how many each has."""
     g.tile_rows = (y.rows + cells - 1) // cells
     g.tile_columns = (y.columns + cells - 1) // cells
@@ -287,9 +284,8 @@ cdef Py_ssize_t deal_tiles(
     return dealt(g.tiles, block)
 
 
-cdef void derive_for(
-    Winograd* g, Prologue* before, const Field* dy, Py_ssize_t last, Py_ssize_t reach
-) noexcept nogil:
+cdef void derive_for(Winograd* g, Prologue* before, const Field* dy, Py_ssize_t last,
+                     Py_ssize_t reach) noexcept nogil:
     cdef Spot at = spot(g, last)
     derive_until(before, dy, at.image, max(0, min(dy.rows, at.row + reach)))
 

@@ -50,9 +50,9 @@ cdef void pack_adjoint(
         memset(panels, 0, taps * filters * up(count, simd.panel) * sizeof(float))
     for first from 0 <= first < count by simd.panel:
         for tap in range(taps):
-            transpose(weights + ((taps - 1 - tap) * channels + first) * filters, filters,
-                      min(simd.panel, count - first), filters,
-                      panels + (first * taps + tap * simd.panel) * filters, simd.panel)
+            simd.transpose(weights + ((taps - 1 - tap) * channels + first) * filters, filters,
+                           min(simd.panel, count - first), filters,
+                           panels + (first * taps + tap * simd.panel) * filters, simd.panel)
 
 
 # Columns at an edge whose windows are copied with the field's zeros: one block of the tallest

@@ -35,6 +35,7 @@ cdef extern from "simd/simd.h" nogil:
 
     ctypedef struct Coming:
         const float* first
+        const float* next
         ptrdiff_t tap_step
         ptrdiff_t row_step
         ptrdiff_t rows
@@ -47,7 +48,8 @@ cdef extern from "simd/simd.h" nogil:
     ctypedef struct Steps:
         ptrdiff_t row
         ptrdiff_t column
-        ptrdiff_t panel
+        ptrdiff_t pair
+        ptrdiff_t odd
 
     ctypedef void (*TransformLoop)(const float*, Steps, float*, Steps, ptrdiff_t,
                                    const Epilogue*) noexcept nogil
@@ -60,18 +62,19 @@ cdef extern from "simd/simd.h" nogil:
         const char* name
         ptrdiff_t vector
         ptrdiff_t panel
+        ptrdiff_t piece
         ProductLoop rows_product
         ProductLoop columns_product
         void (*pack)(const float*, ptrdiff_t, ptrdiff_t, ptrdiff_t, float*) noexcept nogil
         void (*spread)(const float*, ptrdiff_t, ptrdiff_t, float*, ptrdiff_t,
                        int) noexcept nogil
+        void (*transpose)(const float*, ptrdiff_t, ptrdiff_t, ptrdiff_t, float*,
+                          ptrdiff_t) noexcept nogil
         TransformLoop transforms[2][5]
-        void (*pass_piece)(const float*, ptrdiff_t, ptrdiff_t, ptrdiff_t, float*, const float*, ptrdiff_t, ptrdiff_t,
-                           ptrdiff_t, float*, ptrdiff_t, ptrdiff_t, int,
-                           Coming*) noexcept nogil
-        void (*weigh_piece)(const float*, ptrdiff_t, ptrdiff_t, ptrdiff_t, const float*,
-                            ptrdiff_t, ptrdiff_t, float*, float*, ptrdiff_t, ptrdiff_t,
-                            const Epilogue*, Coming*) noexcept nogil
+        void (*pass_piece)(const float*, ptrdiff_t, ptrdiff_t, ptrdiff_t, float*, const float*,
+                           ptrdiff_t, float*, int, Coming*) noexcept nogil
+        void (*weigh_piece)(const float*, ptrdiff_t, const float*, ptrdiff_t, float*, float*,
+                            ptrdiff_t, ptrdiff_t, int, Coming*) noexcept nogil
         void (*derive)(float*, const float*, ptrdiff_t, ptrdiff_t, float, float*) noexcept nogil
         void (*largest)(const float*, const ptrdiff_t*, const unsigned char*, ptrdiff_t,
                         ptrdiff_t, float*, unsigned char*) noexcept nogil
@@ -96,11 +99,6 @@ cdef extern from "simd/simd.h" nogil:
 
     const Simd* simd_named(const char* name)
     void fetch(const float* p, ptrdiff_t elements)
-
-
-cdef extern from "simd/transpose.h" nogil:
-    void transpose(const float* source, ptrdiff_t step, ptrdiff_t rows, ptrdiff_t columns,
-                   float* target, ptrdiff_t target_step)
 
 
 cdef const Simd* simd = simd_named(NULL)

@@ -11,6 +11,8 @@ cdef struct Winograd:
     # row to row. Odd numbers of cache lines: the places' streams must not share cache sets.
     Py_ssize_t x_place, y_place, w_place
     Py_ssize_t x_row, y_row
+    # From panel to panel of x, each of a piece's channels, and of y; zero where they have none.
+    Py_ssize_t x_panel, y_panel
     float* x
     float* y
     float* w
@@ -45,6 +47,7 @@ cdef Py_ssize_t set_up(Winograd* g, Py_ssize_t cells, Py_ssize_t channels, Py_ss
     g.channels = channels
     g.filters = filters
     g.block = block
+    g.x_panel = g.y_panel = 0
     g.x_row = up(channels, 32) + 16
     g.y_row = up(filters, 32) + 16
     g.x_place = up(block * g.x_row, 1024) + 80
@@ -72,17 +75,30 @@ cdef inline TransformLoop transform(const Winograd* g, int which) noexcept nogil
     return simd.transforms[1 if g.cells == 4 else 0][which]
 
 
-cdef inline Steps steps(Py_ssize_t row, Py_ssize_t column, Py_ssize_t panel) noexcept nogil:
+cdef inline Steps steps(Py_ssize_t row, Py_ssize_t column) noexcept nogil:
     cdef Steps s
     s.row = row
     s.column = column
-    s.panel = panel
+    s.pair = 2 * simd.vector
+    s.odd = simd.vector
     return s
 
 
-cdef inline Steps places(const Winograd* g, Py_ssize_t place, Py_ssize_t panel) noexcept nogil:
-    """Steps between the places of a transform."""
-    return steps(g.side * place, place, panel)
+cdef inline Steps places(const Winograd* g, Py_ssize_t place) noexcept nogil:
+    """Between the places of a transform."""
+    return steps(g.side * place, place)
+
+
+cdef inline Steps panels(const Winograd* g, Py_ssize_t place, Py_ssize_t panel,
+                         Py_ssize_t wide) noexcept nogil:
+    """The same where panels of so many channels are `panel` apart, or none if that is zero."""
+    cdef Steps s = places(g, place)
+    if panel and wide == simd.vector:
+        s.odd = panel
+        s.pair = 2 * panel
+    elif panel:
+        s.pair = panel
+    return s
 
 
 cdef inline bint collide(Py_ssize_t step) noexcept nogil:
@@ -113,8 +129,8 @@ cdef void transform_weights(
                                 3 * column, column, w.filters, depth, count, target)
                 continue
             for tap in range(9):
-                transpose(w.first + tap * column + (filter + f) * w.filters + channel + c,
-                          w.filters, count, depth, g.copy + tap * depth * count, count)
+                simd.transpose(w.first + tap * column + (filter + f) * w.filters + channel + c,
+                               w.filters, count, depth, g.copy + tap * depth * count, count)
             transform_piece(g, g.copy + 8 * depth * count, -3 * depth * count, -depth * count,
                             count, depth, count, target)
 
@@ -143,24 +159,24 @@ cdef void transform_piece(
     cdef Py_ssize_t last = whole_vectors * simd.vector, rest = filters - last
     cdef Py_ssize_t c, j
     cdef TransformLoop loop = transform(g, MAP_WEIGHTS)
-    cdef Steps to = places(g, g.w_place, g.channels * simd.panel)
+    cdef Steps to = panels(g, g.w_place, g.channels * simd.panel, simd.panel)
     if filters % simd.panel:
         for j in range(g.places):
-            memset(target + j * g.w_place + filters // simd.panel * to.panel, 0,
+            memset(target + j * g.w_place + filters // simd.panel * to.pair, 0,
                    depth * simd.panel * sizeof(float))
     for c in range(depth):
         if channel > PIECE_FILTERS:
             for j in range(9):
                 fetch(weights + j // 3 * row + j % 3 * column + (c + AHEAD) * channel, filters)
-        loop(weights + c * channel, steps(row, column, 0), target, to, whole_vectors, NULL)
+        loop(weights + c * channel, steps(row, column), target, to, whole_vectors, NULL)
         if rest:
             memset(g.y_patch, 0, 9 * simd.vector * sizeof(float))
             for j in range(9):
                 memcpy(g.y_patch + j * simd.vector,
                        weights + j // 3 * row + j % 3 * column + c * channel + last,
                        rest * sizeof(float))
-            loop(g.y_patch, steps(3 * simd.vector, simd.vector, 0),
-                 target + last // simd.panel * to.panel + last % simd.panel, to, 1, NULL)
+            loop(g.y_patch, steps(3 * simd.vector, simd.vector),
+                 target + last // simd.panel * to.pair + last % simd.panel, to, 1, NULL)
         target += simd.panel
 
 
@@ -178,12 +194,11 @@ cdef inline Spot spot(const Winograd* g, Py_ssize_t tile) noexcept nogil:
     return s
 
 
-cdef void transform_input(
-    const Winograd* g, const Field* x, Py_ssize_t first, Py_ssize_t count
-) noexcept nogil:
+cdef void transform_input(const Winograd* g, const Field* x, Py_ssize_t first,
+                          Py_ssize_t count) noexcept nogil:
     cdef TransformLoop loop = transform(g, MAP_INPUT)
     cdef Py_ssize_t depth = up(g.channels, simd.vector)
-    cdef Steps to = places(g, g.x_place, 0)
+    cdef Steps to = panels(g, g.x_place, g.x_panel, simd.piece)
     cdef Py_ssize_t t, row, column
     cdef Spot at
     for t in range(count):
@@ -191,11 +206,11 @@ cdef void transform_input(
         row = g.first_row + at.row
         column = g.first_column + at.column
         if depth == g.channels and holds(x, row, column, g.side, g.side):
-            loop(cell(x, at.image, row, column), steps(x.row, x.channels, 0),
+            loop(cell(x, at.image, row, column), steps(x.row, x.channels),
                  g.x + t * g.x_row, to, depth // simd.vector, NULL)
         else:
             cut(x, at.image, row, column, g.side, g.side, g.channels, g.x_patch, depth)
-            loop(g.x_patch, steps(g.side * depth, depth, 0),
+            loop(g.x_patch, steps(g.side * depth, depth),
                  g.x + t * g.x_row, to, depth // simd.vector, NULL)
 
 
@@ -205,25 +220,25 @@ cdef void transform_output(
 ) noexcept nogil:
     cdef TransformLoop loop = transform(g, MAP_OUTPUT)
     cdef Py_ssize_t depth = up(g.filters, simd.vector)
-    cdef Steps source = places(g, g.y_place, 0)
+    cdef Steps source = panels(g, g.y_place, g.y_panel, simd.panel)
     cdef Py_ssize_t t
     cdef Spot at
     for t in range(count):
         at = spot(g, first + t)
         if depth == g.filters and holds(y, at.row, at.column, g.cells, g.cells):
             loop(g.y + t * g.y_row, source, cell(y, at.image, at.row, at.column),
-                 steps(y.row, y.channels, 0), depth // simd.vector, after)
+                 steps(y.row, y.channels), depth // simd.vector, after)
         else:
             if after.add:
                 cut(y, at.image, at.row, at.column, g.cells, g.cells, g.filters, g.y_patch,
                     depth)
-            loop(g.y + t * g.y_row, source, g.y_patch, steps(g.cells * depth, depth, 0),
+            loop(g.y + t * g.y_row, source, g.y_patch, steps(g.cells * depth, depth),
                  depth // simd.vector, after)
             paste(y, at, g.cells, g.y_patch, g.filters, depth)
 
 
 cdef void paste(const Field* y, Spot at, Py_ssize_t cells, const float* patch,
-                     Py_ssize_t channels, Py_ssize_t depth) noexcept nogil:
+                Py_ssize_t channels, Py_ssize_t depth) noexcept nogil:
     cdef Py_ssize_t i, j
     for i in range(min(cells, y.rows - at.row)):
         for j in range(min(cells, y.columns - at.column)):
@@ -234,22 +249,23 @@ cdef void paste(const Field* y, Spot at, Py_ssize_t cells, const float* patch,
 cdef void transform_delta(
     const Winograd* g, const Field* dy, Py_ssize_t first, Py_ssize_t count
 ) noexcept nogil:
-    """To panels (place, panel, tile, panel's filters)."""
+    """To panels (place, panel, tile, panel's filters), or as `g.y_panel` has them."""
     cdef TransformLoop loop = transform(g, MAP_DELTA)
     cdef Py_ssize_t depth = up(g.filters, simd.vector)
-    cdef Steps to = places(g, g.y_place, count * simd.panel)
+    cdef Steps to = panels(g, g.y_place, g.y_panel or count * simd.panel, simd.panel)
     cdef Py_ssize_t t
     cdef Spot at
     if depth % simd.panel:
-        memset(g.y, 0, g.places * g.y_place * sizeof(float))
+        memset(g.y, 0, (up(g.filters, simd.panel) // simd.panel * g.y_panel if g.y_panel
+                        else g.places * g.y_place) * sizeof(float))
     for t in range(count):
         at = spot(g, first + t)
         if depth == g.filters and holds(dy, at.row, at.column, g.cells, g.cells):
-            loop(cell(dy, at.image, at.row, at.column), steps(dy.row, dy.channels, 0),
+            loop(cell(dy, at.image, at.row, at.column), steps(dy.row, dy.channels),
                  g.y + t * simd.panel, to, depth // simd.vector, NULL)
         else:
             cut(dy, at.image, at.row, at.column, g.cells, g.cells, g.filters, g.y_patch, depth)
-            loop(g.y_patch, steps(g.cells * depth, depth, 0),
+            loop(g.y_patch, steps(g.cells * depth, depth),
                  g.y + t * simd.panel, to, depth // simd.vector, NULL)
 
 
@@ -259,9 +275,8 @@ cdef Py_ssize_t dealt(Py_ssize_t tiles, Py_ssize_t block) noexcept nogil:
     return (tiles + blocks - 1) // blocks
 
 
-cdef Py_ssize_t deal_tiles(
-    Winograd* g, Py_ssize_t cells, const Field* y, Py_ssize_t block
-) noexcept nogil:
+cdef Py_ssize_t deal_tiles(Winograd* g, Py_ssize_t cells, const Field* y,
+                           Py_ssize_t block) noexcept nogil:
     """Count the tiles, and deal them out to blocks; returns how many each has."""
     g.tile_rows = (y.rows + cells - 1) // cells
     g.tile_columns = (y.columns + cells - 1) // cells
@@ -269,9 +284,8 @@ cdef Py_ssize_t deal_tiles(
     return dealt(g.tiles, block)
 
 
-cdef void derive_for(
-    Winograd* g, Prologue* before, const Field* dy, Py_ssize_t last, Py_ssize_t reach
-) noexcept nogil:
+cdef void derive_for(Winograd* g, Prologue* before, const Field* dy, Py_ssize_t last,
+                     Py_ssize_t reach) noexcept nogil:
     cdef Spot at = spot(g, last)
     derive_until(before, dy, at.image, max(0, min(dy.rows, at.row + reach)))
 
@@ -363,8 +377,8 @@ cdef void transform_gradient(
         and g.channels <= PIECE_CHANNELS
     ):
         for c in range(g.channels):
-            loop(g.w + c * width, places(g, g.w_place, 0), g.copy + c * count,
-                 steps(3 * g.channels * count, g.channels * count, 0), count // simd.vector,
+            loop(g.w + c * width, places(g, g.w_place), g.copy + c * count,
+                 steps(3 * g.channels * count, g.channels * count), count // simd.vector,
                  NULL)
         for j in range(9):
             simd.spread(g.copy + j * g.channels * count, g.channels, count,
@@ -374,11 +388,11 @@ cdef void transform_gradient(
         for j in range(9):
             fetch(dweights + j * column + (c + AHEAD) * filters, count)
         if depth == count:
-            loop(g.w + c * width, places(g, g.w_place, 0), dweights + c * filters,
-                 steps(3 * column, column, 0), depth // simd.vector, &sum)
+            loop(g.w + c * width, places(g, g.w_place), dweights + c * filters,
+                 steps(3 * column, column), depth // simd.vector, &sum)
             continue
-        loop(g.w + c * width, places(g, g.w_place, 0), g.y_patch,
-             steps(3 * depth, depth, 0), depth // simd.vector, NULL)
+        loop(g.w + c * width, places(g, g.w_place), g.y_patch,
+             steps(3 * depth, depth), depth // simd.vector, NULL)
         for j in range(9):
             target = dweights + j * column + c * filters
             for k in range(count):

@@ -1,12 +1,13 @@
 # Winograd's F(4x4, 3x3) where tiles are few: pieces of weights go by way of L1 alone from
 # memory to their products, or from products to memory.
 
-# Channels of a piece that goes from memory to its products at once, and of one that goes back.
-# Sums of more tiles than these would be read and written too often by such pieces.
+# Channels of a piece that goes back to memory (those of one that comes from there are
+# `simd.piece`); tiles beyond which sums would be read and written too often by such pieces;
+# elements of the panels that stay in L2 while pieces pass.
 cdef enum:
-    PASSING = 16
     WEIGHING = 8
-    PASSING_TILES = 16
+    PASSING_TILES = 56
+    TOGETHER = 192 * 1024
 
 
 cdef void take(
@@ -19,8 +20,8 @@ cdef void take(
         memset(copy, 0, 9 * step * sizeof(float))
     for tap in range(9):
         if w.adjoint:
-            transpose(w.first + (8 - tap) * column + filter * w.filters + channel, w.filters,
-                      filters, depth, copy + tap * step, simd.panel)
+            simd.transpose(w.first + (8 - tap) * column + filter * w.filters + channel,
+                           w.filters, filters, depth, copy + tap * step, simd.panel)
         else:
             simd.pack(w.first + tap * column + channel * w.filters + filter, w.filters, depth,
                       filters, copy + tap * step)
@@ -32,12 +33,12 @@ cdef Coming coming(
 ) noexcept nogil:
     """Rows of so many elements, to be on their way while so many pieces are worked on."""
     cdef Coming c
-    c.first = first
+    c.first = c.next = first
     c.tap_step = tap_step
     c.row_step = row_step
     c.rows = rows
     c.run = (elements + 15) // 16
-    c.pace = (9 * rows * c.run + 36 * pieces - 1) // (36 * pieces)
+    c.pace = min((9 * rows * c.run + 36 * pieces - 1) // (36 * pieces), c.run)
     c.tap = c.row = c.line = 0
     return c
 
@@ -55,47 +56,62 @@ cdef void pass_piece(
         tap = depth * row + 16
         take(w, channel, filter, depth, count, g.copy, tap)
         taps = g.copy
-    simd.pass_piece(taps, tap, row, depth, g.w, x, g.x_place, g.x_row, g.tiles, g.y + filter,
-                    g.y_place, g.y_row, add, next)
+    simd.pass_piece(taps, tap, row, depth, g.w, x, g.tiles,
+                    g.y + filter // simd.panel * g.y_panel, add, next)
+
+
+cdef Py_ssize_t together(const Winograd* g) noexcept nogil:
+    """Filters of the panels that stay in L2 while weights of all channels pass."""
+    cdef Py_ssize_t count = (g.filters + simd.panel - 1) // simd.panel
+    return dealt(count, max(TOGETHER // g.y_panel, 1)) * simd.panel
 
 
 cdef void pass_weights(const Winograd* g, const Weights* w, Py_ssize_t channel) noexcept nogil:
-    """`g.channels` of them from this one on, in the order in which they lie in memory."""
-    cdef Py_ssize_t k, f, depth, tap = w.channels * w.filters
+    """`g.channels` of them from this one on, in about the order in which they lie in memory."""
+    cdef Py_ssize_t first, k, f, end, depth, tap = w.channels * w.filters
+    cdef Py_ssize_t group = simd.panel if w.adjoint else together(g)
+    cdef const float* following
     cdef Coming next
-    if w.adjoint:
-        for f from 0 <= f < g.filters by simd.panel:
-            next = coming(w.first + (f + simd.panel) * w.filters + channel, tap, w.filters,
-                          simd.panel, g.channels, (g.channels + PASSING - 1) // PASSING)
-            for k from 0 <= k < g.channels by PASSING:
-                depth = min(PASSING, g.channels - k)
-                pass_piece(g, w, channel + k, f, depth, g.x + k, channel + k > 0, &next)
-        return
-    for k from 0 <= k < g.channels by PASSING:
-        depth = min(PASSING, g.channels - k)
-        next = coming(w.first + (channel + k + depth) * w.filters, tap, 0, 1,
-                      PASSING * w.filters, (g.filters + simd.panel - 1) // simd.panel)
-        for f from 0 <= f < g.filters by simd.panel:
-            pass_piece(g, w, channel + k, f, depth, g.x + k, channel + k > 0, &next)
+    for first from 0 <= first < g.filters by group:
+        end = min(first + group, g.filters)
+        for k from 0 <= k < g.channels by simd.piece:
+            depth = min(simd.piece, g.channels - k)
+            if w.adjoint and k == 0:
+                following = w.first + channel + end * w.filters
+                if end == g.filters:
+                    following = w.first + channel + g.channels
+                next = coming(following, tap, w.filters, group, g.channels,
+                              (g.channels + simd.piece - 1) // simd.piece)
+            elif not w.adjoint:
+                following = w.first + (channel + k + depth) * w.filters + first
+                if k + depth == g.channels and end < g.filters:
+                    following = w.first + channel * w.filters + end
+                next = coming(following, tap, w.filters, simd.piece, end - first,
+                              group // simd.panel)
+            for f from first <= f < end by simd.panel:
+                pass_piece(g, w, channel + k, f, depth, g.x + k // simd.piece * g.x_panel,
+                           channel + k > 0, &next)
 
 
 cdef void weigh(
     const Winograd* g, float* dweights, Py_ssize_t column, bint accumulate
 ) noexcept nogil:
     """The gradient of the weights of `g.channels`; `column` is the step between taps."""
-    cdef Py_ssize_t k, f, depth
-    cdef float* target
+    cdef Py_ssize_t first, k, f, end, depth, group = together(g)
     cdef float* following
     cdef Coming next
-    for f from 0 <= f < g.filters by simd.panel:
+    for first from 0 <= first < g.filters by group:
+        end = min(first + group, g.filters)
         for k from 0 <= k < g.channels by WEIGHING:
             depth = min(WEIGHING, g.channels - k)
-            target = dweights + k * g.filters + f
-            following = target + depth * g.filters
-            if k + depth == g.channels:
-                following = dweights + f + simd.panel
-            next = coming(following, column, g.filters, WEIGHING, simd.panel, 1)
-            weigh_piece(g, k, f, depth, target, column, accumulate, &next)
+            following = dweights + (k + depth) * g.filters + first
+            if k + depth == g.channels and end < g.filters:
+                following = dweights + end
+            next = coming(following, column, g.filters, WEIGHING, end - first,
+                          group // simd.panel)
+            for f from first <= f < end by simd.panel:
+                weigh_piece(g, k, f, depth, dweights + k * g.filters + f, column, accumulate,
+                            &next)
 
 
 cdef void weigh_piece(
@@ -103,20 +119,16 @@ cdef void weigh_piece(
     Py_ssize_t column, bint accumulate, Coming* next,
 ) noexcept nogil:
     cdef Py_ssize_t i, j, k, count = min(simd.panel, g.filters - filter)
-    cdef const float* x = g.x + channel
-    cdef const float* delta = g.y + filter * g.tiles
+    cdef const float* x = g.x + channel // simd.piece * g.x_panel + channel % simd.piece
+    cdef const float* delta = g.y + filter // simd.panel * g.y_panel
     cdef const float* source
     cdef float* row
-    cdef Epilogue sum
-    sum.biases = NULL
-    sum.slope = 1
-    sum.add = True
     if count == simd.panel:
-        simd.weigh_piece(x, g.x_place, g.x_row, g.tiles, delta, g.y_place, depth, g.w, target,
-                         column, g.filters, &sum if accumulate else NULL, next)
+        simd.weigh_piece(x, g.tiles, delta, depth, g.w, target, column, g.filters, accumulate,
+                         next)
         return
-    simd.weigh_piece(x, g.x_place, g.x_row, g.tiles, delta, g.y_place, depth, g.w, g.copy,
-                     depth * simd.panel, simd.panel, NULL, next)
+    simd.weigh_piece(x, g.tiles, delta, depth, g.w, g.copy, depth * simd.panel, simd.panel,
+                     False, next)
     for j in range(9):
         for i in range(depth):
             source = g.copy + (j * depth + i) * simd.panel

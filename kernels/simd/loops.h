@@ -23,6 +23,7 @@ INLINE VEC NAMED(activated)(VEC v, float slope) {
 }
 
 #include "products.h"
+#include "transpose.h"
 #include "transforms.h"
 #include "pieces.h"
 #include "elements.h"
@@ -32,6 +33,7 @@ INLINE VEC NAMED(activated)(VEC v, float slope) {
 static const Simd NAMED(simd) = {
     .vector = LANES,
     .panel = PANEL,
+    .piece = PIECE,
 #define TEXT_(name) #name
 #define TEXT(name) TEXT_(name)
     .name = TEXT(SET),
@@ -41,6 +43,7 @@ static const Simd NAMED(simd) = {
     .columns_product = NAMED(columns_product),
     .pack = NAMED(pack),
     .spread = NAMED(spread),
+    .transpose = NAMED(transpose),
     .transforms = {{NAMED(input_2), NAMED(output_2), NAMED(delta_2), NAMED(weights_2),
                     NAMED(gradient_2)},
                    {NAMED(input_4), NAMED(output_4), NAMED(delta_4), NAMED(weights_4),
@@ -60,6 +63,7 @@ static const Simd NAMED(simd) = {
 };
 
 #undef PANEL
+#undef PIECE
 #undef VEC
 #undef LOOSE
 #undef MASK

@@ -2,19 +2,22 @@
    so a piece of them goes from memory through a transform to its products, or the way back,
    without leaving L1. Meanwhile the next piece is on its way. */
 
+/* Channels of a piece of weights on their way to products. */
+#define PIECE (PANEL < 16 ? PANEL : 16)
+
 /* Elements from one tap, or place, of a piece to the next: odd numbers of cache lines, for their
    streams must not share cache sets. */
 #define PIECE_STEP(depth) ((depth) * PANEL + 16)
 
 /* c (rows, PANEL), or what is added to it: a (rows, depth) times a panel b (depth, PANEL). */
-INLINE void NAMED(small_block)(const int rows, ptrdiff_t depth, const float *a, ptrdiff_t row_step,
-                               ptrdiff_t inner_step, const float *b, float *c, ptrdiff_t c_step,
-                               int add) {
+INLINE void NAMED(small_block)(const int rows, ptrdiff_t depth, const float *a,
+                               const ptrdiff_t row_step, const ptrdiff_t inner_step,
+                               const float *b, float *c, int add) {
     VEC left[TALLEST], right[TALLEST];
 #pragma GCC unroll 16
     for (int i = 0; i < rows; i++) {
-        left[i] = add ? NAMED(load)(c + i * c_step) : (VEC){0};
-        right[i] = add ? NAMED(load)(c + i * c_step + LANES) : (VEC){0};
+        left[i] = add ? NAMED(load)(c + i * PANEL) : (VEC){0};
+        right[i] = add ? NAMED(load)(c + i * PANEL + LANES) : (VEC){0};
     }
     for (ptrdiff_t k = 0; k < depth; k++) {
         VEC b_left = NAMED(load)(b), b_right = NAMED(load)(b + LANES);
@@ -29,14 +32,14 @@ INLINE void NAMED(small_block)(const int rows, ptrdiff_t depth, const float *a, 
     }
 #pragma GCC unroll 16
     for (int i = 0; i < rows; i++) {
-        NAMED(store)(c + i * c_step, left[i]);
-        NAMED(store)(c + i * c_step + LANES, right[i]);
+        NAMED(store)(c + i * PANEL, left[i]);
+        NAMED(store)(c + i * PANEL + LANES, right[i]);
     }
 }
 
-#define SMALL(HEIGHT)                                                                          \
-    case HEIGHT:                                                                               \
-        NAMED(small_block)(HEIGHT, depth, a, row_step, inner_step, b, c, c_step, add);         \
+#define SMALL(HEIGHT)                                                                       \
+    case HEIGHT:                                                                            \
+        NAMED(small_block)(HEIGHT, depth, a, row_step, inner_step, b, c, add);              \
         break;
 #if TALLEST == 6
 #define SMALL_TALL
@@ -46,11 +49,11 @@ INLINE void NAMED(small_block)(const int rows, ptrdiff_t depth, const float *a, 
 #define SMALL_TALL \
     SMALL(7) SMALL(8) SMALL(9) SMALL(10) SMALL(11) SMALL(12) SMALL(13) SMALL(14)
 #endif
-/* The same for any number of rows; one of the steps is 1. */
+/* The same for any number of rows; of a panel, they or the inner elements are contiguous. */
 #define SMALL_PRODUCT(NAME, ROW_STEP, INNER_STEP)                                              \
-    static void NAMED(NAME)(ptrdiff_t m, ptrdiff_t depth, const float *a, ptrdiff_t a_step,    \
-                            const float *b, float *c, ptrdiff_t c_step, int add) {             \
-        ptrdiff_t row_step = (ROW_STEP), inner_step = (INNER_STEP);                            \
+    static void NAMED(NAME)(ptrdiff_t m, ptrdiff_t depth, const float *a, const float *b,      \
+                            float *c, int add) {                                               \
+        const ptrdiff_t row_step = (ROW_STEP), inner_step = (INNER_STEP);                      \
         ptrdiff_t blocks = (m + TALLEST - 1) / TALLEST;                                        \
         for (ptrdiff_t block = 0; block < blocks; block++) {                                   \
             ptrdiff_t rows = m / blocks + (block < m % blocks);                                \
@@ -58,96 +61,110 @@ INLINE void NAMED(small_block)(const int rows, ptrdiff_t depth, const float *a, 
                 SMALL(1) SMALL(2) SMALL(3) SMALL(4) SMALL(5) SMALL(6) SMALL_TALL               \
             }                                                                                  \
             a += rows * row_step;                                                              \
-            c += rows * c_step;                                                                \
+            c += rows * PANEL;                                                                 \
         }                                                                                      \
     }
 
-SMALL_PRODUCT(small_rows, a_step, 1)
-SMALL_PRODUCT(small_columns, 1, a_step)
+SMALL_PRODUCT(small_rows, PIECE, 1)
+SMALL_PRODUCT(few_rows, PIECE, 1)
+SMALL_PRODUCT(small_columns, 1, PIECE)
 
 #undef SMALL
 #undef SMALL_TALL
 #undef SMALL_PRODUCT
 
-/* Row `pair` and its partner of the transform's rows, of one column of taps: 0 and 5, 1 and 2, 3
-   and 4 are sums and differences of the same. */
-INLINE void NAMED(pair_weights)(const int pair, VEC a, VEC b, VEC c, VEC *one, VEC *other) {
-    if (pair == 0) {
-        *one = a * 0.25f;
-        *other = c;
-    } else if (pair == 1) {
-        VEC even = (a + c) * (-1 / 6.0f), odd = b * (-1 / 6.0f);
-        *one = even + odd;
-        *other = even - odd;
-    } else {
-        VEC even = a * (1 / 24.0f) + c * (1 / 6.0f), odd = b * (1 / 12.0f);
-        *one = even + odd;
-        *other = even - odd;
-    }
-}
-
-INLINE void NAMED(transform_pair)(const int pair, const float *taps, ptrdiff_t tap, ptrdiff_t row,
-                                  ptrdiff_t depth, float *out) {
+/* Row i of the transform of the weights. */
+INLINE void NAMED(transform_row)(const int i, const float *taps, ptrdiff_t tap, ptrdiff_t row,
+                                 ptrdiff_t depth, float *out) {
     const ptrdiff_t step = PIECE_STEP(depth);
-    for (ptrdiff_t c = 0; c < depth; c++, taps += row, out += PANEL)
+    const float *top = taps, *middle = taps + 3 * tap, *bottom = taps + 6 * tap;
+    for (ptrdiff_t c = 0; c < depth; c++) {
         for (int k = 0; k < PANEL; k += LANES) {
-            VEC one[3], other[3], result[6];
+            VEC line[3], result[6];
 #pragma GCC unroll 3
-            for (int j = 0; j < 3; j++)
-                NAMED(pair_weights)(pair, NAMED(load)(taps + k + j * tap),
-                                    NAMED(load)(taps + k + (3 + j) * tap),
-                                    NAMED(load)(taps + k + (6 + j) * tap), one + j, other + j);
-            NAMED(line_weights)(4, one, result);
+            for (int j = 0; j < 3; j++) {
+                VEC column[3] = {NAMED(load)(top + k + j * tap), NAMED(load)(middle + k + j * tap),
+                                 NAMED(load)(bottom + k + j * tap)};
+                NAMED(line_weights)(4, column, result);
+                line[j] = result[i];
+            }
+            NAMED(line_weights)(4, line, result);
 #pragma GCC unroll 6
             for (int j = 0; j < 6; j++)
                 NAMED(store)(out + k + j * step, result[j]);
-            NAMED(line_weights)(4, other, result);
-#pragma GCC unroll 6
-            for (int j = 0; j < 6; j++)
-                NAMED(store)(out + k + (6 + j) * step, result[j]);
         }
+        top += row;
+        middle += row;
+        bottom += row;
+        out += PANEL;
+    }
 }
 
 /* The taps of a piece, `tap` apart and their rows `row`, times the transforms of tiles (place,
-   tile, channel). */
+   tile, PANEL), added to such a panel or written to it. A row of places at a time: its weights
+   and sums stay in L1. */
 static void NAMED(pass_piece)(const float *taps, ptrdiff_t tap, ptrdiff_t row, ptrdiff_t depth,
-                              float *room, const float *x, ptrdiff_t x_place, ptrdiff_t x_row,
-                              ptrdiff_t tiles, float *y, ptrdiff_t y_place, ptrdiff_t y_row,
-                              int add, Coming *coming) {
-    static const int firsts[3][2] = {{0, 30}, {6, 12}, {18, 24}};
-    for (int pair = 0; pair < 3; pair++) {
-        if (pair == 0)
-            NAMED(transform_pair)(0, taps, tap, row, depth, room);
-        else if (pair == 1)
-            NAMED(transform_pair)(1, taps, tap, row, depth, room);
-        else
-            NAMED(transform_pair)(2, taps, tap, row, depth, room);
-        for (int j = 0; j < 12; j++) {
-            ptrdiff_t place = firsts[pair][j / 6] + j % 6;
+                              float *room, const float *x, ptrdiff_t tiles, float *y, int add,
+                              Coming *coming) {
+#define ROW(I)                                                         \
+    case I:                                                            \
+        NAMED(transform_row)(I, taps, tap, row, depth, room);          \
+        break;
+    for (int i = 0; i < 6; i++) {
+        switch (i) { ROW(0) ROW(1) ROW(2) ROW(3) ROW(4) ROW(5) }
+        for (int j = 0; j < 6; j++) {
             fetch_coming(coming);
-            NAMED(small_rows)(tiles, depth, x + place * x_place, x_row,
-                              room + j * PIECE_STEP(depth), y + place * y_place, y_row, add);
+            if (depth == PIECE)
+                NAMED(small_rows)(tiles, PIECE, x, room + j * PIECE_STEP(depth), y, add);
+            else
+                NAMED(few_rows)(tiles, depth, x, room + j * PIECE_STEP(depth), y, add);
+            x += tiles * PIECE;
+            y += tiles * PANEL;
         }
     }
+#undef ROW
 }
 
 /* The gradient of a piece of weights, (3, 3, depth, PANEL) with steps `column` between taps and
-   `row` between channels, from the transforms of tiles and panels (place, tile, PANEL) of
-   their deltas'. */
-static void NAMED(weigh_piece)(const float *x, ptrdiff_t x_place, ptrdiff_t x_row, ptrdiff_t tiles,
-                               const float *delta, ptrdiff_t delta_place, ptrdiff_t depth,
-                               float *room, float *dweights, ptrdiff_t column, ptrdiff_t row,
-                               const Epilogue *after, Coming *coming) {
-    const Steps from = {6 * PIECE_STEP(depth), PIECE_STEP(depth), 0};
-    const Steps to = {3 * column, column, 0};
-    for (int place = 0; place < 36; place++) {
-        fetch_coming(coming);
-        NAMED(small_columns)(depth, tiles, x + place * x_place, x_row,
-                             delta + place * delta_place, room + place * PIECE_STEP(depth),
-                             PANEL, 0);
+   `row` between channels, from panels (place, tile, PANEL) of the transforms of tiles and of
+   their deltas'. A row of places at a time, three of each are left to wait for the others. */
+static void NAMED(weigh_piece)(const float *x, ptrdiff_t tiles, const float *delta,
+                               ptrdiff_t depth, float *room, float *dweights, ptrdiff_t column,
+                               ptrdiff_t row, int add, Coming *coming) {
+    const ptrdiff_t step = PIECE_STEP(depth);
+    float *waiting = room + 6 * step;
+    VEC line[6], result[3];
+    for (int i = 0; i < 6; i++) {
+        for (int j = 0; j < 6; j++) {
+            fetch_coming(coming);
+            NAMED(small_columns)(depth, tiles, x, delta, room + j * step, 0);
+            x += tiles * PIECE;
+            delta += tiles * PANEL;
+        }
+        for (ptrdiff_t k = 0; k < depth * PANEL; k += LANES) {
+#pragma GCC unroll 6
+            for (int j = 0; j < 6; j++)
+                line[j] = NAMED(load)(room + j * step + k);
+            NAMED(line_gradient)(4, line, result);
+#pragma GCC unroll 3
+            for (int j = 0; j < 3; j++)
+                NAMED(store)(waiting + (3 * i + j) * step + k, result[j]);
+        }
     }
-    for (ptrdiff_t c = 0; c < depth; c++)
-        NAMED(gradient_4)(room + c * PANEL, from, dweights + c * row, to, 2, after);
+    for (ptrdiff_t c = 0; c < depth; c++, dweights += row)
+        for (int k = 0; k < PANEL; k += LANES)
+#pragma GCC unroll 3
+            for (int j = 0; j < 3; j++) {
+#pragma GCC unroll 6
+                for (int i = 0; i < 6; i++)
+                    line[i] = NAMED(load)(waiting + (3 * i + j) * step + c * PANEL + k);
+                NAMED(line_gradient)(4, line, result);
+#pragma GCC unroll 3
+                for (int i = 0; i < 3; i++) {
+                    float *target = dweights + (3 * i + j) * column + k;
+                    NAMED(store)(target, add ? NAMED(load)(target) + result[i] : result[i]);
+                }
+            }
 }
 
 #undef PIECE_STEP

@@ -38,10 +38,11 @@ typedef struct {
 
 enum { STRETCH = 64 };
 
-/* Lines that are asked for while products run, `pace` of them each time: of nine taps so many
-   rows of so many lines. */
+/* Lines that are asked for while products run, up to `pace` of them each time: of nine taps so
+   many rows of so many lines. */
 typedef struct {
     const float *first;
+    const float *next;
     ptrdiff_t tap_step;
     ptrdiff_t row_step;
     ptrdiff_t rows;
@@ -55,12 +56,13 @@ typedef struct {
 /* The Winograd maps between one side of a tile and its transform. */
 enum { MAP_INPUT, MAP_OUTPUT, MAP_DELTA, MAP_WEIGHTS, MAP_GRADIENT, MAPS };
 
-/* Steps in elements: between rows, between columns, and between panels of channels (zero
-   where channels are contiguous). */
+/* Steps in elements: between rows, between columns, and of vectors of channels: from each second
+   one to the next such, and to the one between. */
 typedef struct {
     ptrdiff_t row;
     ptrdiff_t column;
-    ptrdiff_t panel;
+    ptrdiff_t pair;
+    ptrdiff_t odd;
 } Steps;
 
 typedef void (*TransformLoop)(const float *in, Steps from, float *out, Steps to,
@@ -70,6 +72,7 @@ typedef struct {
     const char *name;
     ptrdiff_t vector; /* floats of a vector */
     ptrdiff_t panel;  /* columns of a panel of b */
+    ptrdiff_t piece;  /* channels of a piece of weights that `pass_piece` takes */
     /* c (m, n) = sum over segments of a (m, length) times b (length, n <= panel). In
        `rows_product` a row's elements are contiguous and rows are `a_step` apart; in
        `columns_product` it is the other way round. `ahead` may be NULL. */
@@ -86,16 +89,17 @@ typedef struct {
     /* Rows of whole vectors, one after the other, to rows `step` apart, or added to them. */
     void (*spread)(const float *source, ptrdiff_t rows, ptrdiff_t columns, float *target,
                    ptrdiff_t step, int add);
+    /* target (columns, rows) from source (rows, columns), whose rows are `to` and `from` apart. */
+    void (*transpose)(const float *source, ptrdiff_t from, ptrdiff_t rows, ptrdiff_t columns,
+                      float *target, ptrdiff_t to);
     /* [0] for output tiles of 2x2 cells, [1] for 4x4; by map. */
     TransformLoop transforms[2][MAPS];
     /* A piece of weights of F(4x4, 3x3), or of their gradient, as simd/pieces.h has it. */
     void (*pass_piece)(const float *taps, ptrdiff_t tap, ptrdiff_t row, ptrdiff_t depth,
-                       float *room, const float *x,
-                       ptrdiff_t x_place, ptrdiff_t x_row, ptrdiff_t tiles, float *y,
-                       ptrdiff_t y_place, ptrdiff_t y_row, int add, Coming *coming);
-    void (*weigh_piece)(const float *x, ptrdiff_t x_place, ptrdiff_t x_row, ptrdiff_t tiles,
-                        const float *delta, ptrdiff_t delta_place, ptrdiff_t depth, float *room,
-                        float *dweights, ptrdiff_t column, ptrdiff_t row, const Epilogue *after,
+                       float *room, const float *x, ptrdiff_t tiles, float *y, int add,
+                       Coming *coming);
+    void (*weigh_piece)(const float *x, ptrdiff_t tiles, const float *delta, ptrdiff_t depth,
+                        float *room, float *dweights, ptrdiff_t column, ptrdiff_t row, int add,
                         Coming *coming);
     /* dy *= slope where y <= 0; `sums`, if not NULL, gets the sums of each channel added. */
     void (*derive)(float *dy, const float *y, ptrdiff_t pixels, ptrdiff_t channels,
@@ -161,17 +165,20 @@ INLINE ptrdiff_t fetch_ahead(Ahead *p, ptrdiff_t rest) {
 }
 
 static inline void fetch_coming(Coming *p) {
-    for (ptrdiff_t i = 0; i < p->pace && p->tap < 9; i++) {
-        __builtin_prefetch(p->first + p->tap * p->tap_step + p->row * p->row_step + 16 * p->line,
-                           0, 2);
-        if (++p->line < p->run)
-            continue;
-        p->line = 0;
-        if (++p->row < p->rows)
-            continue;
+    if (p->tap == 9)
+        return;
+    for (ptrdiff_t i = 0; i < p->pace; i++)
+        __builtin_prefetch(p->next + 16 * i, 0, 2);
+    p->next += 16 * p->pace;
+    p->line += p->pace;
+    if (p->line < p->run)
+        return;
+    p->line = 0;
+    if (++p->row == p->rows) {
         p->row = 0;
         p->tap++;
     }
+    p->next = p->first + p->tap * p->tap_step + p->row * p->row_step;
 }
 
 /* Baseline: SSE2, or NEON on Arm, which has twice the registers. */

@@ -71,8 +71,8 @@ FEW_PIXELS = 512
 DIRECT_WEIGHTS, READ_WEIGHTS, WRITE_PLACE = 330, 400, 10
 WRITE_GRADIENT = 250
 TRANSFORM_TILE = 28
-# Where F(4x4) has so few tiles, forward or for a gradient, places never leave the nearest cache.
-FEW_FORWARD, FEW_GRADIENT = 16, 56
+# Where F(4x4) has so few tiles, places never leave the nearest cache.
+NEAR_TILES = 56
 WRITE_NEAR = 60
 
 
@@ -85,7 +85,7 @@ def _winograd(shape: Shape) -> str:
         tile = 1 + TRANSFORM_TILE * (1 / shape.channels + 1 / shape.filters)
         costs[name] = places * tiles * tile + READ_WEIGHTS
         gradient = shape.operation == "backward_weights"
-        if cells == 4 and tiles <= (FEW_GRADIENT if gradient else FEW_FORWARD):
+        if cells == 4 and tiles <= NEAR_TILES:
             costs[name] += WRITE_NEAR
         else:
             costs[name] += places * WRITE_PLACE + (WRITE_GRADIENT if gradient else 0)

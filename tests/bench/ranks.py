@@ -30,15 +30,22 @@ def measure(options):
     from mpitile.layers.base import Step
     from mpitile.network.cfg import read_network
     from mpitile.network.shapes import resize
-    from mpitile.plan.by_rule import choose_plan
+    from mpitile.plan.clusters.generic import generic_cluster
     from mpitile.plan.partition import Partition
+    from mpitile.plan.search.planner import Planner
+    from mpitile.plan.search.request import Request
     from mpitile.runtime.program import Program
+    from mpitile.train.planning import network_demand
     from mpitile.train.state import TrainState
 
     world = MpiCommunicator(MPI.COMM_WORLD.Dup())
     network = resize(read_network(options.network), options.size, options.size)
     groups = [int(first) for first in options.groups.split(",")] if options.groups else "auto"
-    plan = choose_plan(network, world.size, options.grid if world.size > 1 else "1x1", groups)
+    grid = options.grid if world.size > 1 else "1x1"
+    where = generic_cluster(["here"] * world.size)
+    demand = network_demand(options.batch, "float32", "sgd")
+    request = Request(network, where, world.size, demand, grid=grid, groups=groups)
+    plan = Planner(request).best().plan
     topology = make_topology(world, plan)
     state = TrainState(network, plan, np.float32, "sgd", topology)
     state.draw(1)
@@ -78,7 +85,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--network", type=Path, default=ROOT / "jobs" / "cfg" / "y16.cfg")
     parser.add_argument("--grid", default="1x2")
-    parser.add_argument("--groups", default="", help="first layers; by the rule if left out")
+    parser.add_argument(
+        "--groups", default="", help="first layers; planned, as a run plans them, if left out"
+    )
     parser.add_argument("--size", type=int, default=608)
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--steps", type=int, default=9)

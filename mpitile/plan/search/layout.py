@@ -64,6 +64,8 @@ class Layout:
         # By device.
         self._memories: dict[int, GroupBytes] = {}
         self._leanest: dict[int, Grouping] = {}
+        # The number of the factor with which a plan has fitted: none will with smaller ones.
+        self._fitted = 0
         self.fastest = self._fastest(self.choices)
 
     def mirrors(self, other: Layout) -> bool:
@@ -106,10 +108,11 @@ class Layout:
         ways = self._planner.ways
         if limit < inf:
             return self._within(choices, memory, ways, room, limit)
-        for factor in _FACTORS:
+        for number, factor in enumerate(_FACTORS[self._fitted :], self._fitted):
             # The tighter the limit, the fewer groups are looked at.
             found = self._within(choices, memory, ways, room, factor * first.pass_seconds)
             if found:
+                self._fitted = number
                 return found
         if not self._may_fit(memory, room):
             return None

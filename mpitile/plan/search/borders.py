@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from math import inf
 from typing import NamedTuple
 
@@ -67,8 +66,7 @@ def fastest(choices: Choices) -> Grouping:
     return Grouping(left[0][TILED], tuple(groups), (False,) * len(groups))
 
 
-@dataclass(frozen=True, slots=True)
-class _Label:
+class _Label(NamedTuple):
     """A way to cut the first layers into groups.
 
     Attributes

@@ -222,7 +222,7 @@ def test_what_is_chosen_fits_and_little_is_faster(network, ranks, share, data):
         Request(network, where, ranks, Demand(2), replicas="auto", memory_limit=limit)
     )
     chosen = planner.best()
-    best = inf, None
+    best = inf
     for layout in planner.layouts:
         images = 2 // layout.base.replicas
         _, _, choices = all_choices(network, planner.cost, layout.base, images)
@@ -232,14 +232,12 @@ def test_what_is_chosen_fits_and_little_is_faster(network, ranks, share, data):
             sizes = [sum(kinds.values()) for kinds in plan_bytes(Partition(network, plan), demand)]
             devices = (sum(sizes[r] for r in where.ranks_of(d)) for d in range(len(where.devices)))
             if max(devices) <= limit:
-                best = min(best, (choices.total(groups), plan), key=lambda one: one[0])
+                best = min(best, choices.total(groups))
     if chosen is None:
-        assert best[1] is None
+        assert best == inf
         return
     assert max(chosen.devices) <= limit
     ranks_bytes = plan_bytes(Partition(network, chosen.plan), demand)
     assert [dict(kinds) for kinds in chosen.ranks] == list(ranks_bytes)
-    # Plans of about the same pass are judged by the whole step, and so are plans by rule.
-    if chosen.pass_seconds > 1.03 * best[0] * (1 + 1e-9):
-        steps = (planner.predict(plan).step_seconds for plan in (chosen.plan, best[1]))
-        assert next(steps) <= next(steps)
+    # Plans of about the same pass are judged by the whole step.
+    assert chosen.pass_seconds <= 1.03 * best * (1 + 1e-9)

@@ -66,3 +66,8 @@ def needs_whole_input(layer: Layer) -> bool:
     shape = layer.input_shapes[0]
     kinds = (AvgPool, Connected, Reorg)
     return isinstance(layer.operation, kinds) and shape.height * shape.width > 1
+
+
+def whole_input_layers(network: Network) -> tuple[int, ...]:
+    """Numbers of the layers that do: no fused group of tiles reaches over their start."""
+    return tuple(layer.index for layer in network.layers if needs_whole_input(layer))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from mpitile.errors import InputError
 from mpitile.geometry.needs import group_ranges
 from mpitile.geometry.tiling import Grid, parse_grid
-from mpitile.network.receptive import layer_geometry, needs_whole_input
+from mpitile.network.receptive import layer_geometry, whole_input_layers
 from mpitile.network.spec import Network
 from mpitile.plan.plan import Plan
 
@@ -99,5 +99,4 @@ def split_at_whole_inputs(network: Network, groups: Sequence[int]) -> tuple[int,
     layers before it; at a group's start its input is redistributed instead.
     """
     group_ranges(groups, len(network.layers))
-    forced = (layer.index for layer in network.layers if needs_whole_input(layer))
-    return tuple(sorted({*groups, *forced}))
+    return tuple(sorted({*groups, *whole_input_layers(network)}))

@@ -163,7 +163,7 @@ class _Graph:
             return
         last = group[-1][-1]
         found: list[list[_Cut]] = []
-        inside = most = everything = 0
+        inside = most = outlets = 0
         for start in reversed(range(len(group))):
             own = self._sizes_of(group[start])
             inside += own.kept
@@ -171,13 +171,13 @@ class _Graph:
             if self._last_reader(group[start]) <= last:
                 inside += own.stored
             else:
-                everything += own.stored
+                outlets += own.stored
             most = max(most, own.gradients)
             found.append([])
             for way in self._ways[group[:start]]:
-                outlets = way.outlets + everything
-                peak = max(way.peak, outlets + inside + most)
-                found[-1].append(_Cut(outlets, peak, (*way.ends, len(group))))
+                every = way.outlets + outlets
+                peak = max(way.peak, every + inside + most)
+                found[-1].append(_Cut(every, peak, (*way.ends, len(group))))
         self._ways[group] = _undominated(way for ways in reversed(found) for way in ways)
 
     def _sizes_of(self, piece: Piece) -> _Sizes:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from mpitile.network import receptive
 from mpitile.network.merging import merged_pools
-from mpitile.network.receptive import needs_whole_input
+from mpitile.network.receptive import whole_input_layers
 from mpitile.network.spec import Network
 from mpitile.plan.clusters.cluster import OPERATIONS
 from mpitile.plan.costs.alike import alike_devices
@@ -127,9 +127,8 @@ class GroupTimes:
         self.groups: dict[tuple[int, int], GroupSeconds] = {}
         # What each of them fetches, by rows and by columns, and the seconds of weight gradients.
         self._fetched: dict[tuple[int, int], tuple[_Fetched, _Fetched, float]] = {}
-        layers = self._network.layers
-        forced = [0, *(layer.index for layer in layers if needs_whole_input(layer))]
-        for stop in range(1, len(layers) + 1):
+        forced = (0, *whole_input_layers(self._network))
+        for stop in range(1, len(self._network.layers) + 1):
             self._add_groups(stop, max(first for first in forced if first < stop))
 
     def _add_groups(self, stop: int, least: int) -> None:

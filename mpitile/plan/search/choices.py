@@ -12,7 +12,7 @@ from functools import cached_property
 from math import inf
 from typing import NamedTuple
 
-from mpitile.network.receptive import needs_whole_input
+from mpitile.network.receptive import whole_input_layers
 from mpitile.network.spec import Network
 from mpitile.plan.costs.filter_times import FilterTimes
 from mpitile.plan.costs.group_times import GroupSeconds, GroupTimes
@@ -39,7 +39,7 @@ class EveryGroup:
 
     def __init__(self, network: Network) -> None:
         self._inputs = [layer.inputs for layer in network.layers]
-        forced = [0, *(layer.index for layer in network.layers if needs_whole_input(layer))]
+        forced = (0, *whole_input_layers(network))
         self.groups = [
             (first, stop)
             for stop in range(1, len(network.layers) + 1)

@@ -21,12 +21,15 @@ from mpitile.plan.costs.group_times import GroupTimes
 from mpitile.plan.memory.bytes import Demand, plan_bytes
 from mpitile.plan.partition import Partition
 from mpitile.plan.plan import Plan
-from mpitile.plan.search.borders import Grouping, cheapest_within, fastest
+from mpitile.plan.search.borders import Grouping, fastest
 from mpitile.plan.search.choices import TILED, Choices, EveryGroup
 from mpitile.plan.search.group_bytes import GroupBytes
 from mpitile.plan.search.group_lives import Lives
+from mpitile.plan.search.layout import Layout
+from mpitile.plan.search.mirrored import mirrored
 from mpitile.plan.search.planner import Planner
 from mpitile.plan.search.request import Request
+from mpitile.plan.search.within import groupings_within
 
 
 @st.composite
@@ -200,12 +203,27 @@ def test_the_search_within_a_cap_is_the_best_of_all(layout, share):
     ]
     room = share * max(size for _, size in ways)
     best = min((seconds for seconds, size in ways if size <= room), default=inf)
-    found = cheapest_within(choices, memory, lambda group: (False, True), room)
+    found = list(groupings_within(choices, memory, lambda group: (False, True), room))
     assert (found[0].seconds if found else inf) == pytest.approx(best)
     for grouping in found:
         assert grouping.size <= room
         seconds, size = added_up(grouping.groups, grouping.recompute)
         assert (grouping.seconds, grouping.size) == (pytest.approx(seconds), size)
+
+
+@given(networks(layers=4), st.integers(1, 3), st.integers(1, 3), st.integers(1, 2), st.data())
+def test_mirrored_grids_take_as_long(network, rows, columns, replicas, data):
+    where = data.draw(clusters(replicas * rows * columns))
+    request = Request(network, where, where.ranks, Demand(2), replicas=replicas)
+    planner = Planner(request)
+    blocks = data.draw(st.sampled_from([(1, 1), (rows, 1), (1, columns)]))
+    plan = Plan(Grid(rows, columns, blocks), (0,), replicas)
+    for turned in ((1, 1), blocks[::-1]):
+        other = replace(plan, grid=Grid(columns, rows, turned))
+        if mirrored(network, planner.cost, plan, other):
+            one, two = (Layout(planner, base).fastest for base in (plan, other))
+            assert one.seconds == pytest.approx(two.seconds)
+            assert one.groups == two.groups
 
 
 @settings(max_examples=25)

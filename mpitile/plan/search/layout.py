@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
-from math import inf, isclose
+from math import inf
 from typing import TYPE_CHECKING
 
 from mpitile.geometry.needs import group_ranges
@@ -14,10 +14,11 @@ from mpitile.plan.costs.filter_times import FilterTimes
 from mpitile.plan.costs.group_times import GroupTimes
 from mpitile.plan.filters import split_at_switches
 from mpitile.plan.plan import Plan
-from mpitile.plan.search.borders import Grouping, Ways, cheapest_within, fastest
+from mpitile.plan.search.borders import Grouping, Ways, fastest
 from mpitile.plan.search.choices import TILED, Choices, EveryGroup, Group, Untimed
 from mpitile.plan.search.group_bytes import GroupBytes
 from mpitile.plan.search.request import AUTO, Planned
+from mpitile.plan.search.within import groupings_within
 
 if TYPE_CHECKING:
     from mpitile.plan.search.planner import Planner
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 # They said at most 0.1% more of the networks in jobs/cfg, on 1 to 24 ranks.
 _SLACK = 1.01
 # Plans that take up to so many times as long as the fastest are looked at first.
-_FACTORS = (1.02, 1.1, 1.5)
+_FAR = 1.5
 # Bytes that follow from which layers are filter-parallel, and those that no group changes.
 _TRAINED = ("weights", "gradients", "optimizer")
 _FIXED = ("workspace", "sums")
@@ -38,13 +39,15 @@ class Layout:
     Attributes
     ----------
     base : the plan of one group.
+    mirrors : such plans of the grids that it stands for, its rows and columns exchanged.
     choices : the groups that may be chosen, but for long ones that take longer than short ones.
     fastest : the grouping of the fewest seconds, whether it fits or not.
     """
 
-    def __init__(self, planner: Planner, base: Plan) -> None:
+    def __init__(self, planner: Planner, base: Plan, mirrors: Sequence[Plan] = ()) -> None:
         self._planner = planner
         self.base = base
+        self.mirrors = mirrors
         self._images = planner.request.demand.images // base.replicas
         settled = planner.request.recompute not in (AUTO, "none")
         self._times = GroupTimes(
@@ -64,23 +67,7 @@ class Layout:
         # By device.
         self._memories: dict[int, GroupBytes] = {}
         self._leanest: dict[int, Grouping] = {}
-        # The number of the factor with which a plan has fitted: none will with smaller ones.
-        self._fitted = 0
         self.fastest = self._fastest(self.choices)
-
-    def mirrors(self, other: Layout) -> bool:
-        """Whether rows and columns have changed places, and nothing comes of it."""
-        image = self._planner.request.network.shapes[0]
-        ours, theirs = self.base, other.base
-        return (
-            image.height == image.width
-            and (ours.grid.rows, ours.grid.columns) == (theirs.grid.columns, theirs.grid.rows)
-            and (ours.row_weights, ours.column_weights)
-            == (theirs.column_weights, theirs.row_weights)
-            and ours.replicas == theirs.replicas
-            and self.fastest.groups == other.fastest.groups
-            and isclose(self.fastest.seconds, other.fastest.seconds)
-        )
 
     def best(self, limit: float = inf) -> Planned | None:
         """The fastest plan of this layout that fits and takes less than `limit` seconds a pass."""
@@ -95,25 +82,25 @@ class Layout:
         """The grouping of the fewest seconds, whether it fits or not."""
         if self._settled:
             # Some groups recompute whatever it costs.
-            return cheapest_within(choices, self.memory(0), self._planner.ways, inf)[0]
+            return next(groupings_within(choices, self.memory(0), self._planner.ways, inf))
         return fastest(choices)
 
     def _fitting(self, first: Planned, choices: Choices, limit: float) -> Planned | None:
         """The fastest choice that fits, where `first` is the fastest."""
-        if first.fits:
+        usual = self.planned(self.fastest)
+        # Where the usual one is too large, so is the other as a rule; measuring takes a while.
+        if usual.fits and first.fits:
             return first
-        device = self._tightest(first)
+        device = self._tightest(usual)
         memory = self.memory(device)
-        room = self._planner.request.room(device) - self.fixed(first, memory, device)
+        room = self._planner.request.room(device) - self.fixed(usual, memory, device)
         ways = self._planner.ways
         if limit < inf:
             return self._within(choices, memory, ways, room, limit)
-        for number, factor in enumerate(_FACTORS[self._fitted :], self._fitted):
-            # The tighter the limit, the fewer groups are looked at.
-            found = self._within(choices, memory, ways, room, factor * first.pass_seconds)
-            if found:
-                self._fitted = number
-                return found
+        # Where little fits, whether anything does is found out faster without a look at times.
+        found = self._within(choices, memory, ways, room, _FAR * first.pass_seconds)
+        if found:
+            return found
         if not self._may_fit(memory, room):
             return None
         for every in (choices, self._all_choices):
@@ -127,7 +114,8 @@ class Layout:
     def _may_fit(self, memory: GroupBytes, room: float) -> bool:
         """Whether any groups fit a device, whatever time they take."""
         choices = self._untimed
-        return bool(cheapest_within(choices, memory, self._planner.ways, room * _SLACK))
+        found = groupings_within(choices, memory, self._planner.ways, room * _SLACK)
+        return next(found, None) is not None
 
     def faster_by_rule(self, chosen: Planned) -> Planned:
         """One group, or every layer its own, where it fits and its step is predicted shorter."""
@@ -152,7 +140,7 @@ class Layout:
         # How much more than the sum of its groups a plan takes, as seen on the latest: one that
         # recomputes may take more than others.
         more = {False: 0.0, True: 0.0}
-        for grouping in cheapest_within(choices, memory, ways, room * _SLACK, limit):
+        for grouping in groupings_within(choices, memory, ways, room * _SLACK, limit):
             again = any(grouping.recompute)
             if grouping.size + more[again] > room:
                 continue
@@ -170,8 +158,8 @@ class Layout:
 
     def _leanest_on(self, device: int) -> Grouping:
         if device not in self._leanest:
-            found = cheapest_within(self._untimed, self.memory(device), self._planner.ways, inf)
-            self._leanest[device] = min(found, key=lambda grouping: grouping.size)
+            memory, ways = self.memory(device), self._planner.ways
+            self._leanest[device] = next(groupings_within(self._untimed, memory, ways, inf))
         return self._leanest[device]
 
     def _seconds(self, grouping: Grouping, memory: GroupBytes) -> float:

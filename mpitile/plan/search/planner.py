@@ -24,6 +24,7 @@ from mpitile.plan.plan import Plan
 from mpitile.plan.search.choices import Group
 from mpitile.plan.search.group_lives import network_lives
 from mpitile.plan.search.layout import Layout
+from mpitile.plan.search.mirrored import mirrored
 from mpitile.plan.search.request import AUTO, Measured, Planned, Request, first_ranks
 from mpitile.plan.search.tile_weights import tile_weights
 from mpitile.plan.sums.completion import goes_beside
@@ -66,12 +67,32 @@ class Planner:
         self._evaluated: dict[Plan, Planned] = {}
         self._predicted: dict[Plan, Prediction] = {}
         self._partitions: dict[Plan, Partition] = {}
+        self._mirrored: dict[Layout, list[Layout]] = {}
 
     @cached_property
     def layouts(self) -> list[Layout]:
         """All grids and numbers of replicas, those that may be fastest first."""
-        layouts = [Layout(self, base) for base in self._bases()]
+        return [layout for one in self._distinct for layout in (one, *self._mirrors(one))]
+
+    @cached_property
+    def _distinct(self) -> list[Layout]:
+        """One of those whose rows and columns have changed places."""
+        firsts: dict[Plan, list[Plan]] = {}
+        for base in self._bases():
+            for first, mirrors in firsts.items():
+                if mirrored(self.request.network, self.cost, first, base):
+                    mirrors.append(base)
+                    break
+            else:
+                firsts[base] = []
+        layouts = [Layout(self, base, tuple(mirrors)) for base, mirrors in firsts.items()]
         return sorted(layouts, key=lambda layout: layout.fastest.seconds)
+
+    def _mirrors(self, layout: Layout) -> list[Layout]:
+        """Those that are like the layout but for their rows and columns."""
+        if layout not in self._mirrored:
+            self._mirrored[layout] = [Layout(self, base) for base in layout.mirrors]
+        return self._mirrored[layout]
 
     @_without_collections()
     def best(self) -> Planned | None:
@@ -97,20 +118,18 @@ class Planner:
     def _near(self) -> list[tuple[Layout, Planned]]:
         """The fastest plan of each layout that takes about as long as the fastest of all."""
         found: list[tuple[Layout, Planned]] = []
-        looked_at: list[Layout] = []
         limit = inf
-        for layout in self.layouts:
-            if layout.fastest.seconds >= limit:
+        for first in self._distinct:
+            if first.fastest.seconds >= limit:
                 break
-            if any(map(layout.mirrors, looked_at)):
-                continue
-            planned = layout.best(limit)
+            layout, planned = first, first.best(limit)
+            if not found and planned is None:
+                # What only just fits may do so with one of both grids alone.
+                for layout in self._mirrors(first):
+                    planned = layout.best(limit)
             if planned is not None:
                 found.append((layout, planned))
                 limit = min(limit, _NEAR * planned.pass_seconds)
-            # While nothing fits, what only just does may do so with one of both grids alone.
-            if found:
-                looked_at.append(layout)
         return [(layout, planned) for layout, planned in found if planned.pass_seconds < limit]
 
     def predict(self, plan: Plan) -> Prediction:

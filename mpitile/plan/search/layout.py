@@ -14,7 +14,7 @@ from mpitile.plan.costs.filter_times import FilterTimes
 from mpitile.plan.costs.group_times import GroupTimes
 from mpitile.plan.filters import split_at_switches
 from mpitile.plan.plan import Plan
-from mpitile.plan.search.borders import Grouping, Ways, fastest
+from mpitile.plan.search.borders import Grouping, fastest
 from mpitile.plan.search.choices import TILED, Choices, EveryGroup, Group, Untimed
 from mpitile.plan.search.group_bytes import GroupBytes
 from mpitile.plan.search.request import AUTO, Planned
@@ -66,12 +66,14 @@ class Layout:
         self._settled = settled
         # By device.
         self._memories: dict[int, GroupBytes] = {}
-        self._leanest: dict[int, Grouping] = {}
         self.fastest = self._fastest(self.choices)
 
-    def best(self, limit: float = inf) -> Planned | None:
-        """The fastest plan of this layout that fits and takes less than `limit` seconds a pass."""
-        return self._fitting(self.planned(self.fastest), self.choices, limit)
+    def best(self, limit: float = inf, doubtful: bool = False) -> Planned | None:
+        """The fastest plan of this layout that fits and takes less than `limit` seconds a pass.
+
+        Where nothing fits, that is found out faster if it is said to be `doubtful`.
+        """
+        return self._fitting(self._usual, self.choices, limit, doubtful)
 
     def best_exposing(self, exposed: float) -> Planned | None:
         """The same where this part of the sums of gradients takes time."""
@@ -85,37 +87,40 @@ class Layout:
             return next(groupings_within(choices, self.memory(0), self._planner.ways, inf))
         return fastest(choices)
 
-    def _fitting(self, first: Planned, choices: Choices, limit: float) -> Planned | None:
+    def _fitting(
+        self, first: Planned, choices: Choices, limit: float, doubtful: bool = False
+    ) -> Planned | None:
         """The fastest choice that fits, where `first` is the fastest."""
-        usual = self.planned(self.fastest)
+        usual = self._usual
         # Where the usual one is too large, so is the other as a rule; measuring takes a while.
         if usual.fits and first.fits:
             return first
-        device = self._tightest(usual)
-        memory = self.memory(device)
-        room = self._planner.request.room(device) - self.fixed(usual, memory, device)
-        ways = self._planner.ways
+        room = self._room(usual)
         if limit < inf:
-            return self._within(choices, memory, ways, room, limit)
-        # Where little fits, whether anything does is found out faster without a look at times.
-        found = self._within(choices, memory, ways, room, _FAR * first.pass_seconds)
-        if found:
-            return found
-        if not self._may_fit(memory, room):
+            return self._within(choices, room, limit)
+        if doubtful and not self._may_fit(usual):
             return None
+        found = self._within(choices, room, _FAR * first.pass_seconds)
+        if found or not self._may_fit(usual):
+            return found
         for every in (choices, self._all_choices):
-            found = self._within(every, memory, ways, room, inf)
+            found = self._within(every, room, inf)
             if found:
                 return found
         # The sums may have refused what only just fits.
         leanest = self.leanest()
         return leanest if leanest.fits else None
 
-    def _may_fit(self, memory: GroupBytes, room: float) -> bool:
-        """Whether any groups fit a device, whatever time they take."""
-        choices = self._untimed
-        found = groupings_within(choices, memory, self._planner.ways, room * _SLACK)
-        return next(found, None) is not None
+    def mirror_may_fit(self, mirror: Plan) -> bool:
+        """Whether any groups may fit on a mirror, whatever time they take."""
+        # Measuring takes a while.
+        if self._leanest.size > self._planner.request.room(self._tightest(self._usual)) * _SLACK:
+            return False
+        usual = self._evaluated(self.fastest, lambda: self.fastest.seconds, mirror)
+        return self._may_fit(usual)
+
+    def _may_fit(self, usual: Planned) -> bool:
+        return self._leanest.size <= self._room(usual) * _SLACK
 
     def faster_by_rule(self, chosen: Planned) -> Planned:
         """One group, or every layer its own, where it fits and its step is predicted shorter."""
@@ -133,14 +138,13 @@ class Layout:
                 chosen = other if other.fits else chosen
         return chosen
 
-    def _within(
-        self, choices: Choices, memory: GroupBytes, ways: Ways, room: float, limit: float
-    ) -> Planned | None:
+    def _within(self, choices: Choices, room: float, limit: float) -> Planned | None:
         """The fastest grouping that fits every device as a whole."""
         # How much more than the sum of its groups a plan takes, as seen on the latest: one that
         # recomputes may take more than others.
         more = {False: 0.0, True: 0.0}
-        for grouping in groupings_within(choices, memory, ways, room * _SLACK, limit):
+        ways = self._planner.ways
+        for grouping in groupings_within(choices, self._tight, ways, room * _SLACK, limit):
             again = any(grouping.recompute)
             if grouping.size + more[again] > room:
                 continue
@@ -152,21 +156,22 @@ class Layout:
 
     def leanest(self) -> Planned:
         """The plan of the fewest bytes, whatever time it takes."""
-        device = self._tightest(self.planned(self.fastest))
-        grouping = self._leanest_on(device)
-        return self._evaluated(grouping, lambda: self._seconds(grouping, self.memory(device)))
+        return self._evaluated(self._leanest, lambda: self._seconds(self._leanest))
 
-    def _leanest_on(self, device: int) -> Grouping:
-        if device not in self._leanest:
-            memory, ways = self.memory(device), self._planner.ways
-            self._leanest[device] = next(groupings_within(self._untimed, memory, ways, inf))
-        return self._leanest[device]
+    @cached_property
+    def _leanest(self) -> Grouping:
+        return next(groupings_within(self._untimed, self._tight, self._planner.ways, inf))
 
-    def _seconds(self, grouping: Grouping, memory: GroupBytes) -> float:
+    @cached_property
+    def _tight(self) -> GroupBytes:
+        """What groups take on the device that lacks most memory."""
+        return self.memory(self._tightest(self._usual))
+
+    def _seconds(self, grouping: Grouping) -> float:
         """Of a pass with these groups."""
         seconds, forms = 0.0, TILED
         for group, recompute in zip(grouping.groups, grouping.recompute, strict=True):
-            again = memory.again(group) if recompute else ()
+            again = self._tight.again(group) if recompute else ()
             seconds += self._all_choices.seconds(group, forms).recomputed(again)
             forms = self._all_choices.after(group, forms)
         return seconds
@@ -175,9 +180,13 @@ class Layout:
         """The layout with these groups, looked at as a whole."""
         return self._evaluated(grouping, lambda: grouping.seconds)
 
-    def _evaluated(self, grouping: Grouping, time: Callable[[], float]) -> Planned:
+    def _evaluated(
+        self, grouping: Grouping, time: Callable[[], float], base: Plan | None = None
+    ) -> Planned:
         flags = grouping.recompute if any(grouping.recompute) else ()
-        plan = replace(self.base, groups=grouping.starts, recompute=flags, filters=grouping.filters)
+        plan = replace(
+            base or self.base, groups=grouping.starts, recompute=flags, filters=grouping.filters
+        )
         return self._planner.evaluate(plan, time)
 
     def timed(self, starts: Sequence[int], filters: Collection[int] = ()) -> Grouping:
@@ -224,6 +233,11 @@ class Layout:
             exposed,
         )
 
+    @property
+    def _usual(self) -> Planned:
+        """The fastest groups, looked at as a whole."""
+        return self.planned(self.fastest)
+
     def _tightest(self, planned: Planned) -> int:
         """The device that lacks most memory."""
         request = self._planner.request
@@ -231,6 +245,12 @@ class Layout:
             range(len(planned.devices)),
             key=lambda number: planned.devices[number] - request.room(number),
         )
+
+    def _room(self, usual: Planned) -> float:
+        """The bytes that any groups may take on the tightest device, here or on a mirror."""
+        device = self._tightest(usual)
+        # On a device as much is trained as on its mirror.
+        return self._planner.request.room(device) - self.fixed(usual, self._tight, device)
 
     def fixed(self, planned: Planned, memory: GroupBytes, device: int) -> int:
         """The bytes on a device that groups do not change."""

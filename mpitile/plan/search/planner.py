@@ -118,15 +118,16 @@ class Planner:
     def _near(self) -> list[tuple[Layout, Planned]]:
         """The fastest plan of each layout that takes about as long as the fastest of all."""
         found: list[tuple[Layout, Planned]] = []
-        limit = inf
+        limit, doubtful = inf, False
         for first in self._distinct:
             if first.fastest.seconds >= limit:
                 break
-            layout, planned = first, first.best(limit)
-            if not found and planned is None:
-                # What only just fits may do so with one of both grids alone.
-                for layout in self._mirrors(first):
-                    planned = layout.best(limit)
+            layout, planned = first, first.best(limit, doubtful)
+            # What only just fits may do so with one of both grids alone.
+            if not found and planned is None and any(map(first.mirror_may_fit, first.mirrors)):
+                (layout,) = self._mirrors(first)
+                planned = layout.best(limit, doubtful)
+            doubtful = planned is None
             if planned is not None:
                 found.append((layout, planned))
                 limit = min(limit, _NEAR * planned.pass_seconds)

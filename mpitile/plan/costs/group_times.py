@@ -22,6 +22,8 @@ from mpitile.plan.plan import Plan
 # Different tiles may be the slowest in different layers: what seems to take longer by less
 # than this may not.
 _MARGIN = 1.05
+# Groups of up to so many layers are looked at first.
+_FEW = 6
 
 
 # Of each tensor, what every row or column of the grid fetches.
@@ -129,10 +131,19 @@ class GroupTimes:
         self._fetched: dict[tuple[int, int], tuple[_Fetched, _Fetched, float]] = {}
         forced = (0, *whole_input_layers(self._network))
         for stop in range(1, len(self._network.layers) + 1):
-            self._add_groups(stop, max(first for first in forced if first < stop))
+            least = max(first for first in forced if first < stop)
+            near = least if self._every else max(least, stop - _FEW)
+            # Long groups are hardly ever wanted, and take a while to be looked at.
+            if self._add_groups(stop, near) and near > least:
+                self._add_groups(stop, least)
 
-    def _add_groups(self, stop: int, least: int) -> None:
-        """All groups that end before layer `stop` and start at `least` or later."""
+    def _add_groups(self, stop: int, least: int) -> bool:
+        """Groups that end before layer `stop` and start at `least` or later.
+
+        Returns
+        -------
+        Whether longer ones may be wanted, too.
+        """
         rows = dict(self.rows.back_from(stop, least))
         columns = dict(self.columns.back_from(stop, least))
         tiles = _candidates(
@@ -168,7 +179,8 @@ class GroupTimes:
             # the convolution before it.
             final = not self._every and first not in self._pools
             if final and group.forward + group.backward > _MARGIN * apart:
-                break
+                return False
+        return True
 
     def reading(self, first: int, stop: int, sliced: Mapping[int, Sequence[int]]) -> GroupSeconds:
         """A group of tiles where some of what it fetches is divided by channels.

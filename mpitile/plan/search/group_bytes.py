@@ -9,7 +9,7 @@ one's halo.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -45,6 +45,10 @@ class GroupMemory(NamedTuple):
     handed: int
     keeps: int
     staging: int = 0
+
+
+# By layer, backwards, along rows and along columns.
+_Walk = Iterator[tuple[tuple[int, Reached], tuple[int, Reached]]]
 
 
 class _Cells(NamedTuple):
@@ -91,7 +95,8 @@ class GroupBytes:
         self._others = [(rank % plan.grid.tiles, divided.devices_of(rank) - 1) for rank in ranks]
         self._every = [plan.grid.position(tile) for tile in range(plan.grid.tiles)]
         self._images, self._demand = images, demand
-        self._walks: dict[int, dict[int, _Cells]] = {}
+        # By stop, what is yet to be walked back through, and what has been.
+        self._walks: dict[int, tuple[_Walk, dict[int, _Cells]]] = {}
         self._owned: dict[int, list[int]] = {}
         self._known: dict[tuple[Group, Forms, bool], GroupMemory] = {}
         self._lives = lives
@@ -161,7 +166,7 @@ class GroupBytes:
     ) -> tuple[dict[int, list[int]], dict[int, list[int]], list[int]]:
         """Cells of what a group of tiles holds, of what it fetches, and numbers in messages."""
         first, stop, _ = group
-        walk = self._walk(stop)
+        walk = self._walk(first, stop)
         start = walk[first]
         cells = {layer + 1: walk[layer].computed for layer in range(first, stop)}
         cells[first] = self._home(first, first in sliced)
@@ -239,15 +244,16 @@ class GroupBytes:
             self._owned[tensor] = self._counted(rows, columns)
         return self._owned[tensor]
 
-    def _walk(self, stop: int) -> dict[int, _Cells]:
-        """For each layer, as the first of a group with this stop."""
+    def _walk(self, first: int, stop: int) -> dict[int, _Cells]:
+        """For each layer from `first` on, as the first of a group with this stop."""
         if stop not in self._walks:
             axes = self._times.rows.back_from(stop), self._times.columns.back_from(stop)
-            self._walks[stop] = {
-                layer: self._cells(rows, columns)
-                for (layer, rows), (_, columns) in zip(*axes, strict=True)
-            }
-        return self._walks[stop]
+            self._walks[stop] = zip(*axes, strict=True), {}
+        steps, walk = self._walks[stop]
+        while first not in walk:
+            (layer, rows), (_, columns) = next(steps)
+            walk[layer] = self._cells(rows, columns)
+        return walk
 
     def _cells(self, rows: Reached, columns: Reached) -> _Cells:
         fetched = {

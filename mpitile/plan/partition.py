@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 from mpitile.errors import InputError
 from mpitile.geometry.box import EMPTY, Box, whole
@@ -91,6 +91,11 @@ class Partition:
 
     Every rank can ask for every tile's part: nothing here depends on who asks.
 
+    Parameters
+    ----------
+    like : another partition of the network; where its tiles are the same, so is what groups
+        need, which is then found once for both.
+
     Raises
     ------
     InputError : the plan's groups, grid or filters do not fit the network.
@@ -101,13 +106,17 @@ class Partition:
     copied : for each group, the tensors that it reads from a copy.
     """
 
-    def __init__(self, network: Network, plan: Plan) -> None:
+    def __init__(self, network: Network, plan: Plan, like: Partition | None = None) -> None:
         self.network = network
         self.plan = plan
         self._layers = receptive.geometry(network)
         self._sizes = receptive.sizes(network)
         self.ranges = group_ranges(plan.groups, len(network.layers))
         self.tiling: Tiling = plan_tiling(network, plan)
+        # Needs by range, and whether the group is filter-parallel.
+        self._known: dict[tuple[int, int, bool], tuple[GroupNeeds, ...]] = {}
+        if like is not None and like._tiles == self._tiles:
+            self._known = like._known
         check_filters(network, plan.filters)
         starts = split_at_switches(network, plan.groups, plan.filters)
         if starts != tuple(plan.groups):
@@ -117,6 +126,11 @@ class Partition:
             )
         self.spans = filter_spans(network, plan)
         self.copied = tuple(self._copied(first, stop) for first, stop in self.ranges)
+
+    @property
+    def _tiles(self) -> tuple[Tiling, object, object]:
+        """What tiles and slices follow from."""
+        return self.tiling, self.plan.row_weights, self.plan.column_weights
 
     def owned(self, tensor: int, tile: int) -> Box:
         """The cells of a tensor that a tile owns, in the channels that it owns."""
@@ -137,20 +151,28 @@ class Partition:
     @cached_property
     def needs(self) -> tuple[tuple[GroupNeeds, ...], ...]:
         """For each tile, its boxes in each group."""
-        return tuple(
-            tuple(self._needs(tile, first, stop) for first, stop in self.ranges)
-            for tile in range(self.plan.grid.tiles)
-        )
+        groups = (self._needs(first, stop) for first, stop in self.ranges)
+        return tuple(zip(*groups, strict=True))
 
-    def _needs(self, tile: int, first: int, stop: int) -> GroupNeeds:
-        def owned(tensor: int) -> Box:
-            return self.owned(tensor, tile)
+    def _needs(self, first: int, stop: int) -> tuple[GroupNeeds, ...]:
+        """Of a group, for each tile."""
+        key = (first, stop, first in self.spans)
+        if key not in self._known:
+            found = self._walked(first, stop)
+            self._known[key] = tuple(map(self._whole, found) if first in self.spans else found)
+        return self._known[key]
 
-        needs = group_needs(self._layers, self._sizes, owned, first, stop)
-        if first not in self.spans:
-            return needs
-        # All of it, though a strided layer may not need the last cells, and a rank without
-        # channels none: copies are alike on all ranks.
+    def _walked(self, first: int, stop: int) -> Iterator[GroupNeeds]:
+        for tile in range(self.plan.grid.tiles):
+            owned = partial(self.owned, tile=tile)
+            yield group_needs(self._layers, self._sizes, owned, first, stop)
+
+    def _whole(self, needs: GroupNeeds) -> GroupNeeds:
+        """Those of a filter-parallel group.
+
+        All of what it reads, though a strided layer may not need the last cells, and a rank
+        without channels none: copies are alike on all ranks.
+        """
         fetched = {tensor: whole(*self._sizes[tensor]) for tensor in needs.fetched}
         return replace(needs, fetched=fetched)
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from mpitile.plan.clusters.wires import EAGER_BYTES
 from mpitile.plan.costs.cost import Cost, Message
+from mpitile.plan.recording import ADJOINT, FORWARD
 
 # By rank, its seconds of copying.
 Copying = Mapping[int, float]
@@ -75,3 +76,15 @@ class PlannedExchange:
             rank: self._cost.pack(self._cost.cluster.device_of(rank), every[rank], count)
             for rank, count in pieces.items()
         }
+
+
+# Plans that are compared have most of their groups in common.
+@lru_cache(512)
+def both_ways(cost: Cost, messages: tuple[Message, ...]) -> Mapping[str, PlannedExchange]:
+    """By direction, an exchange whose messages forward are these."""
+    back = [Message(message.target, message.source, message.size) for message in messages]
+    seconds = cost.exchange(messages)
+    return {
+        FORWARD: PlannedExchange(cost, messages, seconds),
+        ADJOINT: PlannedExchange(cost, back, seconds),
+    }

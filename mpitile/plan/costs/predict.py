@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from mpitile.plan.clusters.devices import first_devices
-from mpitile.plan.costs.cost import Cost, Message
+from mpitile.plan.costs.cost import Cost
 from mpitile.plan.costs.group_moves import GroupMoves
 from mpitile.plan.costs.overlap import BesideBackward, BesideForward, adding_seconds
-from mpitile.plan.costs.planned_exchange import PlannedExchange
+from mpitile.plan.costs.planned_exchange import both_ways
 from mpitile.plan.costs.small_sums import SmallSums
 from mpitile.plan.costs.sum_times import STATISTIC_BYTES, PeerSums
 from mpitile.plan.memory.state_bytes import tile_elements
@@ -77,22 +77,16 @@ class _Step:
         self._sliced = [sliced for _, (sliced, _) in elements]
         self._devices = [cost.cluster.device_of(rank) for rank in range(ranks)]
         self._moves = GroupMoves(partition, cost, self._images)
-        self._exchanges = [self._both_ways(group) for group in range(len(partition.ranges))]
+        self._exchanges = [
+            both_ways(cost, tuple(self._moves.messages(group)))
+            for group in range(len(partition.ranges))
+        ]
         self._computing: dict[tuple[int, str], list[float]] = {}
         self._beside: BesideBackward | BesideForward | None = None
         self._clock, self._compute, self._halo, self._reduce = ([0.0] * ranks for _ in range(4))
         self._everyone = [range(ranks)]
         self._small_sums = SmallSums(cost, ranks)
         self._peers = [range(tile, ranks, tiles) for tile in range(tiles)]
-
-    def _both_ways(self, group: int) -> dict[str, PlannedExchange]:
-        messages = self._moves.messages(group)
-        back = [Message(message.target, message.source, message.size) for message in messages]
-        seconds = self._cost.exchange(messages)
-        return {
-            FORWARD: PlannedExchange(self._cost, messages, seconds),
-            ADJOINT: PlannedExchange(self._cost, back, seconds),
-        }
 
     def run(self, optimizer: str, subdivisions: int, overlap: bool) -> Prediction:
         ranks = len(self._clock)

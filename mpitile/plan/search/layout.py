@@ -73,7 +73,7 @@ class Layout:
 
         Where nothing fits, that is found out faster if it is said to be `doubtful`.
         """
-        return self._fitting(self._usual, self.choices, limit, doubtful)
+        return self._fitting(self.usual, self.choices, limit, doubtful)
 
     def best_exposing(self, exposed: float) -> Planned | None:
         """The same where this part of the sums of gradients takes time."""
@@ -91,7 +91,7 @@ class Layout:
         self, first: Planned, choices: Choices, limit: float, doubtful: bool = False
     ) -> Planned | None:
         """The fastest choice that fits, where `first` is the fastest."""
-        usual = self._usual
+        usual = self.usual
         # Where the usual one is too large, so is the other as a rule; measuring takes a while.
         if usual.fits and first.fits:
             return first
@@ -114,7 +114,7 @@ class Layout:
     def mirror_may_fit(self, mirror: Plan) -> bool:
         """Whether any groups may fit on a mirror, whatever time they take."""
         # Measuring takes a while.
-        if self._leanest.size > self._planner.request.room(self._tightest(self._usual)) * _SLACK:
+        if self._leanest.size > self._planner.request.room(self._tightest(self.usual)) * _SLACK:
             return False
         usual = self._evaluated(self.fastest, lambda: self.fastest.seconds, mirror)
         return self._may_fit(usual)
@@ -165,7 +165,7 @@ class Layout:
     @cached_property
     def _tight(self) -> GroupBytes:
         """What groups take on the device that lacks most memory."""
-        return self.memory(self._tightest(self._usual))
+        return self.memory(self._tightest(self.usual))
 
     def _seconds(self, grouping: Grouping) -> float:
         """Of a pass with these groups."""
@@ -234,8 +234,8 @@ class Layout:
         )
 
     @property
-    def _usual(self) -> Planned:
-        """The fastest groups, looked at as a whole."""
+    def usual(self) -> Planned:
+        """The plan of the fastest groups, whether it fits or not."""
         return self.planned(self.fastest)
 
     def _tightest(self, planned: Planned) -> int:

@@ -31,10 +31,14 @@ from mpitile.plan.sums.completion import goes_beside
 
 # Plans whose passes take longer by less than this are compared step by step.
 _NEAR = 1.03
+# Layouts whose fastest plans take longer by less than this may be looked at in another order.
+_ALIKE = 1.05
 # Parts of the sums of gradients, and of handing out new values, that may be seen beside passes.
 _EXPOSED = (0.65, 0.15)
 # First layer and stop.
 Range = tuple[int, int]
+# What tiles follow from: the grid, and the weights of its rows and columns.
+Tiles = tuple[Grid, tuple[float, ...] | None, tuple[float, ...] | None]
 
 
 @contextmanager
@@ -67,6 +71,8 @@ class Planner:
         self._evaluated: dict[Plan, Planned] = {}
         self._predicted: dict[Plan, Prediction] = {}
         self._partitions: dict[Plan, Partition] = {}
+        # The first of those with the same tiles.
+        self._tilings: dict[Tiles, Partition] = {}
         self._mirrored: dict[Layout, list[Layout]] = {}
 
     @cached_property
@@ -108,20 +114,34 @@ class Planner:
         devices = first_devices(self.request.cluster, self.request.ranks)
         if self.request.overlap and goes_beside(len(devices)):
             # Sums that are hidden beside the passes leave other plans ahead.
+            fastest, _ = min(near, key=lambda one: one[1].pass_seconds)
             for exposed in _EXPOSED:
-                candidates += filter(None, (near[0][0].best_exposing(exposed),))
+                candidates += filter(None, (fastest.best_exposing(exposed),))
         chosen = min(candidates, key=lambda one: self.predict(one.plan).step_seconds)
         for layout, _ in near:
             chosen = layout.faster_by_rule(chosen)
         return chosen
 
+    def _in_turn(self) -> list[Layout]:
+        """The layouts in the order in which they are looked at.
+
+        Where the fastest is too large, the one that may be most easily made to fit comes first
+        of those that are about as fast: what is found there need not be looked for elsewhere.
+        """
+        every = self._distinct
+        if every[0].usual.fits:
+            return every
+        most = _ALIKE * every[0].fastest.seconds
+        alike = sum(layout.fastest.seconds <= most for layout in every)
+        return sorted(every[:alike], key=lambda layout: layout.usual.excess) + every[alike:]
+
     def _near(self) -> list[tuple[Layout, Planned]]:
         """The fastest plan of each layout that takes about as long as the fastest of all."""
         found: list[tuple[Layout, Planned]] = []
         limit, doubtful = inf, False
-        for first in self._distinct:
+        for first in self._in_turn():
             if first.fastest.seconds >= limit:
-                break
+                continue
             layout, planned = first, first.best(limit, doubtful)
             # What only just fits may do so with one of both grids alone.
             if not found and planned is None and any(map(first.mirror_may_fit, first.mirrors)):
@@ -157,7 +177,10 @@ class Planner:
 
     def _partition(self, plan: Plan) -> Partition:
         if plan not in self._partitions:
-            self._partitions[plan] = Partition(self.request.network, plan)
+            tiles = plan.grid, plan.row_weights, plan.column_weights
+            like = self._tilings.get(tiles)
+            self._partitions[plan] = Partition(self.request.network, plan, like)
+            self._tilings.setdefault(tiles, self._partitions[plan])
         return self._partitions[plan]
 
     def _measure(self, plan: Plan) -> Measured:

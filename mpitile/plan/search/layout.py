@@ -39,15 +39,15 @@ class Layout:
     Attributes
     ----------
     base : the plan of one group.
-    mirrors : such plans of the grids that it stands for, its rows and columns exchanged.
+    mirror : that of another grid that it stands for, its rows and columns exchanged.
     choices : the groups that may be chosen, but for long ones that take longer than short ones.
     fastest : the grouping of the fewest seconds, whether it fits or not.
     """
 
-    def __init__(self, planner: Planner, base: Plan, mirrors: Sequence[Plan] = ()) -> None:
+    def __init__(self, planner: Planner, base: Plan, mirror: Plan | None = None) -> None:
         self._planner = planner
         self.base = base
-        self.mirrors = mirrors
+        self.mirror = mirror
         self._images = planner.request.demand.images // base.replicas
         settled = planner.request.recompute not in (AUTO, "none")
         self._times = GroupTimes(
@@ -111,13 +111,15 @@ class Layout:
         leanest = self.leanest()
         return leanest if leanest.fits else None
 
-    def mirror_may_fit(self, mirror: Plan) -> bool:
-        """Whether any groups may fit on a mirror, whatever time they take."""
+    def mirror_may_fit(self) -> bool:
+        """Whether any groups may fit on the mirror, if there is one, whatever time they take."""
         # Measuring takes a while.
-        if self._leanest.size > self._planner.request.room(self._tightest(self.usual)) * _SLACK:
+        most = self._planner.request.room(self._tightest(self.usual))
+        if self.mirror is None or self._leanest.size > most * _SLACK:
             return False
-        usual = self._evaluated(self.fastest, lambda: self.fastest.seconds, mirror)
-        return self._may_fit(usual)
+        return self._may_fit(
+            self._evaluated(self.fastest, lambda: self.fastest.seconds, self.mirror)
+        )
 
     def _may_fit(self, usual: Planned) -> bool:
         return self._leanest.size <= self._room(usual) * _SLACK
@@ -176,9 +178,9 @@ class Layout:
             forms = self._all_choices.after(group, forms)
         return seconds
 
-    def planned(self, grouping: Grouping) -> Planned:
-        """The layout with these groups, looked at as a whole."""
-        return self._evaluated(grouping, lambda: grouping.seconds)
+    def planned(self, grouping: Grouping, base: Plan | None = None) -> Planned:
+        """The layout, or its mirror, with these groups, looked at as a whole."""
+        return self._evaluated(grouping, lambda: grouping.seconds, base)
 
     def _evaluated(
         self, grouping: Grouping, time: Callable[[], float], base: Plan | None = None

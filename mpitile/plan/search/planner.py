@@ -73,32 +73,33 @@ class Planner:
         self._partitions: dict[Plan, Partition] = {}
         # The first of those with the same tiles.
         self._tilings: dict[Tiles, Partition] = {}
-        self._mirrored: dict[Layout, list[Layout]] = {}
+        self._mirrored: dict[Layout, Layout] = {}
 
     @cached_property
     def layouts(self) -> list[Layout]:
         """All grids and numbers of replicas, those that may be fastest first."""
-        return [layout for one in self._distinct for layout in (one, *self._mirrors(one))]
+        mirrors = filter(None, map(self._mirror, self._distinct))
+        return sorted((*self._distinct, *mirrors), key=lambda layout: layout.fastest.seconds)
 
     @cached_property
     def _distinct(self) -> list[Layout]:
-        """One of those whose rows and columns have changed places."""
-        firsts: dict[Plan, list[Plan]] = {}
+        """One of two that are the same but for their rows and columns."""
+        mirrors: dict[Plan, Plan | None] = {}
         for base in self._bases():
-            for first, mirrors in firsts.items():
+            for first in mirrors:
                 if mirrored(self.request.network, self.cost, first, base):
-                    mirrors.append(base)
+                    mirrors[first] = base
                     break
             else:
-                firsts[base] = []
-        layouts = [Layout(self, base, tuple(mirrors)) for base, mirrors in firsts.items()]
+                mirrors[base] = None
+        layouts = [Layout(self, base, mirror) for base, mirror in mirrors.items()]
         return sorted(layouts, key=lambda layout: layout.fastest.seconds)
 
-    def _mirrors(self, layout: Layout) -> list[Layout]:
-        """Those that are like the layout but for their rows and columns."""
-        if layout not in self._mirrored:
-            self._mirrored[layout] = [Layout(self, base) for base in layout.mirrors]
-        return self._mirrored[layout]
+    def _mirror(self, layout: Layout) -> Layout | None:
+        """The one whose rows and columns have changed places."""
+        if layout.mirror and layout not in self._mirrored:
+            self._mirrored[layout] = Layout(self, layout.mirror)
+        return self._mirrored.get(layout)
 
     @_without_collections()
     def best(self) -> Planned | None:
@@ -144,8 +145,8 @@ class Planner:
                 continue
             layout, planned = first, first.best(limit, doubtful)
             # What only just fits may do so with one of both grids alone.
-            if not found and planned is None and any(map(first.mirror_may_fit, first.mirrors)):
-                (layout,) = self._mirrors(first)
+            if not found and planned is None and first.mirror_may_fit():
+                layout = self._mirror(first) or first
                 planned = layout.best(limit, doubtful)
             doubtful = planned is None
             if planned is not None:

@@ -143,17 +143,12 @@ def _present(buffer: Buffer, first: int, stop: int) -> bool:
 def _moments(buffers: Sequence[Buffer], events: Iterable[int]) -> tuple[PerCell, ...]:
     """What is in use at the events, but for those at which less is than at another."""
     # By event, a bit for each buffer.
-    used = dict.fromkeys(events, 0)
-    for number, buffer in enumerate(buffers):
-        own, bit = buffer.events, 1 << number
-        for event in used:
-            if own >> event & 1:
-                used[event] |= bit
-    sets = set(used.values())
+    spans = [(buffer.events, 1 << number) for number, buffer in enumerate(buffers)]
+    used = {sum(bit for own, bit in spans if own >> event & 1) for event in events}
     return tuple(
         _sum(buffer for number, buffer in enumerate(buffers) if some >> number & 1)
-        for some in sets
-        if not any(some & other == some != other for other in sets)
+        for some in used
+        if not any(some & other == some != other for other in used)
     )
 
 

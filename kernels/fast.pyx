@@ -8,6 +8,7 @@ include "simd.pxi"
 include "field.pxi"
 include "direct.pxi"
 include "winograd.pxi"
+include "winograd_weights.pxi"
 include "winograd_pieces.pxi"
 include "winograd_few.pxi"
 include "windows.pxi"
@@ -179,7 +180,8 @@ def winograd_forward_box(
     cdef Winograd g
     cdef Field source = field_of(x, x_box)
     cdef Epilogue after = epilogue(None, slope, False)
-    cdef Weights w = Weights(&weights[0, 0, 0, 0], weights.shape[2], weights.shape[3], False)
+    cdef Weights w = Weights(&weights[0, 0, 0, 0], weights.shape[2], weights.shape[3], False,
+                             False)
     cdef Field target = field_of(y, y_box)
     with nogil:
         correlate(&g, &source, target, &w, biases, &after, NULL, window, cells, block, chunk,
@@ -196,12 +198,35 @@ def winograd_backward_input_box(
     cdef Winograd g
     cdef Field source = field_of(dy, dy_box)
     cdef Epilogue after = epilogue(None, 1, add)
-    cdef Weights w = Weights(&weights[0, 0, 0, 0], weights.shape[2], weights.shape[3], True)
+    cdef Weights w = Weights(&weights[0, 0, 0, 0], weights.shape[2], weights.shape[3], True,
+                             True)
     cdef Field target = field_of(dx, dx_box)
     cdef Prologue* before = prologue_of(derivative)
     with nogil:
         correlate(&g, &source, target, &w, None, &after, before, window, cells, block, chunk,
                   &workspace[0])
+
+
+def winograd_scatter_box(
+    const float[:, :, :, ::1] dy, BoxOf dy_box, const float[:, :, :, ::1] weights,
+    float[:, :, :, ::1] dx, BoxOf dx_box, Place window, bint add,
+    Derivative derivative, float[::1] workspace,
+):
+    """The adjoint of the forward pass with output tiles of 4x4 cells, all in one block.
+
+    `window`: that of dy's first cell, in dx.
+    """
+    cdef Winograd g
+    cdef Field source = field_of(dy, dy_box), target = field_of(dx, dx_box)
+    cdef Weights w = Weights(&weights[0, 0, 0, 0], weights.shape[2], weights.shape[3], True,
+                             False)
+    cdef Prologue* before = prologue_of(derivative)
+    with nogil:
+        g.first_row = window[0]
+        g.first_column = window[1]
+        deal_tiles(&g, 4, &source, 1)
+        set_up_few(&g, 4, source.channels, target.channels, g.tiles, &workspace[0])
+        few_backward_input(&g, source, &target, &w, add, before)
 
 
 cdef void correlate_gradients(

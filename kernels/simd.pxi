@@ -51,6 +51,14 @@ cdef extern from "simd/simd.h" nogil:
         ptrdiff_t pair
         ptrdiff_t odd
 
+    ctypedef struct Patch:
+        ptrdiff_t top
+        ptrdiff_t bottom
+        ptrdiff_t left
+        ptrdiff_t right
+        ptrdiff_t shared_rows
+        ptrdiff_t shared_columns
+
     ctypedef void (*TransformLoop)(const float*, Steps, float*, Steps, ptrdiff_t,
                                    const Epilogue*) noexcept nogil
 
@@ -71,6 +79,8 @@ cdef extern from "simd/simd.h" nogil:
         void (*transpose)(const float*, ptrdiff_t, ptrdiff_t, ptrdiff_t, float*,
                           ptrdiff_t) noexcept nogil
         TransformLoop transforms[2][5]
+        void (*scatter)(const float*, Steps, float*, Steps, ptrdiff_t,
+                        const Patch*) noexcept nogil
         void (*pass_piece)(const float*, ptrdiff_t, ptrdiff_t, ptrdiff_t, float*, const float*,
                            ptrdiff_t, float*, int, Coming*) noexcept nogil
         void (*weigh_piece)(const float*, ptrdiff_t, const float*, ptrdiff_t, float*, float*,

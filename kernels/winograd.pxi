@@ -30,13 +30,6 @@ cdef enum:
     AHEAD = 6
 
 
-cdef struct Weights:
-    # Weights (3, 3, C, K) of cross-correlation, or of its adjoint: backwards and transposed.
-    const float* first
-    Py_ssize_t channels, filters
-    bint adjoint
-
-
 cdef Py_ssize_t set_up(Winograd* g, Py_ssize_t cells, Py_ssize_t channels, Py_ssize_t filters,
                        Py_ssize_t block, Py_ssize_t piece, float* workspace) noexcept nogil:
     """Lay out the workspace; a `piece` of filters is transformed at once. Returns its length."""
@@ -101,85 +94,6 @@ cdef inline Steps panels(const Winograd* g, Py_ssize_t place, Py_ssize_t panel,
     return s
 
 
-cdef inline bint collide(Py_ssize_t step) noexcept nogil:
-    """Whether rows so far apart share cache sets: nine taps' at once would not stay in L1."""
-    return step % 512 == 0
-
-
-cdef void transform_weights(
-    const Winograd* g, const Weights* w, Py_ssize_t channel, Py_ssize_t filter,
-    Py_ssize_t filters,
-) noexcept nogil:
-    """`g.channels` and so many filters to panels (place, panel, C, panel's filters)."""
-    cdef Py_ssize_t c, f, tap, depth, count
-    cdef Py_ssize_t column = w.channels * w.filters
-    cdef float* target
-    for f from 0 <= f < filters by PIECE_FILTERS:
-        count = min(PIECE_FILTERS, filters - f)
-        for c from 0 <= c < g.channels by PIECE_CHANNELS:
-            depth = min(PIECE_CHANNELS, g.channels - c)
-            target = g.w + f * g.channels + c * simd.panel
-            if not w.adjoint and collide(w.filters):
-                copy_and_transform_piece(
-                    g, w.first + (channel + c) * w.filters + filter + f, column, w.filters,
-                    depth, count, target)
-                continue
-            if not w.adjoint:
-                transform_piece(g, w.first + (channel + c) * w.filters + filter + f,
-                                3 * column, column, w.filters, depth, count, target)
-                continue
-            for tap in range(9):
-                simd.transpose(w.first + tap * column + (filter + f) * w.filters + channel + c,
-                               w.filters, count, depth, g.copy + tap * depth * count, count)
-            transform_piece(g, g.copy + 8 * depth * count, -3 * depth * count, -depth * count,
-                            count, depth, count, target)
-
-
-cdef void copy_and_transform_piece(
-    const Winograd* g, const float* weights, Py_ssize_t column, Py_ssize_t channel,
-    Py_ssize_t depth, Py_ssize_t filters, float* target,
-) noexcept nogil:
-    """As `transform_piece`, tap by tap through a copy."""
-    cdef Py_ssize_t first, width, tap, step = depth * simd.panel
-    for first from 0 <= first < filters by simd.panel:
-        width = min(simd.panel, filters - first)
-        for tap in range(9):
-            simd.pack(weights + tap * column + first, channel, depth, width,
-                      g.copy + tap * step)
-        transform_piece(g, g.copy, 3 * step, step, simd.panel, depth, width,
-                        target + first * g.channels)
-
-
-cdef void transform_piece(
-    const Winograd* g, const float* weights, Py_ssize_t row, Py_ssize_t column,
-    Py_ssize_t channel, Py_ssize_t depth, Py_ssize_t filters, float* target,
-) noexcept nogil:
-    """`row`, `column` and `channel` are the steps of `weights`; small ones are a copy's."""
-    cdef Py_ssize_t whole_vectors = filters // simd.vector
-    cdef Py_ssize_t last = whole_vectors * simd.vector, rest = filters - last
-    cdef Py_ssize_t c, j
-    cdef TransformLoop loop = transform(g, MAP_WEIGHTS)
-    cdef Steps to = panels(g, g.w_place, g.channels * simd.panel, simd.panel)
-    if filters % simd.panel:
-        for j in range(g.places):
-            memset(target + j * g.w_place + filters // simd.panel * to.pair, 0,
-                   depth * simd.panel * sizeof(float))
-    for c in range(depth):
-        if channel > PIECE_FILTERS:
-            for j in range(9):
-                fetch(weights + j // 3 * row + j % 3 * column + (c + AHEAD) * channel, filters)
-        loop(weights + c * channel, steps(row, column), target, to, whole_vectors, NULL)
-        if rest:
-            memset(g.y_patch, 0, 9 * simd.vector * sizeof(float))
-            for j in range(9):
-                memcpy(g.y_patch + j * simd.vector,
-                       weights + j // 3 * row + j % 3 * column + c * channel + last,
-                       rest * sizeof(float))
-            loop(g.y_patch, steps(3 * simd.vector, simd.vector),
-                 target + last // simd.panel * to.pair + last % simd.panel, to, 1, NULL)
-        target += simd.panel
-
-
 cdef struct Spot:
     # The first cell of an output tile.
     Py_ssize_t image, row, column
@@ -196,21 +110,29 @@ cdef inline Spot spot(const Winograd* g, Py_ssize_t tile) noexcept nogil:
 
 cdef void transform_input(const Winograd* g, const Field* x, Py_ssize_t first,
                           Py_ssize_t count) noexcept nogil:
-    cdef TransformLoop loop = transform(g, MAP_INPUT)
+    transform_patches(g, x, first, count, MAP_INPUT, g.side, g.first_row, g.first_column)
+
+
+cdef void transform_patches(
+    const Winograd* g, const Field* x, Py_ssize_t first, Py_ssize_t count, int which,
+    Py_ssize_t size, Py_ssize_t first_row, Py_ssize_t first_column,
+) noexcept nogil:
+    """Squares of `size` cells, the first one's place given, to the transforms of x."""
+    cdef TransformLoop loop = transform(g, which)
     cdef Py_ssize_t depth = up(g.channels, simd.vector)
     cdef Steps to = panels(g, g.x_place, g.x_panel, simd.piece)
     cdef Py_ssize_t t, row, column
     cdef Spot at
     for t in range(count):
         at = spot(g, first + t)
-        row = g.first_row + at.row
-        column = g.first_column + at.column
-        if depth == g.channels and holds(x, row, column, g.side, g.side):
+        row = first_row + at.row
+        column = first_column + at.column
+        if depth == g.channels and holds(x, row, column, size, size):
             loop(cell(x, at.image, row, column), steps(x.row, x.channels),
                  g.x + t * g.x_row, to, depth // simd.vector, NULL)
         else:
-            cut(x, at.image, row, column, g.side, g.side, g.channels, g.x_patch, depth)
-            loop(g.x_patch, steps(g.side * depth, depth),
+            cut(x, at.image, row, column, size, size, g.channels, g.x_patch, depth)
+            loop(g.x_patch, steps(size * depth, depth),
                  g.x + t * g.x_row, to, depth // simd.vector, NULL)
 
 

@@ -23,6 +23,21 @@ cdef void few_forward(
     Winograd* g, Field x, const Field* y, const Weights* w, const Epilogue* after,
     Prologue* before,
 ) noexcept nogil:
+    few_products(g, x, w, False, before)
+    transform_output(g, y, 0, g.tiles, after)
+
+
+cdef void few_backward_input(
+    Winograd* g, Field dy, const Field* dx, const Weights* w, bint add, Prologue* before
+) noexcept nogil:
+    few_products(g, dy, w, True, before)
+    scatter(g, dx, add)
+
+
+cdef void few_products(
+    Winograd* g, Field x, const Weights* w, bint delta, Prologue* before
+) noexcept nogil:
+    """The transforms of x, or those that deltas have, times the weights'."""
     cdef Py_ssize_t c, f, count, depth = g.channels
     if g.cells == 4 and g.tiles <= PASSING_TILES:
         lay_in_panels(g)
@@ -30,7 +45,10 @@ cdef void few_forward(
         derive_until(before, &x, x.images, 0)
     for c from 0 <= c < x.channels by depth:
         g.channels = min(depth, x.channels - c)
-        transform_input(g, &x, 0, g.tiles)
+        if delta:
+            transform_patches(g, &x, 0, g.tiles, MAP_DELTA, g.cells, 0, 0)
+        else:
+            transform_input(g, &x, 0, g.tiles)
         if g.x_panel:
             pass_weights(g, w, c)
         else:
@@ -39,7 +57,29 @@ cdef void few_forward(
                 transform_weights(g, w, c, f, count)
                 multiply(g, g.tiles, count, g.y + f, c > 0)
         x.cells += depth
-    transform_output(g, y, 0, g.tiles, after)
+
+
+cdef void scatter(const Winograd* g, const Field* dx, bint add) noexcept nogil:
+    """Write or add to the box that windows of all tiles cover what the transforms give back.
+
+    In the tiles' order, each adds to what the one above and the one before share with it.
+    """
+    cdef Steps source = panels(g, g.y_place, g.y_panel, simd.panel)
+    cdef Py_ssize_t t, row, column
+    cdef Spot at
+    cdef Patch p
+    for t in range(g.tiles):
+        at = spot(g, t)
+        row = g.first_row + at.row
+        column = g.first_column + at.column
+        p.top = max(0, -row)
+        p.bottom = min(g.side, dx.rows - row)
+        p.left = max(0, -column)
+        p.right = min(g.side, dx.columns - column)
+        p.shared_rows = g.side if add else 2 if at.row else 0
+        p.shared_columns = 2 if at.column else 0
+        simd.scatter(g.y + t * g.y_row, source, cell(dx, at.image, row, column),
+                     steps(dx.row, dx.channels), dx.channels, &p)
 
 
 cdef void few_backward_weights(

@@ -19,8 +19,9 @@ cdef void take(
     if filters < simd.panel:
         memset(copy, 0, 9 * step * sizeof(float))
     for tap in range(9):
-        if w.adjoint:
-            simd.transpose(w.first + (8 - tap) * column + filter * w.filters + channel,
+        if w.transposed:
+            simd.transpose(w.first + (8 - tap if w.backwards else tap) * column
+                           + filter * w.filters + channel,
                            w.filters, filters, depth, copy + tap * step, simd.panel)
         else:
             simd.pack(w.first + tap * column + channel * w.filters + filter, w.filters, depth,
@@ -51,7 +52,7 @@ cdef void pass_piece(
     cdef Py_ssize_t count = min(simd.panel, g.filters - filter)
     cdef Py_ssize_t tap = w.channels * w.filters, row = w.filters
     cdef const float* taps = w.first + channel * w.filters + filter
-    if w.adjoint or count < simd.panel:
+    if w.transposed or count < simd.panel:
         row = simd.panel
         tap = depth * row + 16
         take(w, channel, filter, depth, count, g.copy, tap)
@@ -69,20 +70,20 @@ cdef Py_ssize_t together(const Winograd* g) noexcept nogil:
 cdef void pass_weights(const Winograd* g, const Weights* w, Py_ssize_t channel) noexcept nogil:
     """`g.channels` of them from this one on, in about the order in which they lie in memory."""
     cdef Py_ssize_t first, k, f, end, depth, tap = w.channels * w.filters
-    cdef Py_ssize_t group = simd.panel if w.adjoint else together(g)
+    cdef Py_ssize_t group = simd.panel if w.transposed else together(g)
     cdef const float* following
     cdef Coming next
     for first from 0 <= first < g.filters by group:
         end = min(first + group, g.filters)
         for k from 0 <= k < g.channels by simd.piece:
             depth = min(simd.piece, g.channels - k)
-            if w.adjoint and k == 0:
+            if w.transposed and k == 0:
                 following = w.first + channel + end * w.filters
                 if end == g.filters:
                     following = w.first + channel + g.channels
                 next = coming(following, tap, w.filters, group, g.channels,
                               (g.channels + simd.piece - 1) // simd.piece)
-            elif not w.adjoint:
+            elif not w.transposed:
                 following = w.first + (channel + k + depth) * w.filters + first
                 if k + depth == g.channels and end < g.filters:
                     following = w.first + channel * w.filters + end

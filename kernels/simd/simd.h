@@ -65,6 +65,17 @@ typedef struct {
     ptrdiff_t odd;
 } Steps;
 
+/* Of a patch of 6x6 cells, the rows and columns that lie in a box; where to add: in the first
+   `shared_rows` and `shared_columns`. Other cells are written. */
+typedef struct {
+    ptrdiff_t top;
+    ptrdiff_t bottom;
+    ptrdiff_t left;
+    ptrdiff_t right;
+    ptrdiff_t shared_rows;
+    ptrdiff_t shared_columns;
+} Patch;
+
 typedef void (*TransformLoop)(const float *in, Steps from, float *out, Steps to,
                               ptrdiff_t vectors, const Epilogue *after);
 
@@ -94,6 +105,9 @@ typedef struct {
                       float *target, ptrdiff_t to);
     /* [0] for output tiles of 2x2 cells, [1] for 4x4; by map. */
     TransformLoop transforms[2][MAPS];
+    /* The adjoint of F(4x4, 3x3)'s input map, to so many channels of a patch. */
+    void (*scatter)(const float *in, Steps from, float *out, Steps to, ptrdiff_t channels,
+                    const Patch *patch);
     /* A piece of weights of F(4x4, 3x3), or of their gradient, as simd/pieces.h has it. */
     void (*pass_piece)(const float *taps, ptrdiff_t tap, ptrdiff_t row, ptrdiff_t depth,
                        float *room, const float *x, ptrdiff_t tiles, float *y, int add,

@@ -103,6 +103,20 @@ def _tiles(algorithm: str, images: int, rows: int, columns: int) -> int:
     return images * -(-rows // cells) * -(-columns // cells)
 
 
+def _adjoint(
+    algorithm: str, channels: int, filters: int, images: int, rows: int, columns: int
+) -> bool:
+    """Whether backward-input goes by the tiles of a box of dy: with 4x4 cells, all in one block.
+
+    y = A' [(G w G') * (B' x B)] A is linear in x. Its adjoint has as many tiles as the forward
+    pass; those of the box that dy reaches are as many or more.
+    """
+    if algorithm != "winograd4":
+        return False
+    tiles = _tiles(algorithm, images, rows, columns)
+    return _winograd(algorithm, filters, channels, tiles).block >= tiles
+
+
 @cache
 def workspace_elements(algorithm: str, shape: Shape, written: tuple[int, int]) -> int:
     """Elements of the workspace that a call wants.
@@ -122,7 +136,9 @@ def workspace_elements(algorithm: str, shape: Shape, written: tuple[int, int]) -
         )
     source, target = shape.channels, shape.filters
     if shape.operation == "backward_input":
-        source, target, (rows, columns) = target, source, written
+        if not _adjoint(algorithm, source, target, shape.images, rows, columns):
+            rows, columns = written
+        source, target = target, source
     tiles = max(_tiles(algorithm, shape.images, rows, columns), 1)
     w = _winograd(algorithm, source, target, tiles)
     return _fast.winograd_elements(w.cells, source, target, tiles, w.block, w.chunk)
@@ -282,7 +298,10 @@ def backward_input(
     derivative: Derivative | None,
     accumulate: bool,
 ) -> Run:
-    """Adds to `dx` or overwrites it: at stride 1 the product of dy with the weights backwards."""
+    """Adds to `dx` or overwrites it: at stride 1 the product of dy with the weights backwards.
+
+    Where tiles are few, winograd4 is the adjoint of its forward pass instead.
+    """
     if algorithm == DEPTHWISE:
         rest = (stride, padding, accumulate)
         call = partial(depthwise.backward_input, dy, box, weights, dx, *rest)
@@ -314,7 +333,10 @@ def backward_input(
     )
     loops: Callable[..., None] = _fast.direct_backward_input_box
     cut: tuple[int, ...] = ()
-    if algorithm != "direct":
+    if _adjoint(algorithm, channels, filters, len(dx.array), box.height, box.width):
+        window = (box.y0 - padding - covered.y0, box.x0 - padding - covered.x0)
+        loops = _fast.winograd_scatter_box
+    elif algorithm != "direct":
         tiles = _tiles(algorithm, len(dx.array), covered.height, covered.width)
         w = _winograd(algorithm, filters, channels, tiles)
         loops, cut = _fast.winograd_backward_input_box, (w.cells, w.block, w.chunk)

@@ -72,6 +72,11 @@ def test_backward_input_reaches_over_the_box():
     assert wide == effort(LAYERS[1], "forward", 4, 18, 18)
 
 
+def test_backward_input_of_few_squares_takes_no_more_of_them():
+    few = effort(LAYERS[1], "backward_input", 1, 16, 16)
+    assert few == effort(LAYERS[1], "forward", 1, 16, 16)
+
+
 @given(operation=st.sampled_from(OPERATIONS), images=st.integers(1, 4), rows=SIDES, columns=SIDES)
 def test_merged_pools_are_measured_by_their_convolution(operation, images, rows, columns):
     merged = effort(LAYERS[2], operation, images, rows, columns, LAYERS[1])

@@ -13,6 +13,8 @@ _SQUARES, _KERNEL = (2, 4), 3
 # Fewer channels than these are multiplied directly. As `mpitile.kernels.choice` weighs them.
 _TRANSFORM, _WEIGHTS, _PLACE = 28, 400, 10
 _DIRECT_WEIGHTS, _FEWEST_CHANNELS = 330, 16
+# So few of the larger squares are those of the output in the input's gradient, too.
+_FEW = 56
 
 
 def effort(
@@ -44,12 +46,13 @@ def effort(
     if convolution is not None:
         stride = layer.operation.stride
         rows, columns = stride * rows, stride * columns
-    if operation == "backward_input":
-        # The input's gradient reaches over the box.
-        rows, columns = rows + _KERNEL - 1, columns + _KERNEL - 1
-    ways = [float(_KERNEL**2 * images * rows * columns + _DIRECT_WEIGHTS)]
+    # The input's gradient reaches over the box.
+    reach = _KERNEL - 1 if operation == "backward_input" else 0
+    ways = [float(_KERNEL**2 * images * (rows + reach) * (columns + reach) + _DIRECT_WEIGHTS)]
     for cells in _SQUARES:
         squares = images * -(-rows // cells) * -(-columns // cells)
+        if cells < _SQUARES[-1] or squares > _FEW:
+            squares = images * -(-(rows + reach) // cells) * -(-(columns + reach) // cells)
         places = (cells + _KERNEL - 1) ** 2
         transforms = 1 + _TRANSFORM * (1 / channels + 1 / filters)
         ways.append(places * (squares * transforms + _PLACE) + _WEIGHTS)

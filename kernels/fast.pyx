@@ -7,6 +7,7 @@ window's row and column, counted from the input box's first cell. Nothing is che
 include "simd.pxi"
 include "field.pxi"
 include "direct.pxi"
+include "winograd_tiles.pxi"
 include "winograd.pxi"
 include "winograd_pieces.pxi"
 include "winograd_few.pxi"

@@ -37,7 +37,7 @@ cdef void few_forward(
             for f from 0 <= f < g.filters by PIECE_FILTERS:
                 count = min(PIECE_FILTERS, g.filters - f)
                 transform_weights(g, w, c, f, count)
-                multiply(g, g.tiles, count, g.y + f, c > 0)
+                multiply(g, g.tiling.spans, count, g.y + f, c > 0)
         x.cells += depth
     transform_output(g, y, 0, g.tiles, after)
 

@@ -25,6 +25,7 @@ INLINE VEC NAMED(activated)(VEC v, float slope) {
 #include "products.h"
 #include "transpose.h"
 #include "transforms.h"
+#include "edges.h"
 #include "pieces.h"
 #include "elements.h"
 #include "statistics.h"
@@ -48,6 +49,7 @@ static const Simd NAMED(simd) = {
                     NAMED(gradient_2)},
                    {NAMED(input_4), NAMED(output_4), NAMED(delta_4), NAMED(weights_4),
                     NAMED(gradient_4)}},
+    .edges = {NAMED(input_edge), NAMED(output_edge), NAMED(delta_edge)},
     .pass_piece = NAMED(pass_piece),
     .weigh_piece = NAMED(weigh_piece),
     .derive = NAMED(derive),

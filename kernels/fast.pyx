@@ -7,6 +7,7 @@ window's row and column, counted from the input box's first cell. Nothing is che
 include "simd.pxi"
 include "field.pxi"
 include "direct.pxi"
+include "winograd_tiles.pxi"
 include "winograd.pxi"
 include "winograd_weights.pxi"
 include "winograd_pieces.pxi"
@@ -224,7 +225,8 @@ def winograd_scatter_box(
     with nogil:
         g.first_row = window[0]
         g.first_column = window[1]
-        deal_tiles(&g, 4, &source, 1)
+        g.tiling = tiling(4, &source, True)
+        g.tiles = g.tiling.spans.tiles
         set_up_few(&g, 4, source.channels, target.channels, g.tiles, &workspace[0])
         few_backward_input(&g, source, &target, &w, add, before)
 

@@ -57,7 +57,7 @@ cdef void pass_piece(
         tap = depth * row + 16
         take(w, channel, filter, depth, count, g.copy, tap)
         taps = g.copy
-    simd.pass_piece(taps, tap, row, depth, g.w, x, g.tiles,
+    simd.pass_piece(taps, tap, row, depth, g.w, x, &g.tiling.spans,
                     g.y + filter // simd.panel * g.y_panel, add, next)
 
 
@@ -125,11 +125,11 @@ cdef void weigh_piece(
     cdef const float* source
     cdef float* row
     if count == simd.panel:
-        simd.weigh_piece(x, g.tiles, delta, depth, g.w, target, column, g.filters, accumulate,
-                         next)
+        simd.weigh_piece(x, &g.tiling.spans, delta, depth, g.w, target, column, g.filters,
+                         accumulate, next)
         return
-    simd.weigh_piece(x, g.tiles, delta, depth, g.w, g.copy, depth * simd.panel, simd.panel,
-                     False, next)
+    simd.weigh_piece(x, &g.tiling.spans, delta, depth, g.w, g.copy, depth * simd.panel,
+                     simd.panel, False, next)
     for j in range(9):
         for i in range(depth):
             source = g.copy + (j * depth + i) * simd.panel

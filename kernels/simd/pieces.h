@@ -101,23 +101,29 @@ INLINE void NAMED(transform_row)(const int i, const float *taps, ptrdiff_t tap, 
 }
 
 /* The taps of a piece, `tap` apart and their rows `row`, times the transforms of tiles (place,
-   tile, PANEL), added to such a panel or written to it. A row of places at a time: its weights
-   and sums stay in L1. */
+   tile, PANEL), added to such a panel or written to it, of each place those that have it. A row
+   of places at a time: its weights and sums stay in L1. */
 static void NAMED(pass_piece)(const float *taps, ptrdiff_t tap, ptrdiff_t row, ptrdiff_t depth,
-                              float *room, const float *x, ptrdiff_t tiles, float *y, int add,
-                              Coming *coming) {
+                              float *room, const float *x, const Spans *spans, float *y,
+                              int add, Coming *coming) {
+    const ptrdiff_t tiles = spans->tiles;
 #define ROW(I)                                                         \
     case I:                                                            \
         NAMED(transform_row)(I, taps, tap, row, depth, room);          \
         break;
     for (int i = 0; i < 6; i++) {
-        switch (i) { ROW(0) ROW(1) ROW(2) ROW(3) ROW(4) ROW(5) }
+        /* The first column of places has all tiles that this row has. */
+        if (span(spans, i, 0).count)
+            switch (i) { ROW(0) ROW(1) ROW(2) ROW(3) ROW(4) ROW(5) }
         for (int j = 0; j < 6; j++) {
+            Span at = span(spans, i, j);
+            const float *a = x + at.first * PIECE;
+            float *c = y + at.first * PANEL;
             fetch_coming(coming);
             if (depth == PIECE)
-                NAMED(small_rows)(tiles, PIECE, x, room + j * PIECE_STEP(depth), y, add);
+                NAMED(small_rows)(at.count, PIECE, a, room + j * PIECE_STEP(depth), c, add);
             else
-                NAMED(few_rows)(tiles, depth, x, room + j * PIECE_STEP(depth), y, add);
+                NAMED(few_rows)(at.count, depth, a, room + j * PIECE_STEP(depth), c, add);
             x += tiles * PIECE;
             y += tiles * PANEL;
         }
@@ -127,17 +133,21 @@ static void NAMED(pass_piece)(const float *taps, ptrdiff_t tap, ptrdiff_t row, p
 
 /* The gradient of a piece of weights, (3, 3, depth, PANEL) with steps `column` between taps and
    `row` between channels, from panels (place, tile, PANEL) of the transforms of tiles and of
-   their deltas'. A row of places at a time, three of each are left to wait for the others. */
-static void NAMED(weigh_piece)(const float *x, ptrdiff_t tiles, const float *delta,
+   their deltas', of each place those that have it. A row of places at a time, three of each are
+   left to wait for the others. */
+static void NAMED(weigh_piece)(const float *x, const Spans *spans, const float *delta,
                                ptrdiff_t depth, float *room, float *dweights, ptrdiff_t column,
                                ptrdiff_t row, int add, Coming *coming) {
+    const ptrdiff_t tiles = spans->tiles;
     const ptrdiff_t step = PIECE_STEP(depth);
     float *waiting = room + 6 * step;
     VEC line[6], result[3];
     for (int i = 0; i < 6; i++) {
         for (int j = 0; j < 6; j++) {
+            Span at = span(spans, i, j);
             fetch_coming(coming);
-            NAMED(small_columns)(depth, tiles, x, delta, room + j * step, 0);
+            NAMED(small_columns)(depth, at.count, x + at.first * PIECE,
+                                 delta + at.first * PANEL, room + j * step, 0);
             x += tiles * PIECE;
             delta += tiles * PANEL;
         }

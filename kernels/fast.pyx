@@ -140,6 +140,12 @@ def winograd_elements(Py_ssize_t cells, Py_ssize_t channels, Py_ssize_t filters,
     return 16 + set_up(&g, cells, channels, chunk, block, chunk, NULL)
 
 
+def rest_maps(Py_ssize_t cells):
+    """The maps of input and output where a whole tile of 4 cells leaves 1, 2 or 3; nested lists."""
+    return ([[rest_input[cells - 1][i][j] for j in range(cells + 2)] for i in range(cells + 2)],
+            [[rest_output[cells - 1][i][j] for j in range(cells + 2)] for i in range(cells)])
+
+
 cdef void correlate(
     Winograd* g, const Field* x, Field y, const Weights* w, const float[::1] biases,
     Epilogue* after, Prologue* before, Place window, Py_ssize_t cells, Py_ssize_t block,

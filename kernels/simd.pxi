@@ -32,6 +32,7 @@ cdef extern from "simd/simd.h" nogil:
 
     enum:
         STRETCH
+        WEIGHING
 
     ctypedef struct Coming:
         const float* first

@@ -1,11 +1,9 @@
 # Winograd's F(4x4, 3x3) where tiles are few: pieces of weights go by way of L1 alone from
 # memory to their products, or from products to memory.
 
-# Channels of a piece that goes back to memory (those of one that comes from there are
-# `simd.piece`); tiles beyond which sums would be read and written too often by such pieces;
+# Tiles beyond which sums would be read and written too often by pieces of `simd.piece` channels;
 # elements of the panels that stay in L2 while pieces pass.
 cdef enum:
-    WEIGHING = 8
     PASSING_TILES = 56
     TOGETHER = 192 * 1024
 
@@ -52,7 +50,7 @@ cdef void pass_piece(
     cdef Py_ssize_t count = min(simd.panel, g.filters - filter)
     cdef Py_ssize_t tap = w.channels * w.filters, row = w.filters
     cdef const float* taps = w.first + channel * w.filters + filter
-    if w.transposed or count < simd.panel:
+    if w.transposed or count < simd.panel or collide(w.filters):
         row = simd.panel
         tap = depth * row + 16
         take(w, channel, filter, depth, count, g.copy, tap)

@@ -54,14 +54,14 @@ INLINE void NAMED(small_block)(const int rows, ptrdiff_t depth, const float *a,
     static void NAMED(NAME)(ptrdiff_t m, ptrdiff_t depth, const float *a, const float *b,      \
                             float *c, int add) {                                               \
         const ptrdiff_t row_step = (ROW_STEP), inner_step = (INNER_STEP);                      \
-        ptrdiff_t blocks = (m + TALLEST - 1) / TALLEST;                                        \
-        for (ptrdiff_t block = 0; block < blocks; block++) {                                   \
-            ptrdiff_t rows = m / blocks + (block < m % blocks);                                \
+        for (ptrdiff_t blocks = (m + TALLEST - 1) / TALLEST; blocks; blocks--) {               \
+            ptrdiff_t rows = blocks == 1 ? m : (m + blocks - 1) / blocks;                      \
             switch (rows) {                                                                    \
                 SMALL(1) SMALL(2) SMALL(3) SMALL(4) SMALL(5) SMALL(6) SMALL_TALL               \
             }                                                                                  \
             a += rows * row_step;                                                              \
             c += rows * PANEL;                                                                 \
+            m -= rows;                                                                         \
         }                                                                                      \
     }
 
@@ -112,11 +112,11 @@ static void NAMED(pass_piece)(const float *taps, ptrdiff_t tap, ptrdiff_t row, p
         NAMED(transform_row)(I, taps, tap, row, depth, room);          \
         break;
     for (int i = 0; i < 6; i++) {
-        /* The first column of places has all tiles that this row has. */
-        if (span(spans, i, 0).count)
+        const Span all = span(spans, i, 0), fewer = span(spans, i, spans->columns);
+        if (all.count)
             switch (i) { ROW(0) ROW(1) ROW(2) ROW(3) ROW(4) ROW(5) }
         for (int j = 0; j < 6; j++) {
-            Span at = span(spans, i, j);
+            const Span at = j < spans->columns ? all : fewer;
             const float *a = x + at.first * PIECE;
             float *c = y + at.first * PANEL;
             fetch_coming(coming);
@@ -135,16 +135,16 @@ static void NAMED(pass_piece)(const float *taps, ptrdiff_t tap, ptrdiff_t row, p
    `row` between channels, from panels (place, tile, PANEL) of the transforms of tiles and of
    their deltas', of each place those that have it. A row of places at a time, three of each are
    left to wait for the others. */
-static void NAMED(weigh_piece)(const float *x, const Spans *spans, const float *delta,
-                               ptrdiff_t depth, float *room, float *dweights, ptrdiff_t column,
-                               ptrdiff_t row, int add, Coming *coming) {
-    const ptrdiff_t tiles = spans->tiles;
-    const ptrdiff_t step = PIECE_STEP(depth);
+INLINE void NAMED(weigh_rows)(const float *x, const Spans *spans, const float *delta,
+                              const ptrdiff_t depth, float *room, float *dweights,
+                              ptrdiff_t column, ptrdiff_t row, int add, Coming *coming) {
+    const ptrdiff_t tiles = spans->tiles, step = PIECE_STEP(depth);
     float *waiting = room + 6 * step;
     VEC line[6], result[3];
     for (int i = 0; i < 6; i++) {
+        const Span all = span(spans, i, 0), fewer = span(spans, i, spans->columns);
         for (int j = 0; j < 6; j++) {
-            Span at = span(spans, i, j);
+            const Span at = j < spans->columns ? all : fewer;
             fetch_coming(coming);
             NAMED(small_columns)(depth, at.count, x + at.first * PIECE,
                                  delta + at.first * PANEL, room + j * step, 0);
@@ -175,6 +175,15 @@ static void NAMED(weigh_piece)(const float *x, const Spans *spans, const float *
                     NAMED(store)(target, add ? NAMED(load)(target) + result[i] : result[i]);
                 }
             }
+}
+
+static void NAMED(weigh_piece)(const float *x, const Spans *spans, const float *delta,
+                               ptrdiff_t depth, float *room, float *dweights, ptrdiff_t column,
+                               ptrdiff_t row, int add, Coming *coming) {
+    if (depth == WEIGHING)
+        NAMED(weigh_rows)(x, spans, delta, WEIGHING, room, dweights, column, row, add, coming);
+    else
+        NAMED(weigh_rows)(x, spans, delta, depth, room, dweights, column, row, add, coming);
 }
 
 #undef PIECE_STEP

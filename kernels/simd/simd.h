@@ -40,6 +40,9 @@ typedef struct {
 
 enum { STRETCH = 64 };
 
+/* Channels of a piece of weights' gradient. */
+enum { WEIGHING = 8 };
+
 /* Lines that are asked for while products run, up to `pace` of them each time: of nine taps so
    many rows of so many lines. */
 typedef struct {

@@ -71,25 +71,33 @@ FEW_PIXELS = 512
 DIRECT_WEIGHTS, READ_WEIGHTS, WRITE_PLACE = 330, 400, 10
 WRITE_GRADIENT = 250
 TRANSFORM_TILE = 28
-# Where F(4x4) has so few tiles, places never leave the nearest cache.
+# Where F(4x4) has so few tiles, places never leave the nearest cache; weights and places then
+# cost this together.
 NEAR_TILES = 56
-WRITE_NEAR = 60
+NEAR = {"forward": 270, "backward_input": 460, "backward_weights": 460}
 
 
 def _winograd(shape: Shape) -> str:
     """By the multiplications of products, and what transforms cost."""
     costs = {"direct": 9.0 * shape.images * shape.rows * shape.columns + DIRECT_WEIGHTS}
+    transforms = 1 + TRANSFORM_TILE * (1 / shape.channels + 1 / shape.filters)
     for name, cells in (("winograd2", 2), ("winograd4", 4)):
         tiles = shape.images * -(-shape.rows // cells) * -(-shape.columns // cells)
         places = (cells + 2) ** 2
-        tile = 1 + TRANSFORM_TILE * (1 / shape.channels + 1 / shape.filters)
-        costs[name] = places * tiles * tile + READ_WEIGHTS
-        gradient = shape.operation == "backward_weights"
         if cells == 4 and tiles <= NEAR_TILES:
-            costs[name] += WRITE_NEAR
-        else:
-            costs[name] += places * WRITE_PLACE + (WRITE_GRADIENT if gradient else 0)
+            products = shape.images * _line(shape.rows) * _line(shape.columns)
+            costs[name] = products * transforms + NEAR[shape.operation]
+            continue
+        costs[name] = places * (tiles * transforms + WRITE_PLACE) + READ_WEIGHTS
+        if shape.operation == "backward_weights":
+            costs[name] += WRITE_GRADIENT
     return min(costs, key=costs.__getitem__)
+
+
+def _line(cells: int) -> int:
+    """Places of a line of tiles of 4 cells, the last of which has what is left."""
+    whole, rest = divmod(cells, 4)
+    return 6 * whole + (rest + 2 if rest else 0)
 
 
 def choose(

@@ -130,14 +130,15 @@ def direct_backward_weights_box(
 
 
 def winograd_elements(Py_ssize_t cells, Py_ssize_t channels, Py_ssize_t filters,
-                      Py_ssize_t tiles, Py_ssize_t block, Py_ssize_t chunk):
+                      Py_ssize_t tiles, Py_ssize_t block, Py_ssize_t chunk,
+                      bint adjoint=False):
     """Length of the workspace for so many tiles; `block` and `chunk` are the most tiles and
-    filters at once."""
+    filters at once. `adjoint`: of `winograd_scatter_box`."""
     cdef Winograd g
     block = dealt(tiles, block)
     if block == tiles:
-        return 16 + set_up_few(&g, cells, channels, filters, block, NULL)
-    return 16 + set_up(&g, cells, channels, chunk, block, chunk, NULL)
+        return 16 + set_up_few(&g, cells, channels, filters, block, adjoint, NULL)
+    return 16 + set_up(&g, cells, channels, chunk, block, channels, chunk, NULL)
 
 
 def rest_maps(Py_ssize_t cells):
@@ -163,9 +164,9 @@ cdef void correlate(
     for first from 0 <= first < filters by chunk:
         count = min(chunk, filters - first)
         if few:
-            set_up_few(g, cells, x.channels, filters, block, workspace)
+            set_up_few(g, cells, x.channels, filters, block, False, workspace)
         else:
-            set_up(g, cells, x.channels, count, block, chunk, workspace)
+            set_up(g, cells, x.channels, count, block, x.channels, chunk, workspace)
         if biases is not None:
             memset(g.biases, 0, up(count, 32) * sizeof(float))
             memcpy(g.biases, &biases[first], count * sizeof(float))
@@ -233,7 +234,7 @@ def winograd_scatter_box(
         g.first_column = window[1]
         g.tiling = tiling(4, &source, True)
         g.tiles = g.tiling.spans.tiles
-        set_up_few(&g, 4, source.channels, target.channels, g.tiles, &workspace[0])
+        set_up_few(&g, 4, source.channels, target.channels, g.tiles, True, &workspace[0])
         few_backward_input(&g, source, &target, &w, add, before)
 
 
@@ -248,7 +249,7 @@ cdef void correlate_gradients(
     g.first_column = window[1]
     block = deal_tiles(g, cells, &dy, block)
     if block == g.tiles:
-        set_up_few(g, cells, x.channels, filters, block, workspace)
+        set_up_few(g, cells, x.channels, filters, block, False, workspace)
         few_backward_weights(g, x[0], &dy, dweights, accumulate, before)
         return
     if before != NULL and chunk < filters:
@@ -257,7 +258,7 @@ cdef void correlate_gradients(
         before = NULL
     for first from 0 <= first < filters by chunk:
         count = min(chunk, filters - first)
-        set_up(g, cells, x.channels, count, block, chunk, workspace)
+        set_up(g, cells, x.channels, count, block, x.channels, chunk, workspace)
         winograd_backward_weights(g, x, &dy, before)
         transform_gradient(g, count, dweights + first, x.channels * filters, filters,
                            accumulate)

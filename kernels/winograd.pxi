@@ -31,9 +31,14 @@ cdef enum:
     AHEAD = 6
 
 
-cdef Py_ssize_t set_up(Winograd* g, Py_ssize_t cells, Py_ssize_t channels, Py_ssize_t filters,
-                       Py_ssize_t block, Py_ssize_t piece, float* workspace) noexcept nogil:
-    """Lay out the workspace; a `piece` of filters is transformed at once. Returns its length."""
+cdef Py_ssize_t set_up(
+    Winograd* g, Py_ssize_t cells, Py_ssize_t channels, Py_ssize_t filters, Py_ssize_t block,
+    Py_ssize_t depth, Py_ssize_t piece, float* workspace,
+) noexcept nogil:
+    """Lay out the workspace; so many channels of a `piece` of filters are transformed at once.
+
+    Returns its length.
+    """
     cdef float* p = aligned(workspace)
     g.cells = cells
     g.side = cells + 2
@@ -46,7 +51,7 @@ cdef Py_ssize_t set_up(Winograd* g, Py_ssize_t cells, Py_ssize_t channels, Py_ss
     g.y_row = up(filters, 32) + 16
     g.x_place = up(block * g.x_row, 1024) + 80
     g.y_place = up(block * g.y_row, 1024) + 80
-    g.w_place = up(channels * up(piece, 32), 1024) + 80
+    g.w_place = up(depth * up(piece, 32), 1024) + 80
     g.x_patch = p
     p += g.places * up(channels, 32)
     g.y_patch = p
@@ -57,7 +62,7 @@ cdef Py_ssize_t set_up(Winograd* g, Py_ssize_t cells, Py_ssize_t channels, Py_ss
     p += g.places * g.w_place
     g.copy = p
     # Between the taps of a piece is a cache line more: its streams must not share cache sets.
-    p += 9 * (min(channels, PIECE_CHANNELS) * PIECE_FILTERS + 16)
+    p += 9 * (min(depth, PIECE_CHANNELS) * PIECE_FILTERS + 16)
     g.x = p
     p += g.places * g.x_place
     g.y = p

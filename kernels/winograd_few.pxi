@@ -3,10 +3,22 @@
 
 cdef Py_ssize_t set_up_few(
     Winograd* g, Py_ssize_t cells, Py_ssize_t channels, Py_ssize_t filters, Py_ssize_t tiles,
-    float* workspace,
+    bint adjoint, float* workspace,
 ) noexcept nogil:
-    return set_up(g, cells, min(channels, PIECE_CHANNELS), filters, tiles, PIECE_FILTERS,
-                  workspace)
+    """The transforms of some channels of x at a time; of as many as stay in L2 for the adjoint,
+    where those of one filter are a row of the weights."""
+    cdef Py_ssize_t depth = min(channels, PIECE_CHANNELS), most = 1
+    if not passing(cells, tiles):
+        return set_up(g, cells, depth, filters, tiles, depth, PIECE_FILTERS, workspace)
+    if adjoint:
+        most = max(TOGETHER // (36 * tiles * PIECE_CHANNELS), 1)
+    return set_up(g, cells, min(channels, most * PIECE_CHANNELS), filters, tiles,
+                  MOST_PASSING, PIECE_FILTERS, workspace)
+
+
+cdef inline bint passing(Py_ssize_t cells, Py_ssize_t tiles) noexcept nogil:
+    """Whether small pieces of weights pass by from memory to their products."""
+    return cells == 4 and tiles <= PASSING_TILES
 
 
 cdef void lay_in_panels(Winograd* g) noexcept nogil:
@@ -39,7 +51,7 @@ cdef void few_products(
 ) noexcept nogil:
     """The transforms of x, or those that deltas have, times the weights'."""
     cdef Py_ssize_t c, f, count, depth = g.channels
-    if g.cells == 4 and g.tiles <= PASSING_TILES:
+    if passing(g.cells, g.tiles):
         lay_in_panels(g)
     if before != NULL:
         derive_until(before, &x, x.images, 0)

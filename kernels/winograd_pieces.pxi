@@ -1,9 +1,10 @@
 # Winograd's F(4x4, 3x3) where tiles are few: pieces of weights go by way of L1 alone from
 # memory to their products, or from products to memory.
 
-# Tiles beyond which sums would be read and written too often by pieces of `simd.piece` channels;
-# elements of the panels that stay in L2 while pieces pass.
+# Channels of a piece, which are `simd.piece` or fewer; tiles beyond which sums would be read and
+# written too often by such pieces; elements of the panels that stay in L2 while pieces pass.
 cdef enum:
+    MOST_PASSING = 16
     PASSING_TILES = 56
     TOGETHER = 192 * 1024
 
@@ -65,6 +66,20 @@ cdef Py_ssize_t together(const Winograd* g) noexcept nogil:
     return dealt(count, max(TOGETHER // g.y_panel, 1)) * simd.panel
 
 
+cdef Coming coming_rows(
+    const Winograd* g, const Weights* w, Py_ssize_t channel, Py_ssize_t first, Py_ssize_t end,
+    Py_ssize_t k,
+) noexcept nogil:
+    """What comes after `PIECE_CHANNELS` from `k` on of the rows of a panel of filters."""
+    cdef Py_ssize_t ahead = k + PIECE_CHANNELS, row = first
+    if ahead >= g.channels:
+        ahead = 0 if end < g.filters else g.channels
+        row = end if end < g.filters else 0
+    return coming(w.first + channel + ahead + row * w.filters, w.channels * w.filters,
+                  w.filters, simd.panel, PIECE_CHANNELS,
+                  (min(PIECE_CHANNELS, g.channels - k) + simd.piece - 1) // simd.piece)
+
+
 cdef void pass_weights(const Winograd* g, const Weights* w, Py_ssize_t channel) noexcept nogil:
     """`g.channels` of them from this one on, in about the order in which they lie in memory."""
     cdef Py_ssize_t first, k, f, end, depth, tap = w.channels * w.filters
@@ -75,12 +90,8 @@ cdef void pass_weights(const Winograd* g, const Weights* w, Py_ssize_t channel) 
         end = min(first + group, g.filters)
         for k from 0 <= k < g.channels by simd.piece:
             depth = min(simd.piece, g.channels - k)
-            if w.transposed and k == 0:
-                following = w.first + channel + end * w.filters
-                if end == g.filters:
-                    following = w.first + channel + g.channels
-                next = coming(following, tap, w.filters, group, g.channels,
-                              (g.channels + simd.piece - 1) // simd.piece)
+            if w.transposed and k % PIECE_CHANNELS == 0:
+                next = coming_rows(g, w, channel, first, end, k)
             elif not w.transposed:
                 following = w.first + (channel + k + depth) * w.filters + first
                 if k + depth == g.channels and end < g.filters:

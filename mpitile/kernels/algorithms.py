@@ -135,13 +135,14 @@ def workspace_elements(algorithm: str, shape: Shape, written: tuple[int, int]) -
             *kernel, shape.channels, shape.filters, shape.stride, rows, columns
         )
     source, target = shape.channels, shape.filters
+    adjoint = False
     if shape.operation == "backward_input":
-        if not _adjoint(algorithm, source, target, shape.images, rows, columns):
-            rows, columns = written
+        adjoint = _adjoint(algorithm, source, target, shape.images, rows, columns)
+        rows, columns = (rows, columns) if adjoint else written
         source, target = target, source
     tiles = max(_tiles(algorithm, shape.images, rows, columns), 1)
     w = _winograd(algorithm, source, target, tiles)
-    return _fast.winograd_elements(w.cells, source, target, tiles, w.block, w.chunk)
+    return _fast.winograd_elements(w.cells, source, target, tiles, w.block, w.chunk, adjoint)
 
 
 def _panel_elements(shape: Shape) -> int:

@@ -51,7 +51,7 @@ cdef void pass_piece(
     cdef Py_ssize_t count = min(simd.panel, g.filters - filter)
     cdef Py_ssize_t tap = w.channels * w.filters, row = w.filters
     cdef const float* taps = w.first + channel * w.filters + filter
-    if w.transposed or count < simd.panel or collide(w.filters):
+    if w.transposed or count < simd.panel:
         row = simd.panel
         tap = depth * row + 16
         take(w, channel, filter, depth, count, g.copy, tap)

@@ -127,8 +127,7 @@ PRODUCT(columns_product, 1, a_step)
 static void NAMED(pack)(const float *source, ptrdiff_t step, ptrdiff_t rows, ptrdiff_t columns,
                         float *panel) {
     for (ptrdiff_t i = 0; i < rows; i++, source += step, panel += PANEL) {
-        if (i + ROWS_AHEAD < rows)
-            fetch(source + ROWS_AHEAD * step, columns);
+        fetch(source + ROWS_AHEAD * step, columns);
         if (columns == PANEL) {
             NAMED(store)(panel, NAMED(load)(source));
             NAMED(store)(panel + LANES, NAMED(load)(source + LANES));

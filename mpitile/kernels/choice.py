@@ -74,7 +74,7 @@ TRANSFORM_TILE = 28
 # Where F(4x4) has so few tiles, places never leave the nearest cache; weights and places then
 # cost this together.
 NEAR_TILES = 56
-NEAR = {"forward": 270, "backward_input": 460, "backward_weights": 460}
+NEAR = {"forward": 270, "backward_input": 350, "backward_weights": 460}
 
 
 def _winograd(shape: Shape) -> str:

@@ -15,7 +15,7 @@ _CUT, _FEW = 4, 56
 # both of these where squares are few. Fewer channels than these are multiplied directly.
 # As `mpitile.kernels.choice` weighs them.
 _TRANSFORM, _WEIGHTS, _PLACE = 28, 400, 10
-_NEAR = {"forward": 270, "backward_input": 460, "backward_weights": 460}
+_NEAR = {"forward": 270, "backward_input": 350, "backward_weights": 460}
 _DIRECT_WEIGHTS, _FEWEST_CHANNELS = 330, 16
 
 

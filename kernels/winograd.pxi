@@ -162,15 +162,6 @@ cdef void transform_output(
             paste(y, at, g.y_patch, g.filters, depth)
 
 
-cdef void paste(const Field* y, Spot at, const float* patch, Py_ssize_t channels,
-                Py_ssize_t depth) noexcept nogil:
-    cdef Py_ssize_t i, j
-    for i in range(min(at.height, y.rows - at.row)):
-        for j in range(min(at.width, y.columns - at.column)):
-            memcpy(cell(y, at.image, at.row + i, at.column + j),
-                   patch + (i * at.width + j) * depth, channels * sizeof(float))
-
-
 cdef void transform_delta(
     const Winograd* g, const Field* dy, Py_ssize_t first, Py_ssize_t count
 ) noexcept nogil:

@@ -72,6 +72,15 @@ cdef inline Py_ssize_t tile_at(const Tiling* t, Py_ssize_t image, Py_ssize_t row
     return image * columns + column if column < columns else right + t.spans.right + image
 
 
+cdef void paste(const Field* y, Spot at, const float* patch, Py_ssize_t channels,
+                Py_ssize_t depth) noexcept nogil:
+    cdef Py_ssize_t i, j
+    for i in range(min(at.height, y.rows - at.row)):
+        for j in range(min(at.width, y.columns - at.column)):
+            memcpy(cell(y, at.image, at.row + i, at.column + j),
+                   patch + (i * at.width + j) * depth, channels * sizeof(float))
+
+
 cdef Spans alike(Py_ssize_t side, Py_ssize_t tiles) noexcept nogil:
     """So many whole tiles."""
     return Spans(side, side, 0, tiles, 0, tiles)

@@ -12,10 +12,12 @@ _SQUARES, _KERNEL = (2, 4), 3
 _CUT, _FEW = 4, 56
 # In multiplications for one channel and one filter: what transforms cost at each place of a
 # square, for each channel of it; reading the weights; and writing a place of their transform;
-# both of these where squares are few. Fewer channels than these are multiplied directly.
-# As `mpitile.kernels.choice` weighs them.
+# both of these where squares are few; gradients of more weights than `_WIDE` cost as little there
+# as the forward pass. Fewer channels than these are multiplied directly. As
+# `mpitile.kernels.choice` weighs them.
 _TRANSFORM, _WEIGHTS, _PLACE = 28, 400, 10
 _NEAR = {"forward": 270, "backward_input": 350, "backward_weights": 460}
+_WIDE = 2**18
 _DIRECT_WEIGHTS, _FEWEST_CHANNELS = 330, 16
 
 
@@ -54,8 +56,9 @@ def effort(
     transforms = 1 + _TRANSFORM * (1 / channels + 1 / filters)
     for cells in _SQUARES:
         if cells == _CUT and images * -(-rows // cells) * -(-columns // cells) <= _FEW:
-            multiplied = images * _line(rows) * _line(columns)
-            ways.append(multiplied * transforms + _NEAR[operation])
+            wide = operation == "backward_weights" and _KERNEL**2 * channels * filters > _WIDE
+            near = _NEAR["forward" if wide else operation]
+            ways.append(images * _line(rows) * _line(columns) * transforms + near)
             continue
         squares = images * -(-(rows + reach) // cells) * -(-(columns + reach) // cells)
         places = (cells + _KERNEL - 1) ** 2

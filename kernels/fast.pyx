@@ -7,7 +7,9 @@ window's row and column, counted from the input box's first cell. Nothing is che
 include "simd.pxi"
 include "field.pxi"
 include "direct.pxi"
+include "winograd_tiles.pxi"
 include "winograd.pxi"
+include "winograd_weights.pxi"
 include "winograd_pieces.pxi"
 include "winograd_few.pxi"
 include "windows.pxi"
@@ -128,14 +130,21 @@ def direct_backward_weights_box(
 
 
 def winograd_elements(Py_ssize_t cells, Py_ssize_t channels, Py_ssize_t filters,
-                      Py_ssize_t tiles, Py_ssize_t block, Py_ssize_t chunk):
+                      Py_ssize_t tiles, Py_ssize_t block, Py_ssize_t chunk,
+                      bint adjoint=False):
     """Length of the workspace for so many tiles; `block` and `chunk` are the most tiles and
-    filters at once."""
+    filters at once. `adjoint`: of `winograd_scatter_box`."""
     cdef Winograd g
     block = dealt(tiles, block)
     if block == tiles:
-        return 16 + set_up_few(&g, cells, channels, filters, block, NULL)
-    return 16 + set_up(&g, cells, channels, chunk, block, chunk, NULL)
+        return 16 + set_up_few(&g, cells, channels, filters, block, adjoint, NULL)
+    return 16 + set_up(&g, cells, channels, chunk, block, channels, chunk, NULL)
+
+
+def rest_maps(Py_ssize_t cells):
+    """The maps of input and output where a whole tile of 4 cells leaves 1, 2 or 3; nested lists."""
+    return ([[rest_input[cells - 1][i][j] for j in range(cells + 2)] for i in range(cells + 2)],
+            [[rest_output[cells - 1][i][j] for j in range(cells + 2)] for i in range(cells)])
 
 
 cdef void correlate(
@@ -155,9 +164,9 @@ cdef void correlate(
     for first from 0 <= first < filters by chunk:
         count = min(chunk, filters - first)
         if few:
-            set_up_few(g, cells, x.channels, filters, block, workspace)
+            set_up_few(g, cells, x.channels, filters, block, False, workspace)
         else:
-            set_up(g, cells, x.channels, count, block, chunk, workspace)
+            set_up(g, cells, x.channels, count, block, x.channels, chunk, workspace)
         if biases is not None:
             memset(g.biases, 0, up(count, 32) * sizeof(float))
             memcpy(g.biases, &biases[first], count * sizeof(float))
@@ -179,7 +188,8 @@ def winograd_forward_box(
     cdef Winograd g
     cdef Field source = field_of(x, x_box)
     cdef Epilogue after = epilogue(None, slope, False)
-    cdef Weights w = Weights(&weights[0, 0, 0, 0], weights.shape[2], weights.shape[3], False)
+    cdef Weights w = Weights(&weights[0, 0, 0, 0], weights.shape[2], weights.shape[3], False,
+                             False)
     cdef Field target = field_of(y, y_box)
     with nogil:
         correlate(&g, &source, target, &w, biases, &after, NULL, window, cells, block, chunk,
@@ -196,12 +206,36 @@ def winograd_backward_input_box(
     cdef Winograd g
     cdef Field source = field_of(dy, dy_box)
     cdef Epilogue after = epilogue(None, 1, add)
-    cdef Weights w = Weights(&weights[0, 0, 0, 0], weights.shape[2], weights.shape[3], True)
+    cdef Weights w = Weights(&weights[0, 0, 0, 0], weights.shape[2], weights.shape[3], True,
+                             True)
     cdef Field target = field_of(dx, dx_box)
     cdef Prologue* before = prologue_of(derivative)
     with nogil:
         correlate(&g, &source, target, &w, None, &after, before, window, cells, block, chunk,
                   &workspace[0])
+
+
+def winograd_scatter_box(
+    const float[:, :, :, ::1] dy, BoxOf dy_box, const float[:, :, :, ::1] weights,
+    float[:, :, :, ::1] dx, BoxOf dx_box, Place window, bint add,
+    Derivative derivative, float[::1] workspace,
+):
+    """The adjoint of the forward pass with output tiles of 4x4 cells, all in one block.
+
+    `window`: that of dy's first cell, in dx.
+    """
+    cdef Winograd g
+    cdef Field source = field_of(dy, dy_box), target = field_of(dx, dx_box)
+    cdef Weights w = Weights(&weights[0, 0, 0, 0], weights.shape[2], weights.shape[3], True,
+                             False)
+    cdef Prologue* before = prologue_of(derivative)
+    with nogil:
+        g.first_row = window[0]
+        g.first_column = window[1]
+        g.tiling = tiling(4, &source, True)
+        g.tiles = g.tiling.spans.tiles
+        set_up_few(&g, 4, source.channels, target.channels, g.tiles, True, &workspace[0])
+        few_backward_input(&g, source, &target, &w, add, before)
 
 
 cdef void correlate_gradients(
@@ -215,7 +249,7 @@ cdef void correlate_gradients(
     g.first_column = window[1]
     block = deal_tiles(g, cells, &dy, block)
     if block == g.tiles:
-        set_up_few(g, cells, x.channels, filters, block, workspace)
+        set_up_few(g, cells, x.channels, filters, block, False, workspace)
         few_backward_weights(g, x[0], &dy, dweights, accumulate, before)
         return
     if before != NULL and chunk < filters:
@@ -224,7 +258,7 @@ cdef void correlate_gradients(
         before = NULL
     for first from 0 <= first < filters by chunk:
         count = min(chunk, filters - first)
-        set_up(g, cells, x.channels, count, block, chunk, workspace)
+        set_up(g, cells, x.channels, count, block, x.channels, chunk, workspace)
         winograd_backward_weights(g, x, &dy, before)
         transform_gradient(g, count, dweights + first, x.channels * filters, filters,
                            accumulate)

@@ -32,6 +32,7 @@ cdef extern from "simd/simd.h" nogil:
 
     enum:
         STRETCH
+        WEIGHING
 
     ctypedef struct Coming:
         const float* first
@@ -51,8 +52,36 @@ cdef extern from "simd/simd.h" nogil:
         ptrdiff_t pair
         ptrdiff_t odd
 
+    ctypedef struct Patch:
+        ptrdiff_t top
+        ptrdiff_t bottom
+        ptrdiff_t left
+        ptrdiff_t right
+        ptrdiff_t shared_rows
+        ptrdiff_t shared_columns
+
     ctypedef void (*TransformLoop)(const float*, Steps, float*, Steps, ptrdiff_t,
                                    const Epilogue*) noexcept nogil
+
+    ctypedef void (*EdgeLoop)(ptrdiff_t, ptrdiff_t, const float*, Steps, float*, Steps,
+                              ptrdiff_t, const Epilogue*) noexcept nogil
+
+    const float[3][5][5] rest_input
+    const float[3][3][5] rest_output
+
+    ctypedef struct Spans:
+        ptrdiff_t rows
+        ptrdiff_t columns
+        ptrdiff_t bottom
+        ptrdiff_t whole
+        ptrdiff_t right
+        ptrdiff_t tiles
+
+    ctypedef struct Span:
+        ptrdiff_t first
+        ptrdiff_t count
+
+    Span span(const Spans*, ptrdiff_t, ptrdiff_t)
 
     ctypedef void (*ProductLoop)(ptrdiff_t, ptrdiff_t, const Segment*, ptrdiff_t, ptrdiff_t,
                                  ptrdiff_t, float*, ptrdiff_t, const Epilogue*,
@@ -71,9 +100,12 @@ cdef extern from "simd/simd.h" nogil:
         void (*transpose)(const float*, ptrdiff_t, ptrdiff_t, ptrdiff_t, float*,
                           ptrdiff_t) noexcept nogil
         TransformLoop transforms[2][5]
+        EdgeLoop edges[3]
+        void (*scatter)(ptrdiff_t, ptrdiff_t, const float*, Steps, float*, Steps, ptrdiff_t,
+                        const Patch*) noexcept nogil
         void (*pass_piece)(const float*, ptrdiff_t, ptrdiff_t, ptrdiff_t, float*, const float*,
-                           ptrdiff_t, float*, int, Coming*) noexcept nogil
-        void (*weigh_piece)(const float*, ptrdiff_t, const float*, ptrdiff_t, float*, float*,
+                           const Spans*, float*, int, Coming*) noexcept nogil
+        void (*weigh_piece)(const float*, const Spans*, const float*, ptrdiff_t, float*, float*,
                             ptrdiff_t, ptrdiff_t, int, Coming*) noexcept nogil
         void (*derive)(float*, const float*, ptrdiff_t, ptrdiff_t, float, float*) noexcept nogil
         void (*largest)(const float*, const ptrdiff_t*, const unsigned char*, ptrdiff_t,

@@ -4,7 +4,8 @@
 cdef struct Winograd:
     Py_ssize_t cells, side, places  # of an output tile, of its transform, side squared
     Py_ssize_t channels, filters  # filters of one chunk
-    Py_ssize_t tile_rows, tile_columns, tiles  # of one image; of all
+    Py_ssize_t tiles
+    Tiling tiling
     Py_ssize_t block  # tiles of a block
     Py_ssize_t first_row, first_column
     # Elements from place to place in the transforms of x, of y and of the weights; and from
@@ -30,16 +31,14 @@ cdef enum:
     AHEAD = 6
 
 
-cdef struct Weights:
-    # Weights (3, 3, C, K) of cross-correlation, or of its adjoint: backwards and transposed.
-    const float* first
-    Py_ssize_t channels, filters
-    bint adjoint
+cdef Py_ssize_t set_up(
+    Winograd* g, Py_ssize_t cells, Py_ssize_t channels, Py_ssize_t filters, Py_ssize_t block,
+    Py_ssize_t depth, Py_ssize_t piece, float* workspace,
+) noexcept nogil:
+    """Lay out the workspace; so many channels of a `piece` of filters are transformed at once.
 
-
-cdef Py_ssize_t set_up(Winograd* g, Py_ssize_t cells, Py_ssize_t channels, Py_ssize_t filters,
-                       Py_ssize_t block, Py_ssize_t piece, float* workspace) noexcept nogil:
-    """Lay out the workspace; a `piece` of filters is transformed at once. Returns its length."""
+    Returns its length.
+    """
     cdef float* p = aligned(workspace)
     g.cells = cells
     g.side = cells + 2
@@ -52,7 +51,7 @@ cdef Py_ssize_t set_up(Winograd* g, Py_ssize_t cells, Py_ssize_t channels, Py_ss
     g.y_row = up(filters, 32) + 16
     g.x_place = up(block * g.x_row, 1024) + 80
     g.y_place = up(block * g.y_row, 1024) + 80
-    g.w_place = up(channels * up(piece, 32), 1024) + 80
+    g.w_place = up(depth * up(piece, 32), 1024) + 80
     g.x_patch = p
     p += g.places * up(channels, 32)
     g.y_patch = p
@@ -63,7 +62,7 @@ cdef Py_ssize_t set_up(Winograd* g, Py_ssize_t cells, Py_ssize_t channels, Py_ss
     p += g.places * g.w_place
     g.copy = p
     # Between the taps of a piece is a cache line more: its streams must not share cache sets.
-    p += 9 * (min(channels, PIECE_CHANNELS) * PIECE_FILTERS + 16)
+    p += 9 * (min(depth, PIECE_CHANNELS) * PIECE_FILTERS + 16)
     g.x = p
     p += g.places * g.x_place
     g.y = p
@@ -101,156 +100,72 @@ cdef inline Steps panels(const Winograd* g, Py_ssize_t place, Py_ssize_t panel,
     return s
 
 
-cdef inline bint collide(Py_ssize_t step) noexcept nogil:
-    """Whether rows so far apart share cache sets: nine taps' at once would not stay in L1."""
-    return step % 512 == 0
-
-
-cdef void transform_weights(
-    const Winograd* g, const Weights* w, Py_ssize_t channel, Py_ssize_t filter,
-    Py_ssize_t filters,
+cdef inline void transform_tile(
+    const Winograd* g, int which, Spot at, const float* source, Steps step, float* target,
+    Steps to, Py_ssize_t vectors, const Epilogue* after,
 ) noexcept nogil:
-    """`g.channels` and so many filters to panels (place, panel, C, panel's filters)."""
-    cdef Py_ssize_t c, f, tap, depth, count
-    cdef Py_ssize_t column = w.channels * w.filters
-    cdef float* target
-    for f from 0 <= f < filters by PIECE_FILTERS:
-        count = min(PIECE_FILTERS, filters - f)
-        for c from 0 <= c < g.channels by PIECE_CHANNELS:
-            depth = min(PIECE_CHANNELS, g.channels - c)
-            target = g.w + f * g.channels + c * simd.panel
-            if not w.adjoint and collide(w.filters):
-                copy_and_transform_piece(
-                    g, w.first + (channel + c) * w.filters + filter + f, column, w.filters,
-                    depth, count, target)
-                continue
-            if not w.adjoint:
-                transform_piece(g, w.first + (channel + c) * w.filters + filter + f,
-                                3 * column, column, w.filters, depth, count, target)
-                continue
-            for tap in range(9):
-                simd.transpose(w.first + tap * column + (filter + f) * w.filters + channel + c,
-                               w.filters, count, depth, g.copy + tap * depth * count, count)
-            transform_piece(g, g.copy + 8 * depth * count, -3 * depth * count, -depth * count,
-                            count, depth, count, target)
+    """One tile's input, output or delta."""
+    if at.height == g.cells and at.width == g.cells:
+        transform(g, which)(source, step, target, to, vectors, after)
+    else:
+        simd.edges[which](at.height, at.width, source, step, target, to, vectors, after)
 
 
-cdef void copy_and_transform_piece(
-    const Winograd* g, const float* weights, Py_ssize_t column, Py_ssize_t channel,
-    Py_ssize_t depth, Py_ssize_t filters, float* target,
-) noexcept nogil:
-    """As `transform_piece`, tap by tap through a copy."""
-    cdef Py_ssize_t first, width, tap, step = depth * simd.panel
-    for first from 0 <= first < filters by simd.panel:
-        width = min(simd.panel, filters - first)
-        for tap in range(9):
-            simd.pack(weights + tap * column + first, channel, depth, width,
-                      g.copy + tap * step)
-        transform_piece(g, g.copy, 3 * step, step, simd.panel, depth, width,
-                        target + first * g.channels)
-
-
-cdef void transform_piece(
-    const Winograd* g, const float* weights, Py_ssize_t row, Py_ssize_t column,
-    Py_ssize_t channel, Py_ssize_t depth, Py_ssize_t filters, float* target,
-) noexcept nogil:
-    """`row`, `column` and `channel` are the steps of `weights`; small ones are a copy's."""
-    cdef Py_ssize_t whole_vectors = filters // simd.vector
-    cdef Py_ssize_t last = whole_vectors * simd.vector, rest = filters - last
-    cdef Py_ssize_t c, j
-    cdef TransformLoop loop = transform(g, MAP_WEIGHTS)
-    cdef Steps to = panels(g, g.w_place, g.channels * simd.panel, simd.panel)
-    if filters % simd.panel:
-        for j in range(g.places):
-            memset(target + j * g.w_place + filters // simd.panel * to.pair, 0,
-                   depth * simd.panel * sizeof(float))
-    for c in range(depth):
-        if channel > PIECE_FILTERS:
-            for j in range(9):
-                fetch(weights + j // 3 * row + j % 3 * column + (c + AHEAD) * channel, filters)
-        loop(weights + c * channel, steps(row, column), target, to, whole_vectors, NULL)
-        if rest:
-            memset(g.y_patch, 0, 9 * simd.vector * sizeof(float))
-            for j in range(9):
-                memcpy(g.y_patch + j * simd.vector,
-                       weights + j // 3 * row + j % 3 * column + c * channel + last,
-                       rest * sizeof(float))
-            loop(g.y_patch, steps(3 * simd.vector, simd.vector),
-                 target + last // simd.panel * to.pair + last % simd.panel, to, 1, NULL)
-        target += simd.panel
-
-
-cdef struct Spot:
-    # The first cell of an output tile.
-    Py_ssize_t image, row, column
-
-
-cdef inline Spot spot(const Winograd* g, Py_ssize_t tile) noexcept nogil:
-    cdef Spot s
-    cdef Py_ssize_t line = tile // g.tile_columns
-    s.column = tile % g.tile_columns * g.cells
-    s.image = line // g.tile_rows
-    s.row = line % g.tile_rows * g.cells
-    return s
-
-
-cdef void transform_input(const Winograd* g, const Field* x, Py_ssize_t first,
-                          Py_ssize_t count) noexcept nogil:
-    cdef TransformLoop loop = transform(g, MAP_INPUT)
+cdef void transform_tiles(const Winograd* g, const Field* x, Py_ssize_t first,
+                          Py_ssize_t count, int which) noexcept nogil:
+    """The input's map of what tiles are computed from, or the delta's of their own cells."""
+    cdef Py_ssize_t reach = 0, first_row = 0, first_column = 0
     cdef Py_ssize_t depth = up(g.channels, simd.vector)
     cdef Steps to = panels(g, g.x_place, g.x_panel, simd.piece)
-    cdef Py_ssize_t t, row, column
+    cdef Py_ssize_t t, row, column, height, width
     cdef Spot at
+    if which == MAP_INPUT:
+        reach = g.side - g.cells
+        first_row = g.first_row
+        first_column = g.first_column
     for t in range(count):
-        at = spot(g, first + t)
-        row = g.first_row + at.row
-        column = g.first_column + at.column
-        if depth == g.channels and holds(x, row, column, g.side, g.side):
-            loop(cell(x, at.image, row, column), steps(x.row, x.channels),
-                 g.x + t * g.x_row, to, depth // simd.vector, NULL)
+        at = spot(&g.tiling, first + t)
+        row = first_row + at.row
+        column = first_column + at.column
+        height = at.height + reach
+        width = at.width + reach
+        if depth == g.channels and holds(x, row, column, height, width):
+            transform_tile(g, which, at, cell(x, at.image, row, column),
+                           steps(x.row, x.channels), g.x + t * g.x_row, to,
+                           depth // simd.vector, NULL)
         else:
-            cut(x, at.image, row, column, g.side, g.side, g.channels, g.x_patch, depth)
-            loop(g.x_patch, steps(g.side * depth, depth),
-                 g.x + t * g.x_row, to, depth // simd.vector, NULL)
+            cut(x, at.image, row, column, height, width, g.channels, g.x_patch, depth)
+            transform_tile(g, which, at, g.x_patch, steps(width * depth, depth),
+                           g.x + t * g.x_row, to, depth // simd.vector, NULL)
 
 
 cdef void transform_output(
     const Winograd* g, const Field* y, Py_ssize_t first, Py_ssize_t count,
     const Epilogue* after,
 ) noexcept nogil:
-    cdef TransformLoop loop = transform(g, MAP_OUTPUT)
     cdef Py_ssize_t depth = up(g.filters, simd.vector)
     cdef Steps source = panels(g, g.y_place, g.y_panel, simd.panel)
     cdef Py_ssize_t t
     cdef Spot at
     for t in range(count):
-        at = spot(g, first + t)
-        if depth == g.filters and holds(y, at.row, at.column, g.cells, g.cells):
-            loop(g.y + t * g.y_row, source, cell(y, at.image, at.row, at.column),
-                 steps(y.row, y.channels), depth // simd.vector, after)
+        at = spot(&g.tiling, first + t)
+        if depth == g.filters and holds(y, at.row, at.column, at.height, at.width):
+            transform_tile(g, MAP_OUTPUT, at, g.y + t * g.y_row, source,
+                           cell(y, at.image, at.row, at.column), steps(y.row, y.channels),
+                           depth // simd.vector, after)
         else:
             if after.add:
-                cut(y, at.image, at.row, at.column, g.cells, g.cells, g.filters, g.y_patch,
+                cut(y, at.image, at.row, at.column, at.height, at.width, g.filters, g.y_patch,
                     depth)
-            loop(g.y + t * g.y_row, source, g.y_patch, steps(g.cells * depth, depth),
-                 depth // simd.vector, after)
-            paste(y, at, g.cells, g.y_patch, g.filters, depth)
-
-
-cdef void paste(const Field* y, Spot at, Py_ssize_t cells, const float* patch,
-                Py_ssize_t channels, Py_ssize_t depth) noexcept nogil:
-    cdef Py_ssize_t i, j
-    for i in range(min(cells, y.rows - at.row)):
-        for j in range(min(cells, y.columns - at.column)):
-            memcpy(cell(y, at.image, at.row + i, at.column + j),
-                   patch + (i * cells + j) * depth, channels * sizeof(float))
+            transform_tile(g, MAP_OUTPUT, at, g.y + t * g.y_row, source, g.y_patch,
+                           steps(at.width * depth, depth), depth // simd.vector, after)
+            paste(y, at, g.y_patch, g.filters, depth)
 
 
 cdef void transform_delta(
     const Winograd* g, const Field* dy, Py_ssize_t first, Py_ssize_t count
 ) noexcept nogil:
     """To panels (place, panel, tile, panel's filters), or as `g.y_panel` has them."""
-    cdef TransformLoop loop = transform(g, MAP_DELTA)
     cdef Py_ssize_t depth = up(g.filters, simd.vector)
     cdef Steps to = panels(g, g.y_place, g.y_panel or count * simd.panel, simd.panel)
     cdef Py_ssize_t t
@@ -259,34 +174,35 @@ cdef void transform_delta(
         memset(g.y, 0, (up(g.filters, simd.panel) // simd.panel * g.y_panel if g.y_panel
                         else g.places * g.y_place) * sizeof(float))
     for t in range(count):
-        at = spot(g, first + t)
-        if depth == g.filters and holds(dy, at.row, at.column, g.cells, g.cells):
-            loop(cell(dy, at.image, at.row, at.column), steps(dy.row, dy.channels),
-                 g.y + t * simd.panel, to, depth // simd.vector, NULL)
+        at = spot(&g.tiling, first + t)
+        if depth == g.filters and holds(dy, at.row, at.column, at.height, at.width):
+            transform_tile(g, MAP_DELTA, at, cell(dy, at.image, at.row, at.column),
+                           steps(dy.row, dy.channels), g.y + t * simd.panel, to,
+                           depth // simd.vector, NULL)
         else:
-            cut(dy, at.image, at.row, at.column, g.cells, g.cells, g.filters, g.y_patch, depth)
-            loop(g.y_patch, steps(g.cells * depth, depth),
-                 g.y + t * simd.panel, to, depth // simd.vector, NULL)
-
-
-cdef Py_ssize_t dealt(Py_ssize_t tiles, Py_ssize_t block) noexcept nogil:
-    """The tiles of each block, at most so many, where their numbers are about equal."""
-    cdef Py_ssize_t blocks = (tiles + block - 1) // block
-    return (tiles + blocks - 1) // blocks
+            cut(dy, at.image, at.row, at.column, at.height, at.width, g.filters, g.y_patch,
+                depth)
+            transform_tile(g, MAP_DELTA, at, g.y_patch, steps(at.width * depth, depth),
+                           g.y + t * simd.panel, to, depth // simd.vector, NULL)
 
 
 cdef Py_ssize_t deal_tiles(Winograd* g, Py_ssize_t cells, const Field* y,
                            Py_ssize_t block) noexcept nogil:
-    """Count the tiles, and deal them out to blocks; returns how many each has."""
-    g.tile_rows = (y.rows + cells - 1) // cells
-    g.tile_columns = (y.columns + cells - 1) // cells
-    g.tiles = y.images * g.tile_rows * g.tile_columns
-    return dealt(g.tiles, block)
+    """Cut into tiles, and deal them out to blocks; returns how many each has.
+
+    Only where one block has them all may the tiles of a place's product differ by place.
+    """
+    g.tiling = tiling(cells, y, False)
+    g.tiles = g.tiling.spans.tiles
+    block = dealt(g.tiles, block)
+    if cells == 4 and block == g.tiles:
+        g.tiling = tiling(cells, y, True)
+    return block
 
 
 cdef void derive_for(Winograd* g, Prologue* before, const Field* dy, Py_ssize_t last,
                      Py_ssize_t reach) noexcept nogil:
-    cdef Spot at = spot(g, last)
+    cdef Spot at = spot(&g.tiling, last)
     derive_until(before, dy, at.image, max(0, min(dy.rows, at.row + reach)))
 
 
@@ -298,18 +214,19 @@ cdef void winograd_forward(
     for first from 0 <= first < g.tiles by g.block:
         count = min(g.block, g.tiles - first)
         derive_for(g, before, x, first + count - 1, g.first_row + g.side)
-        transform_input(g, x, first, count)
-        multiply(g, count, g.filters, g.y, False)
+        transform_tiles(g, x, first, count, MAP_INPUT)
+        multiply(g, alike(g.side, count), g.filters, g.y, False)
         transform_output(g, y, first, count, after)
     if before != NULL:
         derive_until(before, x, x.images, 0)
 
 
 cdef void multiply(
-    const Winograd* g, Py_ssize_t tiles, Py_ssize_t filters, float* y, bint add
+    const Winograd* g, Spans spans, Py_ssize_t filters, float* y, bint add
 ) noexcept nogil:
     """Place by place, the transforms of x and of so many filters."""
     cdef Py_ssize_t place, column
+    cdef Span at
     cdef Segment segment
     cdef Epilogue store
     store.biases = NULL
@@ -317,11 +234,13 @@ cdef void multiply(
     store.add = add
     segment.length = g.channels
     for place in range(g.places):
-        segment.a = g.x + place * g.x_place
+        at = span(&spans, place // g.side, place % g.side)
+        segment.a = g.x + place * g.x_place + at.first * g.x_row
         for column from 0 <= column < filters by simd.panel:
             segment.b = g.w + place * g.w_place + column * g.channels
-            simd.rows_product(tiles, simd.panel, &segment, 1, g.x_row, simd.panel,
-                              y + place * g.y_place + column, g.y_row, &store, NULL)
+            simd.rows_product(at.count, simd.panel, &segment, 1, g.x_row, simd.panel,
+                              y + place * g.y_place + at.first * g.y_row + column, g.y_row,
+                              &store, NULL)
 
 
 cdef void winograd_backward_weights(
@@ -332,7 +251,7 @@ cdef void winograd_backward_weights(
     for first from 0 <= first < g.tiles by g.block:
         count = min(g.block, g.tiles - first)
         derive_for(g, before, dy, first + count - 1, g.cells)
-        transform_input(g, x, first, count)
+        transform_tiles(g, x, first, count, MAP_INPUT)
         transform_delta(g, dy, first, count)
         multiply_adjoint(g, count, g.filters, g.y, first > 0)
 

@@ -1,11 +1,10 @@
 # Winograd's F(4x4, 3x3) where tiles are few: pieces of weights go by way of L1 alone from
 # memory to their products, or from products to memory.
 
-# Channels of a piece that goes back to memory (those of one that comes from there are
-# `simd.piece`); tiles beyond which sums would be read and written too often by such pieces;
-# elements of the panels that stay in L2 while pieces pass.
+# Channels of a piece, which are `simd.piece` or fewer; tiles beyond which sums would be read and
+# written too often by such pieces; elements of the panels that stay in L2 while pieces pass.
 cdef enum:
-    WEIGHING = 8
+    MOST_PASSING = 16
     PASSING_TILES = 56
     TOGETHER = 192 * 1024
 
@@ -19,8 +18,9 @@ cdef void take(
     if filters < simd.panel:
         memset(copy, 0, 9 * step * sizeof(float))
     for tap in range(9):
-        if w.adjoint:
-            simd.transpose(w.first + (8 - tap) * column + filter * w.filters + channel,
+        if w.transposed:
+            simd.transpose(w.first + (8 - tap if w.backwards else tap) * column
+                           + filter * w.filters + channel,
                            w.filters, filters, depth, copy + tap * step, simd.panel)
         else:
             simd.pack(w.first + tap * column + channel * w.filters + filter, w.filters, depth,
@@ -51,12 +51,12 @@ cdef void pass_piece(
     cdef Py_ssize_t count = min(simd.panel, g.filters - filter)
     cdef Py_ssize_t tap = w.channels * w.filters, row = w.filters
     cdef const float* taps = w.first + channel * w.filters + filter
-    if w.adjoint or count < simd.panel:
+    if w.transposed or count < simd.panel:
         row = simd.panel
         tap = depth * row + 16
         take(w, channel, filter, depth, count, g.copy, tap)
         taps = g.copy
-    simd.pass_piece(taps, tap, row, depth, g.w, x, g.tiles,
+    simd.pass_piece(taps, tap, row, depth, g.w, x, &g.tiling.spans,
                     g.y + filter // simd.panel * g.y_panel, add, next)
 
 
@@ -66,23 +66,33 @@ cdef Py_ssize_t together(const Winograd* g) noexcept nogil:
     return dealt(count, max(TOGETHER // g.y_panel, 1)) * simd.panel
 
 
+cdef Coming coming_rows(
+    const Winograd* g, const Weights* w, Py_ssize_t channel, Py_ssize_t first, Py_ssize_t end,
+    Py_ssize_t k,
+) noexcept nogil:
+    """What comes after `PIECE_CHANNELS` from `k` on of the rows of a panel of filters."""
+    cdef Py_ssize_t ahead = k + PIECE_CHANNELS, row = first
+    if ahead >= g.channels:
+        ahead = 0 if end < g.filters else g.channels
+        row = end if end < g.filters else 0
+    return coming(w.first + channel + ahead + row * w.filters, w.channels * w.filters,
+                  w.filters, simd.panel, PIECE_CHANNELS,
+                  (min(PIECE_CHANNELS, g.channels - k) + simd.piece - 1) // simd.piece)
+
+
 cdef void pass_weights(const Winograd* g, const Weights* w, Py_ssize_t channel) noexcept nogil:
     """`g.channels` of them from this one on, in about the order in which they lie in memory."""
     cdef Py_ssize_t first, k, f, end, depth, tap = w.channels * w.filters
-    cdef Py_ssize_t group = simd.panel if w.adjoint else together(g)
+    cdef Py_ssize_t group = simd.panel if w.transposed else together(g)
     cdef const float* following
     cdef Coming next
     for first from 0 <= first < g.filters by group:
         end = min(first + group, g.filters)
         for k from 0 <= k < g.channels by simd.piece:
             depth = min(simd.piece, g.channels - k)
-            if w.adjoint and k == 0:
-                following = w.first + channel + end * w.filters
-                if end == g.filters:
-                    following = w.first + channel + g.channels
-                next = coming(following, tap, w.filters, group, g.channels,
-                              (g.channels + simd.piece - 1) // simd.piece)
-            elif not w.adjoint:
+            if w.transposed and k % PIECE_CHANNELS == 0:
+                next = coming_rows(g, w, channel, first, end, k)
+            elif not w.transposed:
                 following = w.first + (channel + k + depth) * w.filters + first
                 if k + depth == g.channels and end < g.filters:
                     following = w.first + channel * w.filters + end
@@ -124,11 +134,11 @@ cdef void weigh_piece(
     cdef const float* source
     cdef float* row
     if count == simd.panel:
-        simd.weigh_piece(x, g.tiles, delta, depth, g.w, target, column, g.filters, accumulate,
-                         next)
+        simd.weigh_piece(x, &g.tiling.spans, delta, depth, g.w, target, column, g.filters,
+                         accumulate, next)
         return
-    simd.weigh_piece(x, g.tiles, delta, depth, g.w, g.copy, depth * simd.panel, simd.panel,
-                     False, next)
+    simd.weigh_piece(x, &g.tiling.spans, delta, depth, g.w, g.copy, depth * simd.panel,
+                     simd.panel, False, next)
     for j in range(9):
         for i in range(depth):
             source = g.copy + (j * depth + i) * simd.panel

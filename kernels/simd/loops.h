@@ -25,6 +25,8 @@ INLINE VEC NAMED(activated)(VEC v, float slope) {
 #include "products.h"
 #include "transpose.h"
 #include "transforms.h"
+#include "edges.h"
+#include "scatter.h"
 #include "pieces.h"
 #include "elements.h"
 #include "statistics.h"
@@ -48,6 +50,8 @@ static const Simd NAMED(simd) = {
                     NAMED(gradient_2)},
                    {NAMED(input_4), NAMED(output_4), NAMED(delta_4), NAMED(weights_4),
                     NAMED(gradient_4)}},
+    .edges = {NAMED(input_edge), NAMED(output_edge), NAMED(delta_edge)},
+    .scatter = NAMED(scatter),
     .pass_piece = NAMED(pass_piece),
     .weigh_piece = NAMED(weigh_piece),
     .derive = NAMED(derive),
@@ -62,6 +66,8 @@ static const Simd NAMED(simd) = {
     .taps_gradient = NAMED(taps_gradient),
 };
 
+#undef EDGE_TAKEN
+#undef EDGE_GIVEN
 #undef PANEL
 #undef PIECE
 #undef VEC

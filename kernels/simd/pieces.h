@@ -54,14 +54,14 @@ INLINE void NAMED(small_block)(const int rows, ptrdiff_t depth, const float *a,
     static void NAMED(NAME)(ptrdiff_t m, ptrdiff_t depth, const float *a, const float *b,      \
                             float *c, int add) {                                               \
         const ptrdiff_t row_step = (ROW_STEP), inner_step = (INNER_STEP);                      \
-        ptrdiff_t blocks = (m + TALLEST - 1) / TALLEST;                                        \
-        for (ptrdiff_t block = 0; block < blocks; block++) {                                   \
-            ptrdiff_t rows = m / blocks + (block < m % blocks);                                \
+        for (ptrdiff_t blocks = (m + TALLEST - 1) / TALLEST; blocks; blocks--) {               \
+            ptrdiff_t rows = blocks == 1 ? m : (m + blocks - 1) / blocks;                      \
             switch (rows) {                                                                    \
                 SMALL(1) SMALL(2) SMALL(3) SMALL(4) SMALL(5) SMALL(6) SMALL_TALL               \
             }                                                                                  \
             a += rows * row_step;                                                              \
             c += rows * PANEL;                                                                 \
+            m -= rows;                                                                         \
         }                                                                                      \
     }
 
@@ -101,23 +101,29 @@ INLINE void NAMED(transform_row)(const int i, const float *taps, ptrdiff_t tap, 
 }
 
 /* The taps of a piece, `tap` apart and their rows `row`, times the transforms of tiles (place,
-   tile, PANEL), added to such a panel or written to it. A row of places at a time: its weights
-   and sums stay in L1. */
+   tile, PANEL), added to such a panel or written to it, of each place those that have it. A row
+   of places at a time: its weights and sums stay in L1. */
 static void NAMED(pass_piece)(const float *taps, ptrdiff_t tap, ptrdiff_t row, ptrdiff_t depth,
-                              float *room, const float *x, ptrdiff_t tiles, float *y, int add,
-                              Coming *coming) {
+                              float *room, const float *x, const Spans *spans, float *y,
+                              int add, Coming *coming) {
+    const ptrdiff_t tiles = spans->tiles;
 #define ROW(I)                                                         \
     case I:                                                            \
         NAMED(transform_row)(I, taps, tap, row, depth, room);          \
         break;
     for (int i = 0; i < 6; i++) {
-        switch (i) { ROW(0) ROW(1) ROW(2) ROW(3) ROW(4) ROW(5) }
+        const Span all = span(spans, i, 0), fewer = span(spans, i, spans->columns);
+        if (all.count)
+            switch (i) { ROW(0) ROW(1) ROW(2) ROW(3) ROW(4) ROW(5) }
         for (int j = 0; j < 6; j++) {
+            const Span at = j < spans->columns ? all : fewer;
+            const float *a = x + at.first * PIECE;
+            float *c = y + at.first * PANEL;
             fetch_coming(coming);
             if (depth == PIECE)
-                NAMED(small_rows)(tiles, PIECE, x, room + j * PIECE_STEP(depth), y, add);
+                NAMED(small_rows)(at.count, PIECE, a, room + j * PIECE_STEP(depth), c, add);
             else
-                NAMED(few_rows)(tiles, depth, x, room + j * PIECE_STEP(depth), y, add);
+                NAMED(few_rows)(at.count, depth, a, room + j * PIECE_STEP(depth), c, add);
             x += tiles * PIECE;
             y += tiles * PANEL;
         }
@@ -127,17 +133,21 @@ static void NAMED(pass_piece)(const float *taps, ptrdiff_t tap, ptrdiff_t row, p
 
 /* The gradient of a piece of weights, (3, 3, depth, PANEL) with steps `column` between taps and
    `row` between channels, from panels (place, tile, PANEL) of the transforms of tiles and of
-   their deltas'. A row of places at a time, three of each are left to wait for the others. */
-static void NAMED(weigh_piece)(const float *x, ptrdiff_t tiles, const float *delta,
-                               ptrdiff_t depth, float *room, float *dweights, ptrdiff_t column,
-                               ptrdiff_t row, int add, Coming *coming) {
-    const ptrdiff_t step = PIECE_STEP(depth);
+   their deltas', of each place those that have it. A row of places at a time, three of each are
+   left to wait for the others. */
+INLINE void NAMED(weigh_rows)(const float *x, const Spans *spans, const float *delta,
+                              const ptrdiff_t depth, float *room, float *dweights,
+                              ptrdiff_t column, ptrdiff_t row, int add, Coming *coming) {
+    const ptrdiff_t tiles = spans->tiles, step = PIECE_STEP(depth);
     float *waiting = room + 6 * step;
     VEC line[6], result[3];
     for (int i = 0; i < 6; i++) {
+        const Span all = span(spans, i, 0), fewer = span(spans, i, spans->columns);
         for (int j = 0; j < 6; j++) {
+            const Span at = j < spans->columns ? all : fewer;
             fetch_coming(coming);
-            NAMED(small_columns)(depth, tiles, x, delta, room + j * step, 0);
+            NAMED(small_columns)(depth, at.count, x + at.first * PIECE,
+                                 delta + at.first * PANEL, room + j * step, 0);
             x += tiles * PIECE;
             delta += tiles * PANEL;
         }
@@ -165,6 +175,15 @@ static void NAMED(weigh_piece)(const float *x, ptrdiff_t tiles, const float *del
                     NAMED(store)(target, add ? NAMED(load)(target) + result[i] : result[i]);
                 }
             }
+}
+
+static void NAMED(weigh_piece)(const float *x, const Spans *spans, const float *delta,
+                               ptrdiff_t depth, float *room, float *dweights, ptrdiff_t column,
+                               ptrdiff_t row, int add, Coming *coming) {
+    if (depth == WEIGHING)
+        NAMED(weigh_rows)(x, spans, delta, WEIGHING, room, dweights, column, row, add, coming);
+    else
+        NAMED(weigh_rows)(x, spans, delta, depth, room, dweights, column, row, add, coming);
 }
 
 #undef PIECE_STEP

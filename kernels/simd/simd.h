@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "rest.h"
+
 /* What is done to a sum before it is stored: add `biases` (one a column), multiply what is
    not positive by `slope`, and with `add` add it to what is there. */
 typedef struct {
@@ -38,6 +40,9 @@ typedef struct {
 
 enum { STRETCH = 64 };
 
+/* Channels of a piece of weights' gradient. */
+enum { WEIGHING = 8 };
+
 /* Lines that are asked for while products run, up to `pace` of them each time: of nine taps so
    many rows of so many lines. */
 typedef struct {
@@ -55,6 +60,8 @@ typedef struct {
 
 /* The Winograd maps between one side of a tile and its transform. */
 enum { MAP_INPUT, MAP_OUTPUT, MAP_DELTA, MAP_WEIGHTS, MAP_GRADIENT, MAPS };
+/* Those of a tile's cells come first. The input's adjoint adds to cells: it has a loop of its own. */
+enum { EDGE_MAPS = MAP_DELTA + 1, MAP_SCATTER = MAPS };
 
 /* Steps in elements: between rows, between columns, and of vectors of channels: from each second
    one to the next such, and to the one between. */
@@ -65,8 +72,22 @@ typedef struct {
     ptrdiff_t odd;
 } Steps;
 
+/* Of the cells that a tile is computed from, the rows and columns that lie in a box; and where to
+   add: in the first `shared_rows` and `shared_columns`. Other cells are written. */
+typedef struct {
+    ptrdiff_t top;
+    ptrdiff_t bottom;
+    ptrdiff_t left;
+    ptrdiff_t right;
+    ptrdiff_t shared_rows;
+    ptrdiff_t shared_columns;
+} Patch;
+
 typedef void (*TransformLoop)(const float *in, Steps from, float *out, Steps to,
                               ptrdiff_t vectors, const Epilogue *after);
+/* The same of a tile of so many rows and columns, at most 4. */
+typedef void (*EdgeLoop)(ptrdiff_t rows, ptrdiff_t columns, const float *in, Steps from,
+                         float *out, Steps to, ptrdiff_t vectors, const Epilogue *after);
 
 typedef struct {
     const char *name;
@@ -94,13 +115,18 @@ typedef struct {
                       float *target, ptrdiff_t to);
     /* [0] for output tiles of 2x2 cells, [1] for 4x4; by map. */
     TransformLoop transforms[2][MAPS];
+    EdgeLoop edges[EDGE_MAPS];
+    /* The adjoint of F(4x4, 3x3)'s input map, for a tile of so many rows and columns, to so many
+       channels of the cells that it is computed from, the first of which is at `out`. */
+    void (*scatter)(ptrdiff_t rows, ptrdiff_t columns, const float *in, Steps from, float *out,
+                    Steps to, ptrdiff_t channels, const Patch *patch);
     /* A piece of weights of F(4x4, 3x3), or of their gradient, as simd/pieces.h has it. */
     void (*pass_piece)(const float *taps, ptrdiff_t tap, ptrdiff_t row, ptrdiff_t depth,
-                       float *room, const float *x, ptrdiff_t tiles, float *y, int add,
+                       float *room, const float *x, const Spans *spans, float *y, int add,
                        Coming *coming);
-    void (*weigh_piece)(const float *x, ptrdiff_t tiles, const float *delta, ptrdiff_t depth,
-                        float *room, float *dweights, ptrdiff_t column, ptrdiff_t row, int add,
-                        Coming *coming);
+    void (*weigh_piece)(const float *x, const Spans *spans, const float *delta,
+                        ptrdiff_t depth, float *room, float *dweights, ptrdiff_t column,
+                        ptrdiff_t row, int add, Coming *coming);
     /* dy *= slope where y <= 0; `sums`, if not NULL, gets the sums of each channel added. */
     void (*derive)(float *dy, const float *y, ptrdiff_t pixels, ptrdiff_t channels,
                    float slope, float *sums);

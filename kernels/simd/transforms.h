@@ -22,6 +22,18 @@ INLINE void NAMED(line_input)(const int cells, const VEC *d, VEC *o) {
     o[5] = 4 * d[1] + (d[5] - 5 * d[3]);
 }
 
+/* The adjoint of that, of 4x4 cells. */
+INLINE void NAMED(line_scatter)(const VEC *d, VEC *o) {
+    VEC sum = d[1] + d[2], difference = d[1] - d[2];
+    VEC wide_sum = d[3] + d[4], wide_difference = d[3] - d[4];
+    o[0] = 4 * d[0];
+    o[1] = 4 * (d[5] - difference) - 2 * wide_difference;
+    o[2] = -5 * d[0] - 4 * sum - wide_sum;
+    o[3] = difference + 2 * wide_difference - 5 * d[5];
+    o[4] = d[0] + sum + wide_sum;
+    o[5] = d[5];
+}
+
 INLINE void NAMED(line_output)(const int cells, const VEC *d, VEC *o) {
     VEC sum = d[1] + d[2], difference = d[1] - d[2];
     if (cells == 2) {

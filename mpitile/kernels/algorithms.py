@@ -6,8 +6,9 @@
     SIMD products of the windows in place. Float32; backward-input at stride 1.
 "winograd2", "winograd4"
     Winograd's algorithm with output tiles of 2x2 or 4x4 cells, for 3x3 kernels at stride 1
-    in float32: 2.25 and 4 times fewer multiplications. Largest errors against float64,
-    relative to the tensor's largest entry: about 1e-6 and 2e-5.
+    in float32: 2.25 and 4 times fewer multiplications. Where one block of 4x4 cells has all
+    tiles, those at the box's bottom and right are computed as the cells that are left there.
+    Largest errors against float64, relative to the tensor's largest entry: about 1e-6 and 2e-5.
 
 "depthwise"
     SIMD sums of a kernel for each channel; for convolutions in as many groups as channels,
@@ -103,6 +104,20 @@ def _tiles(algorithm: str, images: int, rows: int, columns: int) -> int:
     return images * -(-rows // cells) * -(-columns // cells)
 
 
+def _adjoint(
+    algorithm: str, channels: int, filters: int, images: int, rows: int, columns: int
+) -> bool:
+    """Whether backward-input goes by the tiles of a box of dy: with 4x4 cells, all in one block.
+
+    y = A' [(G w G') * (B' x B)] A is linear in x. Its adjoint has as many tiles as the forward
+    pass; those of the box that dy reaches are as many or more.
+    """
+    if algorithm != "winograd4":
+        return False
+    tiles = _tiles(algorithm, images, rows, columns)
+    return _winograd(algorithm, filters, channels, tiles).block >= tiles
+
+
 @cache
 def workspace_elements(algorithm: str, shape: Shape, written: tuple[int, int]) -> int:
     """Elements of the workspace that a call wants.
@@ -121,11 +136,14 @@ def workspace_elements(algorithm: str, shape: Shape, written: tuple[int, int]) -
             *kernel, shape.channels, shape.filters, shape.stride, rows, columns
         )
     source, target = shape.channels, shape.filters
+    adjoint = False
     if shape.operation == "backward_input":
-        source, target, (rows, columns) = target, source, written
+        adjoint = _adjoint(algorithm, source, target, shape.images, rows, columns)
+        rows, columns = (rows, columns) if adjoint else written
+        source, target = target, source
     tiles = max(_tiles(algorithm, shape.images, rows, columns), 1)
     w = _winograd(algorithm, source, target, tiles)
-    return _fast.winograd_elements(w.cells, source, target, tiles, w.block, w.chunk)
+    return _fast.winograd_elements(w.cells, source, target, tiles, w.block, w.chunk, adjoint)
 
 
 def _panel_elements(shape: Shape) -> int:
@@ -282,7 +300,10 @@ def backward_input(
     derivative: Derivative | None,
     accumulate: bool,
 ) -> Run:
-    """Adds to `dx` or overwrites it: at stride 1 the product of dy with the weights backwards."""
+    """Adds to `dx` or overwrites it: at stride 1 the product of dy with the weights backwards.
+
+    Where tiles are few, winograd4 is the adjoint of its forward pass instead.
+    """
     if algorithm == DEPTHWISE:
         rest = (stride, padding, accumulate)
         call = partial(depthwise.backward_input, dy, box, weights, dx, *rest)
@@ -314,7 +335,10 @@ def backward_input(
     )
     loops: Callable[..., None] = _fast.direct_backward_input_box
     cut: tuple[int, ...] = ()
-    if algorithm != "direct":
+    if _adjoint(algorithm, channels, filters, len(dx.array), box.height, box.width):
+        window = (box.y0 - padding - covered.y0, box.x0 - padding - covered.x0)
+        loops = _fast.winograd_scatter_box
+    elif algorithm != "direct":
         tiles = _tiles(algorithm, len(dx.array), covered.height, covered.width)
         w = _winograd(algorithm, filters, channels, tiles)
         loops, cut = _fast.winograd_backward_input_box, (w.cells, w.block, w.chunk)

@@ -29,6 +29,11 @@ class Shape:
     columns: int
 
     @property
+    def weights(self) -> int:
+        """Elements of the kernel's weights."""
+        return self.kernel_height * self.kernel_width * self.channels * self.filters
+
+    @property
     def key(self) -> str:
         """The shape as the table's files name it."""
         return (
@@ -58,8 +63,8 @@ def default(shape: Shape, exact: bool = False) -> str:
 
 def _is_large(shape: Shape) -> bool:
     """Whether BLAS adds to the gradient's distant rows faster than the direct products."""
-    elements = shape.kernel_height * shape.kernel_width * shape.channels * shape.filters
-    return elements > LARGE_GRADIENT and shape.images * shape.rows * shape.columns <= FEW_PIXELS
+    cells = shape.images * shape.rows * shape.columns
+    return shape.weights > LARGE_GRADIENT and cells <= FEW_PIXELS
 
 
 FEW_PIXELS = 512
@@ -71,25 +76,36 @@ FEW_PIXELS = 512
 DIRECT_WEIGHTS, READ_WEIGHTS, WRITE_PLACE = 330, 400, 10
 WRITE_GRADIENT = 250
 TRANSFORM_TILE = 28
-# Where F(4x4) has so few tiles, places never leave the nearest cache.
+# Where F(4x4) has so few tiles, places never leave the nearest cache; weights and places then
+# cost this together, and a gradient of so many weights, which the other ways pass over more
+# often, no more than the forward pass.
 NEAR_TILES = 56
-WRITE_NEAR = 60
+NEAR = {"forward": 270, "backward_input": 350, "backward_weights": 460}
+WIDE_GRADIENT = 2**18
 
 
 def _winograd(shape: Shape) -> str:
     """By the multiplications of products, and what transforms cost."""
     costs = {"direct": 9.0 * shape.images * shape.rows * shape.columns + DIRECT_WEIGHTS}
+    transforms = 1 + TRANSFORM_TILE * (1 / shape.channels + 1 / shape.filters)
     for name, cells in (("winograd2", 2), ("winograd4", 4)):
         tiles = shape.images * -(-shape.rows // cells) * -(-shape.columns // cells)
         places = (cells + 2) ** 2
-        tile = 1 + TRANSFORM_TILE * (1 / shape.channels + 1 / shape.filters)
-        costs[name] = places * tiles * tile + READ_WEIGHTS
-        gradient = shape.operation == "backward_weights"
         if cells == 4 and tiles <= NEAR_TILES:
-            costs[name] += WRITE_NEAR
-        else:
-            costs[name] += places * WRITE_PLACE + (WRITE_GRADIENT if gradient else 0)
+            products = shape.images * _line(shape.rows) * _line(shape.columns)
+            wide = shape.operation == "backward_weights" and shape.weights > WIDE_GRADIENT
+            costs[name] = products * transforms + NEAR["forward" if wide else shape.operation]
+            continue
+        costs[name] = places * (tiles * transforms + WRITE_PLACE) + READ_WEIGHTS
+        if shape.operation == "backward_weights":
+            costs[name] += WRITE_GRADIENT
     return min(costs, key=costs.__getitem__)
+
+
+def _line(cells: int) -> int:
+    """Places of a line of tiles of 4 cells, the last of which has what is left."""
+    whole, rest = divmod(cells, 4)
+    return 6 * whole + (rest + 2 if rest else 0)
 
 
 def choose(

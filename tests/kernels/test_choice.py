@@ -28,11 +28,13 @@ def test_default_is_possible_and_exact_where_asked():
         assert choose(shape, np.dtype(np.float64)) == "im2row"
 
 
-def test_default_takes_winograd_for_large_maps_only():
+def test_default_takes_winograd_where_it_saves_time():
     assert default(LARGE) == "winograd4"
-    assert default(Shape("forward", 3, 3, 512, 512, 1, 1, 2, 2)) == "direct"
+    assert default(Shape("forward", 3, 3, 512, 512, 1, 1, 2, 2)) == "winograd4"
+    assert default(Shape("backward_input", 3, 3, 512, 512, 1, 1, 2, 2)) == "direct"
     assert default(Shape("forward", 3, 3, 3, 32, 1, 1, 608, 608)) == "direct"
-    assert default(Shape("backward_weights", 3, 3, 256, 512, 1, 1, 4, 5)) == "direct"
+    assert default(Shape("backward_weights", 3, 3, 64, 128, 1, 1, 4, 5)) == "direct"
+    assert default(Shape("backward_weights", 3, 3, 256, 512, 1, 1, 4, 5)) == "winograd4"
     assert default(Shape("backward_weights", 3, 3, 256, 512, 1, 1, 10, 10)) == "winograd4"
     assert default(Shape("backward_weights", 3, 3, 128, 256, 1, 1, 19, 19)) == "winograd4"
 

@@ -1,5 +1,9 @@
 """Shapes whose loops take another way: rows wide enough to be cut, rows of weights that collide."""
 
+from fractions import Fraction
+from itertools import product
+from math import prod
+
 import numpy as np
 import pytest
 from simd_sets import instruction_sets
@@ -110,6 +114,39 @@ def test_ways_to_cut_winograd_s_work(tools, algorithm, images, rows, columns, ch
     draw = tools.draw(5, "float32")
     x, weights = draw.array(images, rows, columns, channels), draw.array(3, 3, channels, filters)
     check(tools, algorithm, x, weights, 1, 1)
+
+
+@pytest.mark.parametrize("simd", SETS)
+@pytest.mark.parametrize("rows", range(1, 9))
+def test_tiles_at_the_edges_have_what_is_left(tools, simd, rows):
+    _fast.select(simd)
+    draw = tools.draw(rows, "float32")
+    sizes = ((1, 64, 32), (3, 35, 67))
+    for columns, (images, channels, filters) in product(range(1, 9), sizes):
+        x, weights = (
+            draw.array(images, rows, columns, channels),
+            draw.array(3, 3, channels, filters),
+        )
+        check(tools, "winograd4", x, weights, 1, 1)
+
+
+@pytest.mark.parametrize("cells", [1, 2, 3])
+def test_maps_of_what_is_left_are_exact(cells):
+    """y_k = sum of g_j x_(k+j), from the first points of F(4, 3)."""
+    points = (0, 1, -1, 2, -2)[: cells + 2]
+    forward, back = _fast.rest_maps(cells)
+    assert np.shape(forward) == (cells + 2, cells + 2) and np.shape(back) == (cells, cells + 2)
+    others = [prod(a - b for b in points if b != a) for a in points]
+    assert back == [
+        [float(np.float32(a**k) / np.float32(n)) for a, n in zip(points, others, strict=True)]
+        for k in range(cells)
+    ]
+    scaled = [
+        [Fraction(a**k, n) for a, n in zip(points, others, strict=True)] for k in range(cells)
+    ]
+    for k, j, m in product(range(cells), range(3), range(cells + 2)):
+        terms = (scaled[k][i] * a**j * Fraction(forward[i][m]) for i, a in enumerate(points))
+        assert sum(terms) == (m == k + j)
 
 
 def test_many_channels_of_few_filters_want_little(tools):

@@ -1,5 +1,7 @@
 """What a layer's time follows between measured boxes."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -53,9 +55,18 @@ def test_boxes_that_the_same_squares_cover_take_the_same(rows, columns, images):
 
 
 def test_a_few_cells_are_multiplied_directly():
-    assert default(Shape("forward", 3, 3, 32, 64, 1, 1, 2, 2)) == "direct"
-    one, two = (effort(LAYERS[1], "forward", 1, 1, cells) for cells in (1, 2))
+    assert default(Shape("backward_weights", 3, 3, 32, 64, 1, 1, 2, 2)) == "direct"
+    one, two = (effort(LAYERS[1], "backward_weights", 1, 1, cells) for cells in (1, 2))
     assert two - one == 9
+
+
+def test_few_squares_do_not_reach_beyond_the_box():
+    shape = Shape("forward", 3, 3, 32, 64, 1, 1, 9, 10)
+    assert default(shape) == "winograd4"
+    sides = [effort(LAYERS[1], "forward", 1, 9, columns) for columns in (8, 9, 10, 11, 12)]
+    more = [after - before for before, after in pairwise(sides)]
+    # 12 places, then 15, 16, 17 and 18.
+    assert more == pytest.approx([3 * more[1], more[1], more[1], more[1]])
 
 
 @given(operation=st.sampled_from(OPERATIONS), images=st.integers(1, 9), rows=SIDES, columns=SIDES)
@@ -70,6 +81,14 @@ def test_backward_input_reaches_over_the_box():
     # 16 cells are four squares of four; what they hand back to is 18 cells wide.
     wide = effort(LAYERS[1], "backward_input", 4, 16, 16)
     assert wide == effort(LAYERS[1], "forward", 4, 18, 18)
+
+
+def test_backward_input_of_few_squares_takes_no_more_of_them():
+    back, forward = (
+        [effort(LAYERS[1], operation, 1, 16, columns) for columns in (9, 16)]
+        for operation in ("backward_input", "forward")
+    )
+    assert back[1] - back[0] == pytest.approx(forward[1] - forward[0])
 
 
 @given(operation=st.sampled_from(OPERATIONS), images=st.integers(1, 4), rows=SIDES, columns=SIDES)

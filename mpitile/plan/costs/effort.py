@@ -8,10 +8,16 @@ from mpitile.plan.costs.layer_class import WINOGRAD, layer_class
 # Winograd's algorithms compute squares of so many cells, from squares that are larger by the
 # kernel's size less one.
 _SQUARES, _KERNEL = (2, 4), 3
+# Those of so many cells do not reach beyond the box where they are few.
+_CUT, _FEW = 4, 56
 # In multiplications for one channel and one filter: what transforms cost at each place of a
-# square, for each channel of it; reading the weights; and writing a place of their transform.
-# Fewer channels than these are multiplied directly. As `mpitile.kernels.choice` weighs them.
+# square, for each channel of it; reading the weights; and writing a place of their transform;
+# both of these where squares are few; gradients of more weights than `_WIDE` cost as little there
+# as the forward pass. Fewer channels than these are multiplied directly. As
+# `mpitile.kernels.choice` weighs them.
 _TRANSFORM, _WEIGHTS, _PLACE = 28, 400, 10
+_NEAR = {"forward": 270, "backward_input": 350, "backward_weights": 460}
+_WIDE = 2**18
 _DIRECT_WEIGHTS, _FEWEST_CHANNELS = 330, 16
 
 
@@ -44,13 +50,23 @@ def effort(
     if convolution is not None:
         stride = layer.operation.stride
         rows, columns = stride * rows, stride * columns
-    if operation == "backward_input":
-        # The input's gradient reaches over the box.
-        rows, columns = rows + _KERNEL - 1, columns + _KERNEL - 1
-    ways = [float(_KERNEL**2 * images * rows * columns + _DIRECT_WEIGHTS)]
+    # The input's gradient reaches over the box, but where it goes by the output's squares.
+    reach = _KERNEL - 1 if operation == "backward_input" else 0
+    ways = [float(_KERNEL**2 * images * (rows + reach) * (columns + reach) + _DIRECT_WEIGHTS)]
+    transforms = 1 + _TRANSFORM * (1 / channels + 1 / filters)
     for cells in _SQUARES:
-        squares = images * -(-rows // cells) * -(-columns // cells)
+        if cells == _CUT and images * -(-rows // cells) * -(-columns // cells) <= _FEW:
+            wide = operation == "backward_weights" and _KERNEL**2 * channels * filters > _WIDE
+            near = _NEAR["forward" if wide else operation]
+            ways.append(images * _line(rows) * _line(columns) * transforms + near)
+            continue
+        squares = images * -(-(rows + reach) // cells) * -(-(columns + reach) // cells)
         places = (cells + _KERNEL - 1) ** 2
-        transforms = 1 + _TRANSFORM * (1 / channels + 1 / filters)
         ways.append(places * (squares * transforms + _PLACE) + _WEIGHTS)
     return min(ways)
+
+
+def _line(cells: int) -> int:
+    """Places of a line of squares, the last of which has what is left of the box."""
+    whole, rest = divmod(cells, _CUT)
+    return (_CUT + _KERNEL - 1) * whole + (rest + _KERNEL - 1 if rest else 0)

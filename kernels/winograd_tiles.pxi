@@ -60,7 +60,7 @@ cdef inline Spot spot(const Tiling* t, Py_ssize_t tile) noexcept nogil:
     return s
 
 
-cdef void paste(const Field* y, Spot at, const float* patch, Py_ssize_t channels,
+cdef void paste(const Field* y, const Spot* at, const float* patch, Py_ssize_t channels,
                 Py_ssize_t depth) noexcept nogil:
     cdef Py_ssize_t i, j
     for i in range(min(at.height, y.rows - at.row)):

@@ -57,7 +57,7 @@ cdef void few_products(
         derive_until(before, &x, x.images, 0)
     for c from 0 <= c < x.channels by depth:
         g.channels = min(depth, x.channels - c)
-        transform_tiles(g, &x, 0, g.tiles, which)
+        transform_x(g, which, &x, 0, g.tiles)
         if g.x_panel:
             pass_weights(g, w, c)
         else:
@@ -108,7 +108,7 @@ cdef void few_backward_weights(
     transform_delta(g, dy, 0, g.tiles)
     for c from 0 <= c < x.channels by depth:
         g.channels = min(depth, x.channels - c)
-        transform_tiles(g, &x, 0, g.tiles, MAP_INPUT)
+        transform_x(g, MAP_INPUT, &x, 0, g.tiles)
         if g.x_panel:
             weigh(g, dweights + c * g.filters, column, accumulate)
         else:

@@ -5,8 +5,11 @@ cdef Py_ssize_t set_up_few(
     Winograd* g, Py_ssize_t cells, Py_ssize_t channels, Py_ssize_t filters, Py_ssize_t tiles,
     bint adjoint, float* workspace,
 ) noexcept nogil:
-    """The transforms of some channels of x at a time; of as many as stay in L2 for the adjoint,
-    where those of one filter are a row of the weights."""
+    """Transforms are of some channels of x at a time.
+
+    `adjoint`: of as many of dy's as stay in L2, for a row of the weights has them all, and is
+    then passed over once.
+    """
     cdef Py_ssize_t depth = min(channels, PIECE_CHANNELS), most = 1
     if not passing(cells, tiles):
         return set_up(g, cells, depth, filters, tiles, depth, PIECE_FILTERS, workspace)

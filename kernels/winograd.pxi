@@ -100,92 +100,6 @@ cdef inline Steps panels(const Winograd* g, Py_ssize_t place, Py_ssize_t panel,
     return s
 
 
-cdef inline void transform_tile(
-    const Winograd* g, int which, Spot at, const float* source, Steps step, float* target,
-    Steps to, Py_ssize_t vectors, const Epilogue* after,
-) noexcept nogil:
-    """One tile's input, output or delta."""
-    if at.height == g.cells and at.width == g.cells:
-        transform(g, which)(source, step, target, to, vectors, after)
-    else:
-        simd.edges[which](at.height, at.width, source, step, target, to, vectors, after)
-
-
-cdef void transform_tiles(const Winograd* g, const Field* x, Py_ssize_t first,
-                          Py_ssize_t count, int which) noexcept nogil:
-    """The input's map of what tiles are computed from, or the delta's of their own cells."""
-    cdef Py_ssize_t reach = 0, first_row = 0, first_column = 0
-    cdef Py_ssize_t depth = up(g.channels, simd.vector)
-    cdef Steps to = panels(g, g.x_place, g.x_panel, simd.piece)
-    cdef Py_ssize_t t, row, column, height, width
-    cdef Spot at
-    if which == MAP_INPUT:
-        reach = g.side - g.cells
-        first_row = g.first_row
-        first_column = g.first_column
-    for t in range(count):
-        at = spot(&g.tiling, first + t)
-        row = first_row + at.row
-        column = first_column + at.column
-        height = at.height + reach
-        width = at.width + reach
-        if depth == g.channels and holds(x, row, column, height, width):
-            transform_tile(g, which, at, cell(x, at.image, row, column),
-                           steps(x.row, x.channels), g.x + t * g.x_row, to,
-                           depth // simd.vector, NULL)
-        else:
-            cut(x, at.image, row, column, height, width, g.channels, g.x_patch, depth)
-            transform_tile(g, which, at, g.x_patch, steps(width * depth, depth),
-                           g.x + t * g.x_row, to, depth // simd.vector, NULL)
-
-
-cdef void transform_output(
-    const Winograd* g, const Field* y, Py_ssize_t first, Py_ssize_t count,
-    const Epilogue* after,
-) noexcept nogil:
-    cdef Py_ssize_t depth = up(g.filters, simd.vector)
-    cdef Steps source = panels(g, g.y_place, g.y_panel, simd.panel)
-    cdef Py_ssize_t t
-    cdef Spot at
-    for t in range(count):
-        at = spot(&g.tiling, first + t)
-        if depth == g.filters and holds(y, at.row, at.column, at.height, at.width):
-            transform_tile(g, MAP_OUTPUT, at, g.y + t * g.y_row, source,
-                           cell(y, at.image, at.row, at.column), steps(y.row, y.channels),
-                           depth // simd.vector, after)
-        else:
-            if after.add:
-                cut(y, at.image, at.row, at.column, at.height, at.width, g.filters, g.y_patch,
-                    depth)
-            transform_tile(g, MAP_OUTPUT, at, g.y + t * g.y_row, source, g.y_patch,
-                           steps(at.width * depth, depth), depth // simd.vector, after)
-            paste(y, at, g.y_patch, g.filters, depth)
-
-
-cdef void transform_delta(
-    const Winograd* g, const Field* dy, Py_ssize_t first, Py_ssize_t count
-) noexcept nogil:
-    """To panels (place, panel, tile, panel's filters), or as `g.y_panel` has them."""
-    cdef Py_ssize_t depth = up(g.filters, simd.vector)
-    cdef Steps to = panels(g, g.y_place, g.y_panel or count * simd.panel, simd.panel)
-    cdef Py_ssize_t t
-    cdef Spot at
-    if depth % simd.panel:
-        memset(g.y, 0, (up(g.filters, simd.panel) // simd.panel * g.y_panel if g.y_panel
-                        else g.places * g.y_place) * sizeof(float))
-    for t in range(count):
-        at = spot(&g.tiling, first + t)
-        if depth == g.filters and holds(dy, at.row, at.column, at.height, at.width):
-            transform_tile(g, MAP_DELTA, at, cell(dy, at.image, at.row, at.column),
-                           steps(dy.row, dy.channels), g.y + t * simd.panel, to,
-                           depth // simd.vector, NULL)
-        else:
-            cut(dy, at.image, at.row, at.column, at.height, at.width, g.filters, g.y_patch,
-                depth)
-            transform_tile(g, MAP_DELTA, at, g.y_patch, steps(at.width * depth, depth),
-                           g.y + t * simd.panel, to, depth // simd.vector, NULL)
-
-
 cdef Py_ssize_t deal_tiles(Winograd* g, Py_ssize_t cells, const Field* y,
                            Py_ssize_t block) noexcept nogil:
     """Cut into tiles, and deal them out to blocks; returns how many each has.
@@ -214,7 +128,7 @@ cdef void winograd_forward(
     for first from 0 <= first < g.tiles by g.block:
         count = min(g.block, g.tiles - first)
         derive_for(g, before, x, first + count - 1, g.first_row + g.side)
-        transform_tiles(g, x, first, count, MAP_INPUT)
+        transform_x(g, MAP_INPUT, x, first, count)
         multiply(g, alike(g.side, count), g.filters, g.y, False)
         transform_output(g, y, first, count, after)
     if before != NULL:
@@ -251,7 +165,7 @@ cdef void winograd_backward_weights(
     for first from 0 <= first < g.tiles by g.block:
         count = min(g.block, g.tiles - first)
         derive_for(g, before, dy, first + count - 1, g.cells)
-        transform_tiles(g, x, first, count, MAP_INPUT)
+        transform_x(g, MAP_INPUT, x, first, count)
         transform_delta(g, dy, first, count)
         multiply_adjoint(g, count, g.filters, g.y, first > 0)
 

@@ -5,8 +5,11 @@ cdef Py_ssize_t set_up_few(
     Winograd* g, Py_ssize_t cells, Py_ssize_t channels, Py_ssize_t filters, Py_ssize_t tiles,
     bint adjoint, float* workspace,
 ) noexcept nogil:
-    """The transforms of some channels of x at a time; of as many as stay in L2 for the adjoint,
-    where those of one filter are a row of the weights."""
+    """Transforms are of some channels of x at a time.
+
+    `adjoint`: of as many of dy's as stay in L2, for a row of the weights has them all, and is
+    then passed over once.
+    """
     cdef Py_ssize_t depth = min(channels, PIECE_CHANNELS), most = 1
     if not passing(cells, tiles):
         return set_up(g, cells, depth, filters, tiles, depth, PIECE_FILTERS, workspace)
@@ -57,7 +60,7 @@ cdef void few_products(
         derive_until(before, &x, x.images, 0)
     for c from 0 <= c < x.channels by depth:
         g.channels = min(depth, x.channels - c)
-        transform_tiles(g, &x, 0, g.tiles, which)
+        transform_x(g, which, &x, 0, g.tiles)
         if g.x_panel:
             pass_weights(g, w, c)
         else:
@@ -108,7 +111,7 @@ cdef void few_backward_weights(
     transform_delta(g, dy, 0, g.tiles)
     for c from 0 <= c < x.channels by depth:
         g.channels = min(depth, x.channels - c)
-        transform_tiles(g, &x, 0, g.tiles, MAP_INPUT)
+        transform_x(g, MAP_INPUT, &x, 0, g.tiles)
         if g.x_panel:
             weigh(g, dweights + c * g.filters, column, accumulate)
         else:

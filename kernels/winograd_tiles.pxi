@@ -72,7 +72,7 @@ cdef inline Py_ssize_t tile_at(const Tiling* t, Py_ssize_t image, Py_ssize_t row
     return image * columns + column if column < columns else right + t.spans.right + image
 
 
-cdef void paste(const Field* y, Spot at, const float* patch, Py_ssize_t channels,
+cdef void paste(const Field* y, const Spot* at, const float* patch, Py_ssize_t channels,
                 Py_ssize_t depth) noexcept nogil:
     cdef Py_ssize_t i, j
     for i in range(min(at.height, y.rows - at.row)):

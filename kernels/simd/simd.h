@@ -60,7 +60,7 @@ typedef struct {
 
 /* The Winograd maps between one side of a tile and its transform. */
 enum { MAP_INPUT, MAP_OUTPUT, MAP_DELTA, MAP_WEIGHTS, MAP_GRADIENT, MAPS };
-/* Those of a tile's cells come first. The input's adjoint adds to cells: it has a loop of its own. */
+/* Those of a tile's cells come first. The input's adjoint adds to cells, in a loop of its own. */
 enum { EDGE_MAPS = MAP_DELTA + 1, MAP_SCATTER = MAPS };
 
 /* Steps in elements: between rows, between columns, and of vectors of channels: from each second

@@ -1,6 +1,6 @@
 /* Winograd's maps for 3x3 kernels and output tiles of 2x2 or 4x4 cells, a vector of channels
    at a time: y = A' [(G w G') * (B' x B)] A, as Lavin and Gray (arXiv 1509.09308) give them,
-   and the adjoints A dy A' (delta) and G' dU G (gradient of the weights). Of 4x4 cells, the
+   and the adjoints A dy A' (delta), B dV B' (scatter) and G' dU G (gradient). Of 4x4 cells, the
    factors of G's rows, 1/4, -1/6, -1/6, 1/24, 1/24 and 1, stand in A instead: where tiles are
    few, it is the weights' transform that takes time. */
 

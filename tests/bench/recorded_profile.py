@@ -69,9 +69,9 @@ def _rank_points(
             seconds[number, event.operation] += event.seconds
     points: Points = defaultdict(list)
     for (number, operation), taken in seconds.items():
-        layer = layers[number]
+        layer = part.local(layers[number])
         box = part.computed(last if number == NO_LAYER else number)
-        convolution = layers[number - 1] if number in pools else None
+        convolution = part.local(layers[number - 1]) if number in pools else None
         if number == NO_LAYER:
             name = loss_class(layer.output_shape)
         else:

@@ -4,7 +4,8 @@
 
 Candidates are all grids and numbers of teams, with every choice of group borders among the
 layers that follow a pool, every layer on its own, and layers in pairs, storing or recomputing
-inner activations: with --devices 4 and batch 2 that is 180 plans. Each is recorded (one rank
+inner activations, tiled throughout or with filter-parallel layers: with --devices 4 and batch 2
+that is 194 plans. Each is recorded (one rank
 at a time in this process, CPU time), its seconds multiplied as tests/bench/paper.py does, and
 simulated on the links of Pi 3s, 4 ranks over --devices of them. Computing is measured, messages
 are not. Those near the best, and the planner's own plans, are measured in further rounds, of
@@ -20,7 +21,7 @@ import os
 import time
 from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, replace
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -45,6 +46,10 @@ PROFILED = [
     for batch in (1, 3)
     for groups in (EACH, [0, 2, 4, 8, 12])
 ]
+TILED = "tiling.filters=none"
+# Of candidates: tiles alone, and with filter-parallel layers where the planner expects that to pay.
+FILTERS = (TILED, "tiling.filters=auto")
+RECOMPUTE = ("tiling.recompute=none", "tiling.recompute=all")
 # Of what lies between the leanest candidate's bytes and the fastest one's.
 CAPS = (None, 0.5, 0.15)
 TARGET = 0.05
@@ -115,13 +120,10 @@ def candidates(batch: int, size: int, cluster: Cluster) -> list[Job]:
     for replicas in (n for n in (1, 2, 4) if batch % n == 0):
         tiles = RANKS // replicas
         grids = [f"{rows}x{tiles // rows}" for rows in range(1, tiles + 1) if tiles % rows == 0]
-        for grid in grids:
-            for starts in groupings():
-                for recompute in ("none", "all"):
-                    options = [f"tiling.replicas={replicas}", f"tiling.grid={grid}"]
-                    options += [f"tiling.groups={list(starts)}", f"tiling.recompute={recompute}"]
-                    job = make(batch, cluster, options, size)
-                    jobs.setdefault(job.plan, job)
+        for grid, starts, *layers in product(grids, groupings(), FILTERS, RECOMPUTE):
+            options = [f"tiling.replicas={replicas}", f"tiling.grid={grid}"]
+            job = make(batch, cluster, [*options, f"tiling.groups={list(starts)}", *layers], size)
+            jobs.setdefault(job.plan, job)
     return list(jobs.values())
 
 
@@ -146,9 +148,10 @@ def main() -> None:
     for grid, batch, groups in PROFILED:
         rows, columns = map(int, grid.split("x"))
         machine = spread(1, rows * columns)
-        layout = [f"tiling.groups={groups}", f"tiling.grid={grid}", "tiling.recompute=none"]
+        layout = [f"tiling.groups={groups}", f"tiling.grid={grid}", TILED, RECOMPUTE[0]]
         profiled.append(make(batch, machine, layout, options.size))
-    speed = recorded_profile(profiled, 1).slowed(factor)
+    # In rounds, so that what disturbs this machine for a while does not decide about a grid.
+    speed = recorded_profile(profiled * options.rounds, 1).slowed(factor)
     estimated = spread(options.devices, RANKS)
     cluster = replace(estimated, devices=tuple(replace(d, speed=speed) for d in estimated.devices))
     measurements = Measurements(factor, cluster)
@@ -204,6 +207,7 @@ def describe(one: Found) -> str:
     groups = ",".join(map(str, plan.groups))
     again = [number for number, flag in enumerate(plan.recompute) if flag]
     text = f"{plan.replicas} x {plan.grid}, groups {groups}, {one.size / 1e6:.1f} MB a device"
+    text += f", filter-parallel layers {list(plan.filters)}" if plan.filters else ""
     return text + (f", recomputing groups {again}" if again else "")
 
 

@@ -13,6 +13,7 @@ from mpitile.errors import InputError
 from mpitile.geometry.tiling import Grid
 from mpitile.network.cfg import parse_network, read_network
 from mpitile.plan.by_rule import split_at_whole_inputs
+from mpitile.plan.clusters.cluster_file import read_cluster
 from mpitile.plan.filters import filter_spans
 from mpitile.plan.memory.bytes import Demand
 from mpitile.plan.plan import Plan
@@ -20,7 +21,7 @@ from mpitile.plan.search.borders import Grouping
 from mpitile.plan.search.choices import TILED, Group
 from mpitile.plan.search.explain import alternatives
 from mpitile.plan.search.planner import Planner
-from mpitile.plan.search.request import Request
+from mpitile.plan.search.request import Request, without_limits
 from mpitile.plan.search.shortage import shortage
 
 JOBS = Path(__file__).parents[2] / "jobs"
@@ -182,6 +183,18 @@ def test_nothing_is_predicted_to_be_slower_than_the_naive_groupings(network, dev
         starts = split_at_whole_inputs(network, starts)
         naive = Plan(chosen.grid, starts, chosen.replicas)
         assert best <= planner.predict(naive).step_seconds * (1 + 1e-9)
+
+
+def test_teams_are_compared_with_their_sums_beside_passes():
+    """One team's slices need no sums over others; where these are hidden, that gains little."""
+    where = without_limits(read_cluster(JOBS / "clusters" / "pi3-100mbit.toml"))
+    network = read_network(JOBS / "cfg" / "yolov2.cfg")
+
+    def step_seconds(replicas):
+        planner = Planner(Request(network, where, where.ranks, Demand(8), replicas=replicas))
+        return planner.predict(planner.best().plan).step_seconds
+
+    assert step_seconds("auto") <= 1.001 * min(map(step_seconds, (1, 2, 4)))
 
 
 @settings(max_examples=40, deadline=None)

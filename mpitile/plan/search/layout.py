@@ -77,8 +77,15 @@ class Layout:
 
     def best_exposing(self, exposed: float) -> Planned | None:
         """The same where this part of the sums of gradients takes time."""
-        choices = self._wanted(self._times, exposed=exposed)
-        return self._fitting(self.planned(self._fastest(choices)), choices, inf)
+        first = self.planned(self.fastest_exposing(exposed))
+        return self._fitting(first, self._exposing(exposed), inf)
+
+    def fastest_exposing(self, exposed: float) -> Grouping:
+        """The grouping of the fewest seconds there, whether it fits or not."""
+        return self._fastest(self._exposing(exposed))
+
+    def _exposing(self, exposed: float) -> Choices:
+        return self._wanted(self._times, exposed=exposed)
 
     def _fastest(self, choices: Choices) -> Grouping:
         """The grouping of the fewest seconds, whether it fits or not."""

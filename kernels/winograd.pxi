@@ -102,22 +102,21 @@ cdef inline Steps panels(const Winograd* g, Py_ssize_t place, Py_ssize_t panel,
 
 cdef Py_ssize_t deal_tiles(Winograd* g, Py_ssize_t cells, const Field* y,
                            Py_ssize_t block) noexcept nogil:
-    """Cut into tiles, and deal them out to blocks; returns how many each has.
-
-    Only where one block has them all may the tiles of a place's product differ by place.
-    """
-    g.tiling = tiling(cells, y, False)
+    """Cut into tiles, and deal them out to blocks; returns how many each has."""
+    g.tiling = tiling(cells, y, cells == 4)
     g.tiles = g.tiling.spans.tiles
-    block = dealt(g.tiles, block)
-    if cells == 4 and block == g.tiles:
-        g.tiling = tiling(cells, y, True)
-    return block
+    return dealt(g.tiles, block)
 
 
 cdef void derive_for(Winograd* g, Prologue* before, const Field* dy, Py_ssize_t last,
                      Py_ssize_t reach) noexcept nogil:
+    """What the tiles up to the last one of a block are computed from."""
     cdef Spot at = spot(&g.tiling, last)
-    derive_until(before, dy, at.image, max(0, min(dy.rows, at.row + reach)))
+    if g.tiling.rest_rows or g.tiling.rest_columns:
+        # Those at an edge are together, wherever they lie.
+        derive_until(before, dy, dy.images, 0)
+    else:
+        derive_until(before, dy, at.image, max(0, min(dy.rows, at.row + reach)))
 
 
 cdef void winograd_forward(
@@ -129,7 +128,7 @@ cdef void winograd_forward(
         count = min(g.block, g.tiles - first)
         derive_for(g, before, x, first + count - 1, g.first_row + g.side)
         transform_x(g, MAP_INPUT, x, first, count)
-        multiply(g, alike(g.side, count), g.filters, g.y, False)
+        multiply(g, block_spans(&g.tiling.spans, first, count), g.filters, g.y, False)
         transform_output(g, y, first, count, after)
     if before != NULL:
         derive_until(before, x, x.images, 0)
@@ -167,24 +166,26 @@ cdef void winograd_backward_weights(
         derive_for(g, before, dy, first + count - 1, g.cells)
         transform_x(g, MAP_INPUT, x, first, count)
         transform_delta(g, dy, first, count)
-        multiply_adjoint(g, count, g.filters, g.y, first > 0)
+        multiply_adjoint(g, block_spans(&g.tiling.spans, first, count), g.filters, g.y, first > 0)
 
 
 cdef void multiply_adjoint(
-    const Winograd* g, Py_ssize_t tiles, Py_ssize_t filters, const float* delta, bint add
+    const Winograd* g, Spans spans, Py_ssize_t filters, const float* delta, bint add
 ) noexcept nogil:
     """Place by place, the transform of x, transposed, and panels of the delta's."""
     cdef Py_ssize_t place, column, width = up(filters, simd.panel)
+    cdef Span at
     cdef Segment segment
     cdef Epilogue sum
     sum.biases = NULL
     sum.slope = 1
     sum.add = add
-    segment.length = tiles
     for place in range(g.places):
-        segment.a = g.x + place * g.x_place
+        at = span(&spans, place // g.side, place % g.side)
+        segment.length = at.count
+        segment.a = g.x + place * g.x_place + at.first * g.x_row
         for column from 0 <= column < filters by simd.panel:
-            segment.b = delta + place * g.y_place + column * tiles
+            segment.b = delta + place * g.y_place + column * spans.tiles + at.first * simd.panel
             simd.columns_product(g.channels, simd.panel, &segment, 1, g.x_row, simd.panel,
                                  g.w + place * g.w_place + column, width, &sum, NULL)
 

@@ -117,7 +117,7 @@ cdef void few_backward_weights(
         else:
             for f from 0 <= f < g.filters by PIECE_FILTERS:
                 count = min(PIECE_FILTERS, g.filters - f)
-                multiply_adjoint(g, g.tiles, count, g.y + f * g.tiles, False)
+                multiply_adjoint(g, g.tiling.spans, count, g.y + f * g.tiles, False)
                 transform_gradient(g, count, dweights + c * g.filters + f, column, g.filters,
                                    accumulate)
         x.cells += depth

@@ -81,9 +81,17 @@ cdef void paste(const Field* y, const Spot* at, const float* patch, Py_ssize_t c
                    patch + (i * at.width + j) * depth, channels * sizeof(float))
 
 
-cdef Spans alike(Py_ssize_t side, Py_ssize_t tiles) noexcept nogil:
-    """So many whole tiles."""
-    return Spans(side, side, 0, tiles, 0, tiles)
+cdef inline Py_ssize_t overlap(Py_ssize_t first, Py_ssize_t count, Py_ssize_t start,
+                               Py_ssize_t length) noexcept nogil:
+    """How many of a stretch are in another."""
+    return max(0, min(first + count, start + length) - max(first, start))
+
+
+cdef Spans block_spans(const Spans* s, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
+    """So many of the tiles, from this one on."""
+    return Spans(s.rows, s.columns, overlap(first, count, 0, s.bottom),
+                 overlap(first, count, s.bottom, s.whole),
+                 overlap(first, count, s.bottom + s.whole, s.right), count)
 
 
 cdef Py_ssize_t dealt(Py_ssize_t tiles, Py_ssize_t block) noexcept nogil:

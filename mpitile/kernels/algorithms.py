@@ -6,8 +6,8 @@
     SIMD products of the windows in place. Float32; backward-input at stride 1.
 "winograd2", "winograd4"
     Winograd's algorithm with output tiles of 2x2 or 4x4 cells, for 3x3 kernels at stride 1
-    in float32: 2.25 and 4 times fewer multiplications. Where one block of 4x4 cells has all
-    tiles, those at the box's bottom and right are computed as the cells that are left there.
+    in float32: 2.25 and 4 times fewer multiplications. Tiles of 4x4 cells at the box's bottom
+    and right are computed as the cells that are left there.
     Largest errors against float64, relative to the tensor's largest entry: about 1e-6 and 2e-5.
 
 "depthwise"

@@ -90,22 +90,22 @@ def _winograd(shape: Shape) -> str:
     transforms = 1 + TRANSFORM_TILE * (1 / shape.channels + 1 / shape.filters)
     for name, cells in (("winograd2", 2), ("winograd4", 4)):
         tiles = shape.images * -(-shape.rows // cells) * -(-shape.columns // cells)
-        places = (cells + 2) ** 2
+        products = shape.images * _line(shape.rows, cells) * _line(shape.columns, cells)
         if cells == 4 and tiles <= NEAR_TILES:
-            products = shape.images * _line(shape.rows) * _line(shape.columns)
             wide = shape.operation == "backward_weights" and shape.weights > WIDE_GRADIENT
             costs[name] = products * transforms + NEAR["forward" if wide else shape.operation]
             continue
-        costs[name] = places * (tiles * transforms + WRITE_PLACE) + READ_WEIGHTS
+        costs[name] = products * transforms + (cells + 2) ** 2 * WRITE_PLACE + READ_WEIGHTS
         if shape.operation == "backward_weights":
             costs[name] += WRITE_GRADIENT
     return min(costs, key=costs.__getitem__)
 
 
-def _line(cells: int) -> int:
-    """Places of a line of tiles of 4 cells, the last of which has what is left."""
-    whole, rest = divmod(cells, 4)
-    return 6 * whole + (rest + 2 if rest else 0)
+def _line(length: int, cells: int) -> int:
+    """Places of a line of tiles; where these have 4 cells, the last has only what is left."""
+    whole, rest = divmod(length, cells)
+    last = rest if cells == 4 else cells
+    return (cells + 2) * whole + (last + 2 if rest else 0)
 
 
 def choose(

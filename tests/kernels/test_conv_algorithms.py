@@ -312,11 +312,23 @@ def test_same_choice_gives_the_same_bits(tools, algorithm):
     assert run() == run()
 
 
-def test_filters_beyond_one_chunk(tools, monkeypatch):
-    monkeypatch.setattr(algorithms, "CHUNK_LIMIT", 36 * 40 * 33)
-    draw = tools.draw(6, "float32")
-    x, weights, dy = draw.array(1, 9, 10, 40), draw.array(3, 3, 40, 75), draw.array(1, 9, 10, 75)
-    elements = tools.elements("winograd4", whole_tile(x), weights, whole(9, 10), 1, 1)
+@pytest.fixture
+def chunk(request, monkeypatch):
+    """How many filters a chunk has where there are 40 channels."""
+    monkeypatch.setattr(algorithms, "CHUNK_LIMIT", 36 * 40 * request.param)
+    algorithms.workspace_elements.cache_clear()
+    yield
+    algorithms.workspace_elements.cache_clear()
+
+
+@pytest.mark.parametrize("chunk", [33, 256], indirect=True)
+@pytest.mark.usefixtures("chunk")
+@pytest.mark.parametrize("images, rows, columns", [(1, 9, 10), (3, 29, 35), (3, 30, 32)])
+def test_chunks_and_blocks_with_all_that_goes_before_and_after(tools, images, rows, columns):
+    draw, box = tools.draw(6, "float32"), whole(rows, columns)
+    x, weights = draw.array(images, rows, columns, 40), draw.array(3, 3, 40, 75)
+    dy = draw.array(images, rows, columns, 75)
+    elements = tools.elements("winograd4", whole_tile(x), weights, box, 1, 1)
     rest = (1, 1, np.empty(elements, np.float32))
     results = []
     for name in ("winograd4", "im2row"):
@@ -326,7 +338,7 @@ def test_filters_beyond_one_chunk(tools, monkeypatch):
             whole_tile(x),
             weights,
             whole_tile(y),
-            whole(9, 10),
+            box,
             *rest,
             biases=weights[0, 0, 0],
             activation="leaky",
@@ -335,7 +347,7 @@ def test_filters_beyond_one_chunk(tools, monkeypatch):
         conv.backward_weights(
             whole_tile(x),
             delta,
-            whole(9, 10),
+            box,
             dweights,
             *rest,
             output=whole_tile(dy),
@@ -343,7 +355,7 @@ def test_filters_beyond_one_chunk(tools, monkeypatch):
             bias_gradient=sums,
             algorithm=name,
         )
-        conv.backward_input(delta, whole(9, 10), weights, whole_tile(dx), *rest, algorithm=name)
+        conv.backward_input(delta, box, weights, whole_tile(dx), *rest, algorithm=name)
         results.append((y, dx, dweights, delta.array, sums))
     for result, expected in zip(*results, strict=True):
         tools.close(result, expected, "float32")

@@ -130,6 +130,17 @@ def test_tiles_at_the_edges_have_what_is_left(tools, simd, rows):
         check(tools, "winograd4", x, weights, 1, 1)
 
 
+@pytest.mark.parametrize("simd", SETS)
+@pytest.mark.parametrize("rows", range(28, 32))
+def test_what_is_left_in_several_blocks(tools, simd, rows):
+    """Blocks of at most 56 tiles end among whole tiles, or among those at an edge."""
+    _fast.select(simd)
+    draw = tools.draw(rows, "float32")
+    for columns, images in product(range(36, 40), (2, 5)):
+        x, weights = draw.array(images, rows, columns, 20), draw.array(3, 3, 20, 35)
+        check(tools, "winograd4", x, weights, 1, 1)
+
+
 @pytest.mark.parametrize("cells", [1, 2, 3])
 def test_maps_of_what_is_left_are_exact(cells):
     """y_k = sum of g_j x_(k+j), from the first points of F(4, 3)."""

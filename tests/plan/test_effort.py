@@ -44,14 +44,19 @@ def test_cells_where_winograd_does_not_compute(layer, operation):
 
 
 @pytest.mark.parametrize("rows, columns, images", [(29, 37, 1), (18, 25, 4), (13, 50, 8)])
-def test_boxes_that_the_same_squares_cover_take_the_same(rows, columns, images):
-    covered = [-(-side // 4) * 4 for side in (rows, columns)]
-    for box in ((rows, columns), covered):
-        shape = Shape("forward", 3, 3, 32, 64, 1, images, *box)
-        assert default(shape) == "winograd4"
-    first = effort(LAYERS[1], "forward", images, rows, columns)
-    assert first == effort(LAYERS[1], "forward", images, *covered)
-    assert first < effort(LAYERS[1], "forward", images, covered[0] + 1, covered[1])
+def test_the_last_squares_count_as_what_is_left_of_the_box(rows, columns, images):
+    """Of so many cells and two more, in each direction; of the input's gradient a larger box."""
+    shape = Shape("forward", 3, 3, 32, 64, 1, images, rows, columns)
+    assert default(shape) == "winograd4"
+
+    def line(cells):
+        return sum(min(4, cells - first) + 2 for first in range(0, cells, 4))
+
+    fixed = 36 * 10 + 400
+    for operation, reach in (("forward", 0), ("backward_weights", 0), ("backward_input", 2)):
+        products = images * line(rows + reach) * line(columns + reach)
+        found = effort(LAYERS[1], operation, images, rows, columns)
+        assert found == pytest.approx(products * (1 + 28 * (1 / 32 + 1 / 64)) + fixed)
 
 
 def test_a_few_cells_are_multiplied_directly():

@@ -8,7 +8,7 @@ from mpitile.plan.costs.layer_class import WINOGRAD, layer_class
 # Winograd's algorithms compute squares of so many cells, from squares that are larger by the
 # kernel's size less one.
 _SQUARES, _KERNEL = (2, 4), 3
-# Those of so many cells do not reach beyond the box where they are few.
+# Those of so many cells do not reach beyond the box. Few they are up to so many.
 _CUT, _FEW = 4, 56
 # In multiplications for one channel and one filter: what transforms cost at each place of a
 # square, for each channel of it; reading the weights; and writing a place of their transform;
@@ -58,15 +58,15 @@ def effort(
         if cells == _CUT and images * -(-rows // cells) * -(-columns // cells) <= _FEW:
             wide = operation == "backward_weights" and _KERNEL**2 * channels * filters > _WIDE
             near = _NEAR["forward" if wide else operation]
-            ways.append(images * _line(rows) * _line(columns) * transforms + near)
+            ways.append(images * _line(rows, cells) * _line(columns, cells) * transforms + near)
             continue
-        squares = images * -(-(rows + reach) // cells) * -(-(columns + reach) // cells)
-        places = (cells + _KERNEL - 1) ** 2
-        ways.append(places * (squares * transforms + _PLACE) + _WEIGHTS)
+        products = images * _line(rows + reach, cells) * _line(columns + reach, cells)
+        ways.append(products * transforms + (cells + _KERNEL - 1) ** 2 * _PLACE + _WEIGHTS)
     return min(ways)
 
 
-def _line(cells: int) -> int:
-    """Places of a line of squares, the last of which has what is left of the box."""
-    whole, rest = divmod(cells, _CUT)
-    return (_CUT + _KERNEL - 1) * whole + (rest + _KERNEL - 1 if rest else 0)
+def _line(length: int, cells: int) -> int:
+    """Places of a line of squares, the last of which may have what is left of the box."""
+    whole, rest = divmod(length, cells)
+    last = rest if cells == _CUT else cells
+    return (cells + _KERNEL - 1) * whole + (last + _KERNEL - 1 if rest else 0)

@@ -8,6 +8,7 @@ the last layer's output alone in a chain, a few more where routes and shortcuts 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from copy import copy
 from functools import cached_property
 from math import inf
 from typing import NamedTuple
@@ -59,7 +60,6 @@ class Choices:
     Parameters
     ----------
     allowed : whether a group may be chosen.
-    exposed : the part of the sums of gradients that counts, where others go on beside them.
 
     Attributes
     ----------
@@ -73,10 +73,9 @@ class Choices:
         times: GroupTimes | EveryGroup,
         divided: FilterTimes,
         allowed: Callable[[Group], bool],
-        exposed: float = 1.0,
     ) -> None:
         self._times, self._divided = times, divided
-        self._exposed = exposed
+        self._exposed = 1.0
         self._inputs = [layer.inputs for layer in network.layers]
         self.layers = len(network.layers)
         self._last_reader = [-1] * len(network.shapes)
@@ -89,18 +88,27 @@ class Choices:
                 group = Group(first, stop, filters)
                 if allowed(group):
                     self.by_start[first].append(group)
+        # By the tensors divided by channels that a group fetches, with all of its sums.
         self._known: dict[tuple[Group, Forms], GroupSeconds] = {}
+        self._exposing: dict[tuple[Group, Forms], GroupSeconds] = {}
+
+    def exposing(self, exposed: float) -> Choices:
+        """The same where this part of the sums of gradients counts: the rest is hidden."""
+        found = copy(self)
+        vars(found).pop("left", None)
+        found._exposed, found._exposing = exposed, {}
+        return found
 
     def seconds(self, group: Group, forms: Forms) -> GroupSeconds:
         """Of a group, where these of the tensors before it are divided by channels."""
         sliced = self.read(group, forms)
-        if not group.filters and not sliced and self._exposed == 1:
-            return self._times.groups[group[:2]]
+        if self._exposed == 1:
+            return self._every_sum(group, sliced)
         key = (group, sliced)
-        if key not in self._known:
-            found = self._reading(group, sliced)
-            self._known[key] = found._replace(sums=self._exposed * found.sums)
-        return self._known[key]
+        if key not in self._exposing:
+            found = self._every_sum(group, sliced)
+            self._exposing[key] = found._replace(sums=self._exposed * found.sums)
+        return self._exposing[key]
 
     def read(self, group: Group, forms: Forms) -> Forms:
         """Those of the tensors divided by channels that a group fetches."""
@@ -159,11 +167,17 @@ class Choices:
                         reached[group.stop][after] = total
         return reached
 
+    def _every_sum(self, group: Group, sliced: Forms) -> GroupSeconds:
+        if not group.filters and not sliced:
+            return self._times.groups[group[:2]]
+        key = (group, sliced)
+        if key not in self._known:
+            self._known[key] = self._reading(group, sliced)
+        return self._known[key]
+
     def _reading(self, group: Group, sliced: Forms) -> GroupSeconds:
         if group.filters:
             return self._divided.reading(group.first, group.stop, bool(sliced))
-        if not sliced:
-            return self._times.groups[group[:2]]
         slices: Mapping[int, tuple[int, ...]] = self._divided.slices
         return self._times.reading(
             group.first, group.stop, {tensor: slices[tensor] for tensor in sliced}

@@ -64,6 +64,8 @@ class Layout:
         )
         self.choices = self._wanted(self._times)
         self._settled = settled
+        # By the part of the sums of gradients that takes time.
+        self._exposing: dict[float, Choices] = {}
         # By device.
         self._memories: dict[int, GroupBytes] = {}
         self.fastest = self._fastest(self.choices)
@@ -78,14 +80,13 @@ class Layout:
     def best_exposing(self, exposed: float) -> Planned | None:
         """The same where this part of the sums of gradients takes time."""
         first = self.planned(self.fastest_exposing(exposed))
-        return self._fitting(first, self._exposing(exposed), inf)
+        return self._fitting(first, self._exposing[exposed], inf)
 
     def fastest_exposing(self, exposed: float) -> Grouping:
         """The grouping of the fewest seconds there, whether it fits or not."""
-        return self._fastest(self._exposing(exposed))
-
-    def _exposing(self, exposed: float) -> Choices:
-        return self._wanted(self._times, exposed=exposed)
+        if exposed not in self._exposing:
+            self._exposing[exposed] = self.choices.exposing(exposed)
+        return self._fastest(self._exposing[exposed])
 
     def _fastest(self, choices: Choices) -> Grouping:
         """The grouping of the fewest seconds, whether it fits or not."""
@@ -229,9 +230,7 @@ class Layout:
     def _all_times(self) -> GroupTimes:
         return self._times.with_every()
 
-    def _wanted(
-        self, times: GroupTimes | EveryGroup, kind: type[Choices] = Choices, exposed: float = 1.0
-    ) -> Choices:
+    def _wanted(self, times: GroupTimes | EveryGroup, kind: type[Choices] = Choices) -> Choices:
         planner = self._planner
         tiles = self.base.grid.tiles
         return kind(
@@ -239,7 +238,6 @@ class Layout:
             times,
             self._divided,
             lambda group: planner.allowed(group, tiles),
-            exposed,
         )
 
     @property

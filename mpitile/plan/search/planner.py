@@ -111,33 +111,28 @@ class Planner:
         near = self._near()
         if not near:
             return None
-        chosen = min((planned for _, planned in near), key=self._step_seconds)
+        own, chosen = min(near, key=lambda one: self._step_seconds(one[1]))
         devices = first_devices(self.request.cluster, self.request.ranks)
         if self.request.overlap and goes_beside(len(devices)):
-            # Sums that are hidden beside the passes leave other plans ahead.
             fastest, _ = min(near, key=lambda one: one[1].pass_seconds)
-            for exposed in _EXPOSED:
-                chosen = self._faster_exposing(exposed, fastest, chosen)
-        for layout, _ in near:
+            for layout, planned in self._exposing(fastest):
+                if self._step_seconds(planned) < self._step_seconds(chosen):
+                    own, chosen = layout, planned
+        for layout in dict.fromkeys((*(layout for layout, _ in near), own)):
             chosen = layout.faster_by_rule(chosen)
         return chosen
 
-    def _faster_exposing(self, exposed: float, fastest: Layout, chosen: Planned) -> Planned:
-        """What is ahead of `chosen` where only a part of the sums of gradients takes time.
+    def _exposing(self, fastest: Layout) -> Iterator[tuple[Layout, Planned]]:
+        """What fits and is ahead where sums of gradients are hidden, in part, beside the passes.
 
-        Of `fastest` the best that fits; of other layouts those that do not need to be made to.
+        Of the layout that is fastest where all sums take time, and of the one that is there.
         """
-        every = [(layout, layout.fastest_exposing(exposed)) for layout in self._distinct]
-        limit = _NEAR * min(first.seconds for _, first in every)
-        for layout, first in every:
-            if layout is fastest:
+        for exposed in _EXPOSED:
+            ahead = min(self._distinct, key=lambda one: one.fastest_exposing(exposed).seconds)
+            for layout in dict.fromkeys((fastest, ahead)):
                 planned = layout.best_exposing(exposed)
-            else:
-                planned = layout.planned(first) if first.seconds < limit else None
-            # Measuring takes a while.
-            if planned and self._step_seconds(planned) < self._step_seconds(chosen):
-                chosen = planned if planned.fits else chosen
-        return chosen
+                if planned:
+                    yield layout, planned
 
     def _step_seconds(self, planned: Planned) -> float:
         return self.predict(planned.plan).step_seconds
@@ -172,21 +167,6 @@ class Planner:
                 found.append((layout, planned))
                 limit = min(limit, _NEAR * planned.pass_seconds)
         return [(layout, planned) for layout, planned in found if planned.pass_seconds < limit]
-
-    def _exposing(self, exposed: float, fastest: Layout) -> Iterator[Planned]:
-        """Plans that are ahead where the rest of the sums of gradients is hidden beside passes.
-
-        Of `fastest` the best that fits; of other layouts those that do not need to be made to.
-        """
-        every = [(layout, layout.fastest_exposing(exposed)) for layout in self._distinct]
-        limit = _NEAR * min(first.seconds for _, first in every)
-        for layout, first in every:
-            if layout is fastest:
-                planned = layout.best_exposing(exposed)
-            else:
-                planned = layout.planned(first) if first.seconds < limit else None
-            if planned and planned.fits:
-                yield planned
 
     def predict(self, plan: Plan) -> Prediction:
         """The seconds of a step, rank by rank."""

@@ -1,6 +1,6 @@
 """The planner's choice against the best of a measured search: y16 on 4 ranks, three memory caps.
 
-    python tests/bench/search.py [--devices 4] [--size 608] [--batch 2] [--rounds 3] [--turns 5]
+    python tests/bench/search.py [--devices 4] [--size 608] [--batch 2] [--rounds 3] [--turns 11]
                                  [--json FILE]
 
 Candidates are all grids and numbers of teams, with every choice of group borders among the
@@ -161,7 +161,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=608, help="of the square images (608)")
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3, help="of which the fastest counts (3)")
-    parser.add_argument("--turns", type=int, default=5, help="of the best and the planned ones (5)")
+    parser.add_argument("--turns", type=int, default=11, help="of the best and the planned (11)")
     parser.add_argument("--sgemm", type=float, default=5.4, help="GFLOP/s of a Pi 3's core (5.4)")
     parser.add_argument("--json", help="write everything measured to this file")
     options = parser.parse_args()

@@ -8,11 +8,12 @@ from test_simulate import INFINITE, close, cluster, swap, work
 
 from mpitile.errors import InputError
 from mpitile.geometry.tiling import Grid
-from mpitile.network.cfg import parse_network
+from mpitile.network.cfg import parse_network, read_network
 from mpitile.plan.clusters.cluster import Link
 from mpitile.plan.clusters.cluster_file import read_cluster
 from mpitile.plan.costs.cost import Cost
 from mpitile.plan.costs.predict import predict
+from mpitile.plan.memory.bytes import Demand
 from mpitile.plan.partition import Partition
 from mpitile.plan.plan import Plan
 from mpitile.plan.recording import (
@@ -29,7 +30,8 @@ from mpitile.plan.recording import (
     Recording,
     behind,
 )
-from mpitile.plan.search.request import first_ranks
+from mpitile.plan.search.planner import Planner
+from mpitile.plan.search.request import Request, first_ranks, without_limits
 from mpitile.plan.simulation.intervals import FLIGHT
 from mpitile.plan.simulation.program_check import check_programs
 from mpitile.plan.simulation.programs import StepSize, step_programs
@@ -38,7 +40,8 @@ from mpitile.plan.simulation.simulate import simulate
 from mpitile.plan.sums.slices import IN_FLIGHT
 
 LINK = Link(0.0, 100.0)
-PI3 = Path(__file__).parents[2] / "jobs" / "clusters" / "pi3-100mbit.toml"
+JOBS = Path(__file__).parents[2] / "jobs"
+PI3, YOLO = JOBS / "clusters" / "pi3-100mbit.toml", JOBS / "cfg" / "yolov2.cfg"
 NET = "[net]\nheight=64\nwidth=64\nchannels=3\n" + "".join(
     f"[convolutional]\nbatch_normalize=1\nfilters={filters}\nsize=3\npad=1\nactivation=leaky\n"
     for filters in (8, 16, 64, 128)
@@ -186,6 +189,18 @@ def test_both_kinds_of_prediction_agree(problem, passes):
         assert seconds[1] < seconds[0]
     exposed = [max(rank.reduce for rank in found[overlap][0].ranks) for overlap in (False, True)]
     assert exposed[1] < exposed[0]
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_batch_norm_s_sums_take_turns_with_buckets(replicas):
+    """Of forty small sums a pass, most of them beside gradients and new values."""
+    where, network = without_limits(read_cluster(PI3)), read_network(YOLO)
+    demand = Demand(8)
+    planner = Planner(Request(network, where, where.ranks, demand, replicas=replicas))
+    plan = planner.best().plan
+    programs = step_programs(Partition(network, plan), planner.cost, StepSize(demand.images))
+    simulated = simulate(programs, where, keep=False).seconds
+    assert planner.predict(plan).step_seconds == pytest.approx(simulated, rel=0.05)
 
 
 def test_inside_one_device_a_step_is_the_same():

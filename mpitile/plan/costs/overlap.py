@@ -32,12 +32,22 @@ class _Links:
         self._early = _early_slices(partition, cost.itemsize)
         self._peers = PeerSums(cost, partition.plan)
         self._free = 0.0
+        # Seconds of one bucket: the latest, or on average.
+        self._one = 0.0
 
     def halo(self, start: float, seconds: float) -> float:
         """Seconds of messages that set out now, which would alone take so many."""
         common = min(max(0.0, self._free - start), seconds)
         self._free += common
         return seconds + common
+
+    def small(self, start: float) -> float:
+        """Seconds by which a small sum that begins now takes longer.
+
+        Its messages take turns with those of the bucket on its way: about as long as that takes,
+        as simulated steps of networks with batch norm have it.
+        """
+        return min(max(0.0, self._free - start), self._one)
 
     def _way(self, size: int) -> float:
         """Seconds that a bucket's sum, or handing its values out again, keeps links busy.
@@ -79,6 +89,7 @@ class BesideBackward(_Links):
                 # There alone, or there and back.
                 way *= 1 + early
                 self._free = max(self._free, *clock) + way
+                self._one = way
 
     def left(self, clock: Sequence[float]) -> float:
         """Seconds from the last rank's end of backward until all sums are there."""
@@ -91,12 +102,13 @@ class BesideForward(_Links):
     def __init__(self, partition: Partition, cost: Cost) -> None:
         super().__init__(partition, cost)
         self._awaiting = Awaiting(self._buckets)
-        ways = map(self._way, value_bytes(self._buckets, cost.itemsize))
+        ways = [self._way(size) for size in value_bytes(self._buckets, cost.itemsize)]
         # When each bucket is there if no halo comes between, and when all slices are.
         self._there = list(accumulate(ways))
         self._slices = set(partition.plan.filters) - self._early
-        self._all = sum(map(self._peers_way, self._slices), sum(self._there[-1:]))
-        self._free = self._all
+        ways += [way for way in map(self._peers_way, self._slices) if way]
+        self._all = self._free = sum(ways)
+        self._one = self._all / max(len(ways), 1)
 
     def before(self, task: Task) -> float:
         """When the values of a task that comes next are there."""

@@ -245,10 +245,15 @@ class _Step:
         spans = self._partition.spans.get(task.first.index)
         if not spans:
             size = vectors * STATISTIC_BYTES * task.layer.output_shape.channels
-            self._meet(self._everyone, self._small_sums.seconds(size))
+            self._meet(self._everyone, self._small_sums.seconds(size) + self._behind())
         elif self._plan.replicas > 1:
             size = vectors * STATISTIC_BYTES * max(stop - start for start, stop in spans)
-            self._meet(self._peers, self._cost.reduction(size, self._plan.replicas))
+            seconds = self._cost.reduction(size, self._plan.replicas)
+            self._meet(self._peers, seconds + self._behind())
+
+    def _behind(self) -> float:
+        """What a small sum waits for on links that are busy beside the pass."""
+        return self._beside.small(max(self._clock)) if self._beside else 0.0
 
     def _meet(self, teams: Iterable[Sequence[int]], seconds: float) -> None:
         """The ranks of each team wait for each other, and go on so much later."""

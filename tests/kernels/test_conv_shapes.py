@@ -100,7 +100,7 @@ def test_wide_rows_do_not_depend_on_the_tile(tools, simd):
 def test_rows_of_weights_that_collide(tools, simd, algorithm, size):
     _fast.select(simd)
     draw = tools.draw(4, "float32")
-    x, weights = draw.array(1, size, size, 131), draw.array(3, 3, 131, 1024)
+    x, weights = draw.array(1, size, size, 131), draw.array(3, 3, 131, 512)
     check(tools, algorithm, x, weights, 1, 1)
 
 

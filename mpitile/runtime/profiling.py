@@ -7,6 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -50,12 +51,27 @@ class TileTimes:
         shared out among them.
     exchange : packing and unpacking.
     wall, cpu : seconds of all passes, to tell how much of a core this rank had.
+    pace : the mean of those around the passes; all other CPU seconds are as if it had stayed so.
     """
 
     points: dict[tuple[str, str], list[Point]]
     exchange: Packing
     wall: float
     cpu: float
+    pace: float = 1.0
+
+    def at(self, pace: float) -> TileTimes:
+        """The same as if the core had had another pace."""
+        factor = pace / self.pace
+        return replace(
+            self,
+            points={
+                key: [replace(point, seconds=point.seconds * factor) for point in points]
+                for key, points in self.points.items()
+            },
+            exchange=replace(self.exchange, seconds=self.exchange.seconds * factor),
+            pace=pace,
+        )
 
 
 class _Timed:
@@ -79,6 +95,11 @@ class _Timed:
         start = time.thread_time()
         call(step)
         self.seconds[operation].append(time.thread_time() - start)
+
+    def scale(self, factors: Sequence[float]) -> None:
+        """Multiply each pass's seconds by its factor."""
+        for operation, seconds in self.seconds.items():
+            self.seconds[operation] = _products(seconds, factors)
 
 
 class _TimedExchange:
@@ -131,7 +152,7 @@ def time_tile(
     images: int,
     repeats: int,
     choices: Choices | None = None,
-    meet: Callable[[], None] = lambda: None,
+    pace: Callable[[], float] = lambda: 1.0,
 ) -> TileTimes:
     """Run a tile in the middle of a grid forward and backward.
 
@@ -139,7 +160,8 @@ def time_tile(
     ----------
     parameters : of the network.
     repeats : passes to take medians of; another one is run before.
-    meet : called before each pass, so that all ranks of a device compute at once.
+    pace : called before each pass and behind the last, all ranks of a device at once: how slow
+        the core is just now, in any unit.
     """
     network = parameters.network
     topology = make_topology(MuteCommunicator(middle_tile(plan), plan.ranks), plan)
@@ -148,23 +170,33 @@ def time_tile(
     image = program.values[0].array
     image[...] = noise.random(image.shape, np.float32)
     step = _step(network, topology, images)
-    wall, cpu = [], []
+    wall, cpu, paces = [], [], [pace()]
     for _ in range(repeats + 1):
-        meet()
         wall.append(-time.perf_counter())
         cpu.append(-time.thread_time())
         program.forward(step)
         program.backward(step)
         wall[-1] += time.perf_counter()
         cpu[-1] += time.thread_time()
+        paces.append(pace())
+    around = [(before + behind) / 2 for before, behind in pairwise(paces)]
+    usual = statistics.mean(around)
+    factors = [usual / own for own in around]
+    for _, work in program.works:
+        work.scale(factors)
     times = TileTimes(
-        points=_points(program, images, _share_of_rest(program, cpu)),
+        points=_points(program, images, _share_of_rest(program, _products(cpu, factors))),
         exchange=_packing(program, repeats + 1),
         wall=sum(wall[1:]),
         cpu=sum(cpu[1:]),
+        pace=usual,
     )
     program.close()
     return times
+
+
+def _products(seconds: Sequence[float], factors: Sequence[float]) -> list[float]:
+    return [a * b for a, b in zip(seconds, factors, strict=True)]
 
 
 def _step(network: Network, topology: Topology, images: int) -> Step:

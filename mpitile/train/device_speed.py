@@ -25,6 +25,7 @@ from mpitile.plan.memory.state_bytes import parameter_elements
 from mpitile.plan.partition import Partition
 from mpitile.plan.plan import Plan
 from mpitile.plan.sums.slices import bucket_elements
+from mpitile.runtime.pace import Pace
 from mpitile.runtime.parameters import Parameters
 from mpitile.runtime.profiling import TileTimes, middle_tile, time_tile
 from mpitile.train.optimizer import make_optimizer
@@ -73,14 +74,18 @@ def measure_device(
     neighbours: int,
     seconds: float,
     tell: Callable[[str], None],
+    pace: Pace,
 ) -> Measured:
     """This rank's speed while all others measure theirs. Collective.
+
+    A core's speed may change meanwhile: layers' times are those at the mean of its paces.
 
     Parameters
     ----------
     networks : of which one at least is trained.
     neighbours : ranks on this device, itself included.
     seconds : about how long it may take.
+    pace : of this rank; the mean is of what it takes here.
 
     Raises
     ------
@@ -92,13 +97,15 @@ def measure_device(
         room = _MEMORY_SHARE * (device_memory() or inf) / neighbours
         parameters = Parameters(network, np.float32)
         parameters.draw(1)
-        found = _time_tiles(world, parameters, seconds / len(networks), room)
+        found = _time_tiles(world, parameters, seconds / len(networks), room, pace)
         if not found:
             raise InputError(
                 f"{network.name}: not even one of {_MOST_TILES} tiles of an image fits into "
                 f"the memory of a device with {neighbours} rank(s)"
             )
         times += found
+    usual = statistics.mean(pace.taken)
+    times = [time.at(usual) for time in times]
     # Its arrays may not stand beside another network's.
     del parameters
     parameters = Parameters(max(networks, key=trained_count), np.float32)
@@ -151,9 +158,15 @@ def merged(every: Iterable[Points]) -> Points:
 
 
 def _time_tiles(
-    world: Communicator, parameters: Parameters, seconds: float, room: float
+    world: Communicator, parameters: Parameters, seconds: float, room: float, pace: Pace
 ) -> list[TileTimes]:
     """Tiles of many sizes, as long as time and memory last. Collective."""
+
+    def take() -> float:
+        # All ranks of a device are to compute at once.
+        world.sum(np.zeros(1))
+        return pace.take()
+
     network, times = parameters.network, []
     start = time.perf_counter()
     cell_seconds = 0.0
@@ -164,7 +177,7 @@ def _time_tiles(
         if _any(world, late or _bytes(parameters, plan, images) > room):
             continue
         began = time.perf_counter()
-        times.append(time_tile(parameters, plan, images, _REPEATS, meet=lambda: _meet(world)))
+        times.append(time_tile(parameters, plan, images, _REPEATS, pace=take))
         cell_seconds = (time.perf_counter() - began) / (_REPEATS + 1) / cells
     return times
 
@@ -193,10 +206,6 @@ def _any(world: Communicator, flag: bool) -> bool:
     flags = np.array([float(flag)])
     world.maximum(flags)
     return bool(flags[0])
-
-
-def _meet(world: Communicator) -> None:
-    world.sum(np.zeros(1))
 
 
 def _packing(times: Sequence[TileTimes]) -> tuple[float, float]:

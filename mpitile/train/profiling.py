@@ -16,6 +16,7 @@ from mpitile.network.spec import Layer, Network
 from mpitile.plan.clusters.cluster import Cluster, Device, DeviceSpeed
 from mpitile.plan.costs.layer_class import WHOLE_ROWS, Work, layer_class, layer_work
 from mpitile.runtime.fitting import Sample, fit_rates
+from mpitile.runtime.pace import Pace
 from mpitile.train.device_speed import (
     Measured,
     device_memory,
@@ -67,6 +68,7 @@ def profile(
     networks: Sequence[Network],
     seconds: float,
     tell: Callable[[str], None],
+    pace: Pace | None = None,
 ) -> Cluster:
     """Measure with all ranks at once. Collective; the result is the same on all ranks.
 
@@ -75,6 +77,7 @@ def profile(
     networks : whose layers are measured.
     seconds : about how long that may take.
     tell : says what is going on.
+    pace : tells how fast this rank's core is meanwhile; a new one if None.
 
     Raises
     ------
@@ -88,7 +91,7 @@ def profile(
     tell(f"links of {len(hosts)} device(s)")
     inside, between, medium = measure_links(world, hosts)
     neighbours = next(len(ranks) for ranks in hosts if world.rank in ranks)
-    own = measure_device(world, networks, neighbours, seconds, tell)
+    own = measure_device(world, networks, neighbours, seconds, tell, pace or Pace())
     every = world.allgather((socket.gethostname(), tuning.machine(), device_memory(), own))
     found = [
         _Host(*every[ranks[0]][:3], tuple(every[rank][3] for rank in ranks)) for ranks in hosts

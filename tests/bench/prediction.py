@@ -1,11 +1,15 @@
 """Predicted against measured seconds of training steps that no profile has measured.
 
-python tests/bench/prediction.py [--steps 9] [--seconds 30] [--only y16]
+python tests/bench/prediction.py [--rounds 2] [--steps 9] [--seconds 30] [--only y16]
 
-Profiles this machine for one network after the other, with one rank and with two, runs steps at
-other input sizes, batches, grids and groups under mpirun right behind, and prints both times of
-each: of the whole step, and of the slowest rank's computing by CPU time. Memory is
-held against its prediction by tests/bench/memory.py, steps on several devices by
+For one network after the other, with one rank and with two, profiles this machine and runs steps
+at other input sizes, batches, grids and groups behind, in turns under one mpirun. Virtual machines
+that share a processor with others change their speed by half and more from one second to the next;
+so each step is held against the pace that its ranks have before and behind it, as the profile holds
+its passes (`mpitile.runtime.pace`), and counts as if it had been the profile's mean. Printed are
+the means over rounds of predicted and of median measured seconds: of the whole step, of the slowest
+rank's computing by CPU time, and last the error of steps at the pace that they happened to have.
+Memory is held against its prediction by tests/bench/memory.py, steps on several devices by
 tests/bench/live.py.
 """
 
@@ -15,9 +19,10 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import asdict, dataclass, replace
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -33,8 +38,9 @@ from mpitile.comm.topology import make_topology
 from mpitile.network.cfg import read_network
 from mpitile.plan.by_rule import default_groups
 from mpitile.plan.clusters.cluster import Cluster
-from mpitile.plan.clusters.cluster_file import read_cluster
+from mpitile.runtime.pace import Pace
 from mpitile.train.forecast import job_seconds
+from mpitile.train.profiling import profile
 from mpitile.train.recording import RandomFeeder
 from mpitile.train.settings import read_settings
 from mpitile.train.setup import Job, make_job
@@ -43,6 +49,7 @@ from mpitile.train.trainer import Trainer
 RUN = Path(__file__).parents[2] / "jobs" / "y16.toml"
 CFGS = Path(__file__).parents[2] / "jobs" / "cfg"
 NETWORKS = ("y16", "yolov2-tiny", "resnet18")
+KINDS = ("step", "computing", "step at any pace")
 TARGET = 0.08
 
 
@@ -122,75 +129,85 @@ RUNS = (
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=2, help="of a profile and all runs (2)")
     parser.add_argument("--steps", type=int, default=9, help="of each run, after one more (9)")
     parser.add_argument("--seconds", type=float, default=30, help="of each profile's layers (30)")
     parser.add_argument("--json", help="write what was found to this file")
     parser.add_argument("--only", choices=NETWORKS, help="runs of one network")
-    parser.add_argument("--measure", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--ranks", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    runs = [run for run in RUNS if options.only in (None, run.network)]
-    if options.measure:
-        for run in runs:
-            if run.ranks == options.measure:
-                measure(run, options.steps)
-        return
-    compare(runs, options)
+    if options.ranks:
+        take_turns(runs_of(options.only, options.ranks), options)
+    else:
+        compare(options)
 
 
-def compare(runs, options):
-    """Profile, measure, predict, and print."""
+def runs_of(network, ranks):
+    return [run for run in RUNS if (run.network, run.ranks) == (network, ranks)]
+
+
+def compare(options):
+    """Start what measures, and print."""
     print(
         "network      size ranks reps grid    groups images        step measured   error"
-        "   computing measured   error"
+        "   computing measured   error   any pace   error"
     )
-    errors = {"step": [], "computing": []}
+    total = {kind: [] for kind in KINDS}
     rows = []
-    for ranks, name in sorted({(run.ranks, run.network) for run in runs}):
-        cluster = profile(ranks, name, options.seconds)
-        own = [run for run in runs if (run.ranks, run.network) == (ranks, name)]
-        arguments = ["--measure", str(ranks), "--steps", str(options.steps), "--only", name]
-        lines = start(ranks, [__file__, *arguments]).splitlines()
-        for run, line in zip(own, lines, strict=True):
-            measured = dict(zip(errors, json.loads(line), strict=True))
-            alone = job_seconds(run.job(False, unshared(cluster)))
-            predicted = {
-                "step": job_seconds(run.job(True, cluster)).step_seconds,
-                "computing": max(rank.compute for rank in alone.ranks),
-            }
+    names = [options.only] if options.only else NETWORKS
+    for ranks, name in sorted({(run.ranks, run.network) for run in RUNS if run.network in names}):
+        own = ["--ranks", ranks, "--only", name, "--rounds", options.rounds]
+        own += ["--steps", options.steps, "--seconds", options.seconds]
+        rounds = json.loads(start(ranks, [__file__, *map(str, own)]))
+        for run, found in zip(runs_of(name, ranks), zip(*rounds, strict=True), strict=True):
+            rows.append({**asdict(run), "rounds": found})
             text = str(run)
-            rows.append({**asdict(run), "measured": measured, "predicted": predicted})
-            for kind, found in measured.items():
-                error = predicted[kind] / found - 1
-                errors[kind].append(abs(error))
-                text += f" {predicted[kind] * 1e3:8.1f} ms {found * 1e3:7.1f} {error:+7.1%}"
+            for kind, errors in total.items():
+                predicted, measured = map(
+                    statistics.mean, zip(*(times[kind] for times in found), strict=True)
+                )
+                errors.append(predicted / measured - 1)
+                if kind != KINDS[-1]:
+                    text += f" {predicted * 1e3:8.1f} ms"
+                text += f" {measured * 1e3:7.1f} {errors[-1]:+7.1%}"
             print(text, flush=True)
-    for kind, values in errors.items():
+    for kind, errors in total.items():
+        sizes = list(map(abs, errors))
         print(
-            f"{kind}: mean error {statistics.mean(values):.1%}, worst {max(values):.1%} "
-            f"of {len(values)} runs (goal: mean {TARGET:.0%})"
+            f"{kind}: mean error {statistics.mean(sizes):.1%}, worst {max(sizes):.1%} "
+            f"of {len(sizes)} runs (goal: mean {TARGET:.0%})"
         )
     if options.json:
         Path(options.json).write_text(json.dumps(rows, indent=1) + "\n")
 
 
-def profile(ranks, name, seconds):
-    """What `mpitile profile` finds with so many ranks."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "cluster.toml"
-        start(
-            ranks,
-            [
-                "-m",
-                "mpitile",
-                "profile",
-                str(CFGS / f"{name}.cfg"),
-                "--out",
-                str(path),
-                "--seconds",
-                str(seconds),
-            ],
-        )
-        return read_cluster(path)
+def take_turns(runs, options):
+    """Print by round and run, and by kind, what is predicted and what is measured. Collective.
+
+    Profiles are those of `mpitile profile`.
+    """
+    # Waits that sleep take no CPU time, and no other thread takes part in sums.
+    worlds = MpiCommunicator(MPI.COMM_WORLD), MpiCommunicator(MPI.COMM_WORLD, "sleep")
+    network = read_network(CFGS / f"{options.only}.cfg")
+    rounds = []
+    for _ in range(options.rounds):
+        pace = Pace()
+        cluster = profile(worlds[0], [network], options.seconds, lambda text: None, pace)
+        usual = statistics.mean(pace.taken)
+        rounds.append([])
+        for run in runs:
+            measured = measure(worlds, run, options.steps, partial(slowness, pace, usual))
+            predicted = predict(run, cluster)
+            rounds[-1].append({kind: (predicted[kind], measured[kind]) for kind in KINDS})
+    if worlds[0].rank == 0:
+        print(json.dumps(rounds))
+
+
+def predict(run, cluster):
+    """Seconds of a step, and of the slowest rank's computing with a core of its own."""
+    alone = max(rank.compute for rank in job_seconds(run.job(False, unshared(cluster))).ranks)
+    step = job_seconds(run.job(True, cluster)).step_seconds
+    return dict(zip(KINDS, (step, alone, step), strict=True))
 
 
 def unshared(cluster: Cluster) -> Cluster:
@@ -216,34 +233,39 @@ def start(ranks, arguments):
     ).stdout
 
 
-def measure(run, steps):
-    """Print the slowest rank's median seconds of a step, and its CPU seconds without waiting."""
-    times = [
-        median_step(MpiCommunicator(MPI.COMM_WORLD), run.job(), steps, time.perf_counter),
-        # Waits that sleep take no CPU time, and no other thread takes part in sums.
-        median_step(
-            MpiCommunicator(MPI.COMM_WORLD, "sleep"), run.job(False), steps, time.thread_time
-        ),
-    ]
-    if MPI.COMM_WORLD.rank == 0:
-        print(json.dumps(times), flush=True)
+def slowness(pace, usual):
+    """By what factor the core is slower just now than it usually was."""
+    return pace.take() / usual
 
 
-def median_step(world, job, steps, clock):
-    """The slowest rank's, by this clock."""
+def measure(worlds, run, steps, slowness):
+    """The slowest rank's median seconds of a step, and its CPU seconds without waiting."""
+    spinning, asleep = worlds
+    usual, any_pace = median_step(spinning, run.job(), steps, time.perf_counter, slowness)
+    computing, _ = median_step(asleep, run.job(False), steps, time.thread_time, slowness)
+    return dict(zip(KINDS, (usual, computing, any_pace), strict=True))
+
+
+def median_step(world, job, steps, clock, slowness):
+    """The slowest rank's, by this clock: at the profile's pace, and at that of the moment."""
     topology = make_topology(world, job.plan)
     trainer = Trainer(job, topology)
     feeder = RandomFeeder(job, topology, trainer.program.values[0])
-    times = []
+
+    def slowest(value):
+        found = np.array([value])
+        world.maximum(found)
+        return float(found[0])
+
+    times, paces = [], [slowest(slowness())]
     for _ in range(steps + 1):
-        world.sum(np.zeros(1))
         begin = clock()
         trainer.step(feeder)
-        slowest = np.array([clock() - begin])
-        world.maximum(slowest)
-        times.append(float(slowest[0]))
+        times.append(slowest(clock() - begin))
+        paces.append(slowest(slowness()))
     trainer.close()
-    return statistics.median(times[1:])
+    own = (taken * 2 / sum(around) for taken, around in zip(times, pairwise(paces), strict=True))
+    return statistics.median(list(own)[1:]), statistics.median(times[1:])
 
 
 if __name__ == "__main__":

@@ -63,9 +63,9 @@ activation=linear
 def times(text, grid, groups, images=1):
     parameters = Parameters(parse_network(text, "net"), np.float32)
     parameters.draw(1)
-    met = []
-    found = time_tile(parameters, Plan(grid, groups), images, repeats=2, meet=lambda: met.append(1))
-    assert len(met) == 3
+    paces = [1.0] * 4
+    found = time_tile(parameters, Plan(grid, groups), images, repeats=2, pace=paces.pop)
+    assert not paces and found.pace == 1
     return found
 
 
@@ -96,6 +96,42 @@ def test_points_share_what_a_pass_takes_beside_its_layers():
     points = sum(point.seconds for every in found.points.values() for point in every)
     # Of two passes; nothing is exchanged, and three operations' worth is none.
     assert found.cpu / 4 < points < found.cpu
+
+
+def test_times_are_those_at_the_mean_pace(monkeypatch):
+    class Core:
+        """Every look at its clock takes it as long as the pace is, which changes all the time."""
+
+        def __init__(self, paces):
+            self.paces, self.seconds = paces, 0.0
+
+        def thread_time(self):
+            self.seconds += (self.paces[0] + self.paces[1]) / 2 if len(self.paces) > 1 else 0.0
+            return self.seconds
+
+        perf_counter = thread_time
+
+        def take(self):
+            self.paces = self.paces[1:]
+            return self.paces[0]
+
+    parameters = Parameters(parse_network(TEXT, "net"), np.float32)
+    parameters.draw(1)
+
+    def times_of(*paces):
+        core = Core((0.0, *paces))
+        monkeypatch.setattr("mpitile.runtime.profiling.time", core)
+        return time_tile(parameters, Plan(Grid(2, 2), (0, 2)), 1, repeats=3, pace=core.take)
+
+    steady, varied = times_of(1.0, 1.0, 1.0, 1.0, 1.0), times_of(1.0, 2.0, 5.0, 1.0, 3.0)
+    assert steady.pace == 1 and varied.pace == pytest.approx(2.5)
+    assert varied.cpu != pytest.approx(2.5 * steady.cpu)
+    for found, factor in ((varied, 2.5), (varied.at(1.0), 1.0)):
+        assert found.exchange.seconds == pytest.approx(factor * steady.exchange.seconds)
+        assert found.points.keys() == steady.points.keys()
+        for key, points in found.points.items():
+            seconds = [point.seconds / factor for point in points]
+            assert seconds == pytest.approx([point.seconds for point in steady.points[key]])
 
 
 def test_losses_inside_a_network_are_timed():

@@ -58,7 +58,7 @@ class TileTimes:
     exchange: Packing
     wall: float
     cpu: float
-    pace: float = 1.0
+    pace: float
 
     def at(self, pace: float) -> TileTimes:
         """The same as if the core had had another pace."""

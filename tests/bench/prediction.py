@@ -196,7 +196,7 @@ def take_turns(runs, options):
         usual = statistics.mean(pace.taken)
         rounds.append([])
         for run in runs:
-            measured = measure(worlds, run, options.steps, partial(slowness, pace, usual))
+            measured = measure(worlds, run, options.steps, partial(slowness_of, pace, usual))
             predicted = predict(run, cluster)
             rounds[-1].append({kind: (predicted[kind], measured[kind]) for kind in KINDS})
     if worlds[0].rank == 0:
@@ -233,13 +233,16 @@ def start(ranks, arguments):
     ).stdout
 
 
-def slowness(pace, usual):
-    """By what factor the core is slower just now than it usually was."""
+def slowness_of(pace, usual):
+    """By what factor this rank's core is slower just now than it usually was."""
     return pace.take() / usual
 
 
 def measure(worlds, run, steps, slowness):
-    """The slowest rank's median seconds of a step, and its CPU seconds without waiting."""
+    """The slowest rank's median seconds of a step, and its CPU seconds without waiting.
+
+    `slowness()` is by what factor this rank's core is slower just now than it was for the profile.
+    """
     spinning, asleep = worlds
     usual, any_pace = median_step(spinning, run.job(), steps, time.perf_counter, slowness)
     computing, _ = median_step(asleep, run.job(False), steps, time.thread_time, slowness)

@@ -176,9 +176,8 @@ def _time_tiles(
         late = bool(times) and time.perf_counter() - start + wanted > seconds
         if _any(world, late or _bytes(parameters, plan, images) > room):
             continue
-        began = time.perf_counter()
         times.append(time_tile(parameters, plan, images, _REPEATS, pace=take))
-        cell_seconds = (time.perf_counter() - began) / (_REPEATS + 1) / cells
+        cell_seconds = times[-1].wall / _REPEATS / cells
     return times
 
 

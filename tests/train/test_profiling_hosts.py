@@ -1,13 +1,19 @@
 """Which ranks share a host, and which devices are alike."""
 
 from dataclasses import replace
+from math import inf
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from mpitile.comm.local import run_ranks
 from mpitile.errors import InputError
 from mpitile.network.cfg import parse_network
 from mpitile.plan.clusters.cluster import Point
+from mpitile.runtime.pace import Pace
+from mpitile.runtime.parameters import Parameters
+from mpitile.runtime.profiling import Packing, TileTimes
 from mpitile.train import device_speed, profiling
 from mpitile.train.device_speed import Measured, merged
 
@@ -104,3 +110,23 @@ def test_no_time_leaves_a_point_at_least(monkeypatch):
     found = profiling.profile(run_ranks(1, lambda world: world)[0], [NETWORK], 1e-9, lambda t: None)
     assert found.devices[0].speed.kernels
     assert replace(found, devices=()).ranks == 0
+
+
+def test_the_longest_passes_that_there_is_time_for_are_taken(monkeypatch):
+    taken = []
+
+    def time_tile(parameters, plan, images, repeats, pace):
+        pace()
+        cells = images / plan.grid.tiles
+        taken.append(cells)
+        # A second for each image, whatever a look at the pace takes.
+        return TileTimes({}, Packing(0.0, 0, 0), wall=repeats * cells, cpu=0.0, pace=1.0)
+
+    monkeypatch.setattr(device_speed, "time_tile", time_tile)
+    monkeypatch.setattr(device_speed, "time", SimpleNamespace(perf_counter=lambda: 0.0))
+    parameters = Parameters(NETWORK, np.float32)
+    world = run_ranks(1, lambda world: world)[0]
+    found = device_speed._time_tiles(world, parameters, 6.5, inf, Pace())
+    assert len(found) == len(taken)
+    # Five passes and one before them; not those of four images, of which even a half takes longer.
+    assert max(taken) == 1.0
